@@ -1,0 +1,344 @@
+"""What may be said: commands, queries, events and entities declare themselves in a class statement.
+
+A wrong declaration fails at import, with a message that says what to mend.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from contracts._docs import attribute_docs
+from contracts._errors import DeclarationError, NotFound, Refusal, snake_case
+from contracts._fields import Id, Time, Version
+from contracts.errors import EVERYWHERE, VersionConflict
+
+R = TypeVar("R", bound="Reply")
+T = TypeVar("T")
+
+SUBJECT = re.compile(r"^db\.([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)$")
+EVENT_TYPE = re.compile(r"^([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)$")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the class statement of an operation says."""
+
+    subject: str
+    kind: Literal["command", "query"]
+    context: str
+    noun: str
+    verb: str
+    reply: type[Reply]
+    errors: tuple[type[Refusal], ...]
+    emits: tuple[type[Event], ...]
+    summary: str
+    example: Mapping[str, Any]
+
+    @property
+    def endpoint(self) -> str:
+        """The name of the NATS service endpoint: ``tasks_claim``."""
+        return f"{self.noun}_{self.verb}"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What the class statement of an event says."""
+
+    type: str
+    entity: str
+    context: str
+    summary: str
+
+
+OPERATIONS: dict[str, type[Operation[Any]]] = {}
+"""Every declared operation by its subject."""
+
+EVENTS: dict[str, type[Event]] = {}
+"""Every declared event by its type."""
+
+
+class Documented(BaseModel):
+    """A model whose JSON Schema has the strings under its fields as their descriptions."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        document = handler(schema)
+        properties = handler.resolve_ref_schema(document).get("properties", {})
+        for name, doc in attribute_docs(cls).items():
+            if name in properties:
+                properties[name].setdefault("description", doc)
+        return document
+
+
+class Request(Documented):
+    """Part of a request: frozen, unknown fields refused, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Reply(Documented):
+    """An answer, always a JSON object. Fields that a newer service adds are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Entity(Reply):
+    """What has an id, a version and times; declare it with ``not_found=``, its refusal by id."""
+
+    not_found: ClassVar[type[NotFound]]
+    noun: ClassVar[str]
+
+    id: Id
+    version: Version
+    """1 when it was made, +1 at each change."""
+    created_at: Time
+    updated_at: Time
+
+    def __init_subclass__(cls, *, not_found: type[NotFound] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not_found is None:
+            raise DeclarationError(f"{cls.__qualname__} needs not_found=, the refusal by its id")
+        cls.not_found = not_found
+        cls.noun = snake_case(cls.__name__)
+
+    def evolve(self, now: datetime, **changes: Any) -> Self:
+        """The entity as it is after a change: one version on, changed now."""
+        if unknown := changes.keys() - type(self).model_fields.keys():
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        changes |= {"version": self.version + 1, "updated_at": now}
+        return self.model_copy(update=changes)
+
+    def expect(self, version: int | None) -> None:
+        """Refuse if the caller has seen another version than this one."""
+        if version is not None and version != self.version:
+            raise VersionConflict(
+                entity=self.noun,
+                id=self.id,
+                expected_version=version,
+                current_version=self.version,
+            )
+
+
+class Operation(Request, Generic[R]):
+    """One subject. Use ``Command[Reply]`` or ``Query[Reply]``, not this."""
+
+    declared: ClassVar[Declared]
+    kind_: ClassVar[Literal["command", "query"]]
+
+    def __init_subclass__(
+        cls,
+        *,
+        subject: str | None = None,
+        errors: tuple[type[Refusal], ...] = (),
+        emits: tuple[type[Event], ...] = (),
+        example: Mapping[str, Any] | None = None,
+    ) -> None:
+        """What a class statement may say; it is read once the fields are known, below."""
+        super().__init_subclass__()
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        subject: str | None = None,
+        errors: tuple[type[Refusal], ...] = (),
+        emits: tuple[type[Event], ...] = (),
+        example: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if (
+            cls.__pydantic_generic_metadata__["origin"]
+            or cls.__pydantic_generic_metadata__["parameters"]
+        ):
+            return
+        if subject is None:
+            raise DeclarationError(f'{cls.__qualname__} needs subject="db.<noun>.<verb>"')
+        noun, verb = _matched(cls, subject)
+        cls.declared = Declared(
+            subject=subject,
+            kind=cls.kind_,
+            context=_context(cls, noun),
+            noun=noun,
+            verb=verb,
+            reply=_reply(cls),
+            errors=_classes(cls, "errors", errors, Refusal),
+            emits=_classes(cls, "emits", emits, Event),
+            summary=_summary(cls),
+            example=example or {},
+        )
+        _check_operation(cls)
+
+
+class Command(Operation[R], Generic[R]):
+    """An operation that changes something: one transaction, repeatable by idempotency key."""
+
+    kind_ = "command"
+
+
+class Query(Operation[R], Generic[R]):
+    """An operation that reads."""
+
+    kind_ = "query"
+
+
+class Page(Reply, Generic[T]):
+    """One page of a list; ``next_cursor`` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None = None
+    total: int | None = None
+    """How many there are on all pages; only where ``count: "exact"`` was asked for."""
+
+    @model_serializer(mode="wrap")
+    def _total_only_if_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        if self.total is None:
+            body.pop("total", None)
+        return body
+
+
+Cursor = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+"""The ``next_cursor`` of the page before; opaque."""
+
+
+class ListOf(Query[Page[T]], Generic[T]):
+    """A query that answers one page; subclasses add filters and redeclare ``order``."""
+
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    """Items per page, 1–500."""
+    cursor: Cursor | None = None
+    order: Literal["created_at", "-created_at"] = "created_at"
+    """The column to order by; ``-`` turns it round. Ties are broken by id."""
+    count: Literal["none", "exact"] = "none"
+    """``exact`` adds ``total``, at the cost of counting."""
+
+
+class Event(Documented):
+    """A fact about one entity; the field named like the entity holds it as it is afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    fact: ClassVar[Fact]
+
+    def __init_subclass__(cls, *, type: str | None = None) -> None:  # noqa: A002  the field's own word
+        """What a class statement may say; it is read once the fields are known, below."""
+        super().__init_subclass__()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002  the field's own word
+        super().__pydantic_init_subclass__(**kwargs)
+        if type is None or not (match := EVENT_TYPE.match(type)):
+            raise DeclarationError(f'{cls.__qualname__} needs type="<entity>.<fact>", not {type!r}')
+        entity = match[1]
+        cls.fact = Fact(type=type, entity=entity, context=_folder(cls), summary=_summary(cls))
+        if entity not in cls.model_fields:
+            raise DeclarationError(
+                f"{cls.__qualname__} tells of a {entity} and has no field {entity}"
+            )
+        other = EVENTS.setdefault(type, cls)
+        if other is not cls:
+            raise DeclarationError(
+                f"{cls.__qualname__}: type {type} is taken by {other.__qualname__}"
+            )
+
+    @property
+    def entity_id(self) -> str:
+        """The id of the entity that this tells of, the last token of the subject."""
+        return str(getattr(self, self.fact.entity).id)
+
+
+def _summary(cls: type[BaseModel]) -> str:
+    if "__doc__" not in cls.__dict__ or not cls.__doc__:
+        raise DeclarationError(
+            f"{cls.__qualname__} needs a docstring: it is the published documentation"
+        )
+    return " ".join(cls.__doc__.split("\n\n")[0].split())
+
+
+def _check_operation(cls: type[Operation[Any]]) -> None:
+    declared = cls.declared
+    if declared.emits and declared.kind == "query":
+        raise DeclarationError(f"{cls.__qualname__} is a query and cannot emit events")
+    if implied := set(declared.errors) & set(EVERYWHERE):
+        names = ", ".join(error.__name__ for error in implied)
+        raise DeclarationError(
+            f"{cls.__qualname__}: any operation may answer {names}; leave it out"
+        )
+    other = OPERATIONS.setdefault(declared.subject, cls)
+    if other is not cls:
+        raise DeclarationError(
+            f"{cls.__qualname__}: subject {declared.subject} is taken by {other.__qualname__}; "
+            "one subject is one operation"
+        )
+
+
+def _matched(cls: type[BaseModel], subject: str) -> tuple[str, str]:
+    if not (match := SUBJECT.match(subject)):
+        raise DeclarationError(
+            f"{cls.__qualname__}: {subject!r} is not db.<noun>.<verb> in snake_case"
+        )
+    return match[1], match[2]
+
+
+def _folder(cls: type[BaseModel]) -> str:
+    parts = cls.__module__.split(".")
+    if len(parts) != 3 or parts[0] != "contracts":
+        raise DeclarationError(
+            f"{cls.__qualname__} is declared in {cls.__module__}; "
+            "its place is contracts/<context>/<noun>.py"
+        )
+    return parts[1]
+
+
+def _context(cls: type[BaseModel], noun: str) -> str:
+    context = _folder(cls)
+    if noun != (module := cls.__module__.split(".")[2]):
+        raise DeclarationError(
+            f"{cls.__qualname__}: operations on {noun} are declared in "
+            f"contracts/{context}/{noun}.py, not in {module}.py"
+        )
+    return context
+
+
+def _reply(cls: type[Operation[Any]]) -> type[Reply]:
+    for base in cls.__mro__:
+        generic: Mapping[str, Any] = getattr(base, "__pydantic_generic_metadata__", {})
+        origin, args = generic.get("origin"), generic.get("args", ())
+        if origin is ListOf:
+            return Page[args[0]]  # type: ignore[valid-type]  # known only now
+        if origin in {Command, Query} and isinstance(args[0], type) and issubclass(args[0], Reply):
+            reply: type[Reply] = args[0]
+            return reply
+    raise DeclarationError(
+        f"{cls.__qualname__} needs its reply, a subclass of Reply: Command[Task], Query[Page[Task]]"
+    )
+
+
+def _classes(cls: type, what: str, given: tuple[Any, ...], base: type) -> tuple[Any, ...]:
+    if not isinstance(given, tuple):
+        raise DeclarationError(f"{cls.__qualname__}: {what} is a tuple of classes")
+    for item in given:
+        if not (isinstance(item, type) and issubclass(item, base)):
+            raise DeclarationError(
+                f"{cls.__qualname__}: {what} names {item!r}, which is no {base.__name__} class"
+            )
+    return given

@@ -1,0 +1,46 @@
+"""Field descriptions read from the strings under the fields, as editors show them.
+
+pydantic's ``use_attribute_docstrings`` cannot read a class statement of several lines that
+parametrises a generic base (``class CompleteTask(Command[Task], subject=…)``) before Python 3.13.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from functools import cache
+
+
+@cache
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The docstring under each annotated attribute of a class and of its bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.startswith("contracts."):
+            docs |= _module_docs(base.__module__).get(base.__qualname__, {})
+    return docs
+
+
+@cache
+def _module_docs(module: str) -> dict[str, dict[str, str]]:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError):
+        return {}
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    return {node.name: _class_docs(node) for node in classes}
+
+
+def _class_docs(node: ast.ClassDef) -> dict[str, str]:
+    docs = {}
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+            and isinstance(text.value.value, str)
+        ):
+            docs[field.target.id] = inspect.cleandoc(text.value.value)
+    return docs

@@ -1,0 +1,133 @@
+"""Named field types: what a text, a count or a piece of JSON may be, said once."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, Strict, StringConstraints
+
+MAX_INT4 = 2**31 - 1
+"""The largest value of a Postgres ``integer``."""
+
+MAX_JSON_BYTES = 256 * 1024
+MAX_JSON_DEPTH = 64
+MAX_JSON_DIGITS = 300
+
+
+def _storable(text: str) -> str:
+    """Postgres stores neither U+0000 nor half a surrogate pair in a text."""
+    if "\x00" in text:
+        raise ValueError("must not contain the character U+0000")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is outside the range of representable times") from None
+
+
+def _bounded_json(value: Any) -> Any:
+    """JSON that fits a ``jsonb`` column and can be written back the way it came."""
+    size = 0
+    stack = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError(f"must not be nested deeper than {MAX_JSON_DEPTH} levels")
+        size += _scalar_size(item)
+        if isinstance(item, dict):
+            stack.extend((child, depth + 1) for pair in item.items() for child in pair)
+        elif isinstance(item, list):
+            stack.extend((child, depth + 1) for child in item)
+        if size > MAX_JSON_BYTES:
+            raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
+    return value
+
+
+def _scalar_size(item: Any) -> int:
+    if isinstance(item, str):
+        return len(_storable(item).encode()) + 3
+    if isinstance(item, float) and not math.isfinite(item):
+        raise ValueError("must not contain NaN or an infinity")
+    if isinstance(item, int) and abs(item) >= 10**MAX_JSON_DIGITS:
+        raise ValueError(f"must not contain a number of more than {MAX_JSON_DIGITS} digits")
+    return 8
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Any text that can be stored."""
+
+_Line = Annotated[Text, AfterValidator(_not_blank)]
+
+Id = Annotated[UUID, Strict(strict=False)]
+"""A UUID as text; version 7 where the service makes it."""
+
+Name = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
+"""A short name, 1–200 characters, not blank."""
+
+Title = Annotated[_Line, StringConstraints(min_length=1, max_length=500)]
+"""One line that says what something is, 1–500 characters, not blank."""
+
+Markdown = Annotated[Text, StringConstraints(max_length=100_000)]
+"""Text of up to 100,000 characters, in Markdown."""
+
+Summary = Annotated[Text, StringConstraints(max_length=20_000)]
+"""What came of it, up to 20,000 characters: context for whoever goes on from here."""
+
+Reason = Annotated[_Line, StringConstraints(min_length=1, max_length=2_000)]
+"""Why, in 1–2,000 characters, for a person to read."""
+
+Url = Annotated[_Line, StringConstraints(min_length=1, max_length=2_000, pattern=r"^\S+$")]
+"""An address without spaces, up to 2,000 characters."""
+
+GitRef = Annotated[_Line, StringConstraints(min_length=1, max_length=250, pattern=r"^\S+$")]
+"""A branch name or commit, up to 250 characters without spaces."""
+
+ExternalRef = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
+"""The id that another system gave, up to 200 characters."""
+
+AgentId = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
+"""Who works: an agent's id, up to 200 characters."""
+
+Search = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
+"""Text to be found anywhere in a name or description, case ignored."""
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A point in time, RFC 3339; an offset is taken and turned into UTC."""
+
+Json = Annotated[JsonValue, AfterValidator(_bounded_json)]
+"""Any JSON value of up to 256 KiB and 64 levels."""
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_bounded_json)]
+"""A JSON object of up to 256 KiB and 64 levels."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_INT4)]
+"""A whole number from 0."""
+
+Version = Annotated[int, Field(ge=1, le=MAX_INT4)]
+"""How often an entity has changed, from 1."""
+
+Attempt = Annotated[int, Field(ge=0, le=MAX_INT4)]
+"""The fencing token of a task: +1 at each claim."""
+
+Position = Annotated[int, Field(ge=-MAX_INT4, le=MAX_INT4)]
+"""Place among siblings; smaller comes first."""
+
+LeaseSeconds = Annotated[int, Field(ge=1, le=24 * 60 * 60)]
+"""How long a claim holds without being renewed, in seconds, up to a day."""

@@ -1,0 +1,136 @@
+"""Errors that belong to no single noun.
+
+``EVERYWHERE`` may be the answer of any operation and is not declared; the others are declared by
+the operations that raise them.
+"""
+
+from pydantic import BaseModel
+
+from contracts._errors import (
+    BadRequest,
+    Conflict,
+    Down,
+    Forbidden,
+    Internal,
+    TimedOut,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+    Unprocessable,
+)
+from contracts._fields import Id
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field: its path (``items.3.name``; empty for the body) and why."""
+
+    field: str
+    message: str
+
+
+class InvalidRequest(BadRequest, detail="{summary}"):
+    """The request is not JSON, or a field is missing, unknown or ill-typed."""
+
+    summary: str
+    errors: list[FieldError]
+
+
+class CallerUnknown(Unauthenticated):
+    """The caller could not be identified."""
+
+
+class NotAllowed(Forbidden):
+    """The caller may not do this."""
+
+
+class InvalidTransition(Conflict, detail="{entity} {id} is {from}, not {expected}"):
+    """The entity is not in a state that allows this."""
+
+    entity: str
+    id: Id
+    from_: str
+    to: str
+    expected: str
+
+
+class VersionConflict(
+    Conflict, detail="{entity} {id} is at version {current_version}, not {expected_version}"
+):
+    """The entity was changed since it was read."""
+
+    entity: str
+    id: Id
+    expected_version: int
+    current_version: int
+
+
+class AlreadyExists(Conflict, detail="there is already a {entity} with this {fields}"):
+    """Another entity has what must be unique."""
+
+    entity: str
+    fields: str
+
+
+class IdempotencyKeyReused(Conflict, detail="the key {key} was used for another request"):
+    """The idempotency key belongs to a request with another subject or body."""
+
+    key: str
+
+
+class ReplyTooLarge(TooLarge, detail="{bytes} bytes do not fit into {limit}; {advice}"):
+    """The reply would not fit into one message."""
+
+    bytes: int
+    limit: int
+    advice: str
+
+
+class InvalidReference(Unprocessable, detail="{field} names a {entity} that does not exist"):
+    """Another entity that the request names does not exist."""
+
+    field: str
+    entity: str
+
+
+class ConstraintViolated(Unprocessable, detail="the rule {constraint} refuses these values"):
+    """The values break a rule that the database keeps."""
+
+    constraint: str
+
+
+class Overloaded(TooMany, detail="{in_flight} requests are in work; try again later"):
+    """The service has as much work as it takes on; nothing was done."""
+
+    in_flight: int
+    retry_after_ms: int
+
+
+class InternalError(Internal, detail="an internal error; the log has it as {error_id}"):
+    """A bug in the service; nothing was stored."""
+
+    error_id: str
+
+
+class Unavailable(Down, detail="{what}"):
+    """The database cannot be reached or is in recovery."""
+
+    what: str = "the database cannot be reached"
+
+
+class DeadlineExceeded(TimedOut, detail="the deadline passed {when}; nothing was stored"):
+    """The caller's deadline passed; nothing was stored."""
+
+    when: str = "before the work began"
+
+
+EVERYWHERE = (
+    InvalidRequest,
+    CallerUnknown,
+    NotAllowed,
+    IdempotencyKeyReused,
+    ReplyTooLarge,
+    Overloaded,
+    InternalError,
+    Unavailable,
+    DeadlineExceeded,
+)

@@ -1,0 +1,1 @@
+"""What is to be done, in which order, and who has it: projects, initiatives, phases and tasks."""

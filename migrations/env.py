@@ -1,0 +1,31 @@
+"""Alembic's entry point; the connection comes from ``fleetbus.migrate``."""
+
+from alembic import context
+from sqlalchemy import Connection
+
+from persistence._all_tables import metadata
+
+METADATA = metadata()
+SCHEMAS = {table.schema for table in METADATA.tables.values()}
+
+
+def _ours(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "schema" or name in SCHEMAS
+
+
+def run(connection: Connection) -> None:
+    """Run the migrations that the command asked for, in one transaction."""
+    context.configure(
+        connection=connection,
+        target_metadata=METADATA,
+        include_schemas=True,
+        include_name=_ours,
+        version_table="schema_version",
+        version_table_schema="bus",
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+run(context.config.attributes["connection"])

@@ -1,0 +1,101 @@
+"""The tables of the bus itself: outbox, idempotency rows, the relay's state, the sweeper's log."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.types import UserDefinedType
+
+from persistence._tables import Row
+
+
+class Xid8(UserDefinedType[str]):
+    """A 64-bit transaction id (``xid8``)."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
+
+ischema_names["xid8"] = Xid8  # so that the comparison of schema and metadata can read it
+
+outbox_position = Sequence("outbox_position", schema="bus", metadata=Row.metadata)
+
+outbox = Table(
+    "outbox",
+    Row.metadata,
+    # First on purpose: defaults are evaluated in column order, and a transaction must have its
+    # xid before it takes its first position, or the relay could give up a hole that is still owned.
+    Column("xid", Xid8, server_default=text("pg_current_xact_id()"), nullable=False),
+    Column(
+        "position",
+        BigInteger,
+        primary_key=True,
+        server_default=text("nextval('bus.outbox_position')"),
+        autoincrement=False,
+    ),
+    Column("event_id", Uuid, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("entity_id", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("cause", Text),
+    Column("traceparent", Text),
+    Column(
+        "recorded_at",
+        DateTime(timezone=True),
+        server_default=text("clock_timestamp()"),
+        nullable=False,
+    ),
+    schema="bus",
+)
+
+requests = Table(
+    "requests",
+    Row.metadata,
+    Column("caller", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("position", BigInteger),
+    Column("created_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Index("ix_requests__created_at", "created_at"),
+    schema="bus",
+)
+
+relay_state = Table(
+    "relay_state",
+    Row.metadata,
+    Column("name", Text, primary_key=True),
+    Column("cursor", BigInteger, server_default="0", nullable=False),
+    Column("holes", JSONB, server_default=text("'[]'"), nullable=False),
+    Column("stream_sequence", BigInteger, server_default="0", nullable=False),
+    Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    schema="bus",
+)
+
+sweeps = Table(
+    "sweeps",
+    Row.metadata,
+    Column("job", Text, primary_key=True),
+    Column("last_run_at", DateTime(timezone=True)),
+    Column("last_duration_ms", Integer),
+    Column("last_error", Text),
+    Column("handled", BigInteger, server_default="0", nullable=False),
+    schema="bus",
+)

@@ -1,0 +1,173 @@
+"""Queries of the relay: the outbox in position order, and how far the stream has it."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+RELAY_LOCK: Final = 0x666C_7472_656C_6179
+"""Key of the advisory lock that makes one relay the active one: "fltrelay" in ASCII."""
+
+_NAME: Final = "events"
+
+
+class OutboxRow(NamedTuple):
+    """One event as its transaction recorded it; `data` is the body, byte for byte."""
+
+    position: int
+    xid: int
+    event_id: str
+    type: str
+    entity_id: str
+    data: str
+    cause: str | None
+    traceparent: str | None
+    recorded_at: datetime
+
+
+class OutboxPage(NamedTuple):
+    """Rows in position order, and the lowest xid still running in the snapshot that read them."""
+
+    rows: list[OutboxRow]
+    xmin: int
+
+
+class RelayState(NamedTuple):
+    """How far the stream has the outbox, and an xid assigned while this was read."""
+
+    cursor: int
+    holes: list[tuple[int, int]]
+    stream_sequence: int
+    xid: int
+
+
+class Backlog(NamedTuple):
+    """About how many events wait (rolled back positions count too), and for how long the oldest."""
+
+    waiting: int
+    oldest: timedelta | None
+
+
+# Not pg_advisory_lock: a session that waits inside a statement keeps a snapshot, and so keeps
+# VACUUM from cleaning anything for as long as another relay is active.
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
+
+# Without the keepalives a relay whose machine vanished would hold the lock for two hours. The
+# state need not survive a crash of the database: an older one is completed from the stream.
+_PREPARE_SESSION = text("""
+    SELECT set_config('tcp_keepalives_idle', '5', false),
+           set_config('tcp_keepalives_interval', '2', false),
+           set_config('tcp_keepalives_count', '3', false),
+           set_config('synchronous_commit', 'off', false)
+""")
+
+# The update that changes nothing assigns the xid and makes the row on the first start.
+_LOAD_STATE = text("""
+    INSERT INTO bus.relay_state AS state (name) VALUES (:name)
+    ON CONFLICT (name) DO UPDATE SET name = excluded.name
+    RETURNING state.cursor, CAST(state.holes AS text), state.stream_sequence,
+              CAST(CAST(pg_current_xact_id() AS text) AS bigint)
+""")
+
+_SAVE_STATE = text("""
+    UPDATE bus.relay_state
+    SET cursor = :cursor, holes = CAST(:holes AS jsonb), stream_sequence = :stream_sequence,
+        updated_at = clock_timestamp()
+    WHERE name = :name
+    RETURNING CAST(CAST(pg_current_xact_id() AS text) AS bigint)
+""")
+
+# One statement, so that the rows and xmin come from one snapshot. `rest` completes the
+# transactions of a page that was cut off, so that each can enter the stream as a whole.
+_READ = text("""
+    WITH wanted AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[])) AS w(first, last)
+    ), page AS MATERIALIZED (
+        SELECT found.* FROM wanted CROSS JOIN LATERAL (
+            SELECT * FROM bus.outbox WHERE position BETWEEN wanted.first AND wanted.last
+            ORDER BY position LIMIT :page
+        ) AS found
+        ORDER BY position LIMIT :page
+    ), cut AS (
+        SELECT max(position) AS position FROM page HAVING count(*) = :page
+    ), rest AS (
+        SELECT ahead.* FROM cut CROSS JOIN LATERAL (
+            SELECT * FROM bus.outbox WHERE position > cut.position
+            ORDER BY position LIMIT :lookahead
+        ) AS ahead
+        WHERE ahead.xid IN (SELECT xid FROM page)
+          AND EXISTS (
+              SELECT FROM wanted WHERE ahead.position BETWEEN wanted.first AND wanted.last)
+    ), snapshot AS (
+        SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS xmin
+    )
+    SELECT snapshot.xmin, event.position, CAST(CAST(event.xid AS text) AS bigint),
+           CAST(event.event_id AS text), event.type, event.entity_id, CAST(event.data AS text),
+           event.cause, event.traceparent, event.recorded_at
+    FROM snapshot
+    LEFT JOIN (SELECT * FROM page UNION ALL SELECT * FROM rest) AS event ON true
+    ORDER BY event.position
+""")
+
+_BACKLOG = text("""
+    SELECT greatest(coalesce((SELECT max(position) FROM bus.outbox), 0) - state.cursor, 0),
+           (SELECT clock_timestamp() - recorded_at FROM bus.outbox
+            WHERE position > state.cursor ORDER BY position LIMIT 1)
+    FROM bus.relay_state AS state WHERE name = :name
+""")
+
+
+async def prepare_relay_session(conn: AsyncConnection) -> None:
+    """Settings of a session that is the relay's alone."""
+    await conn.execute(_PREPARE_SESSION)
+
+
+async def try_relay_lock(conn: AsyncConnection) -> bool:
+    """Become the active relay for as long as this session lives, if no other is."""
+    return bool(await conn.scalar(_TRY_LOCK, {"key": RELAY_LOCK}))
+
+
+async def load_relay_state(conn: AsyncConnection) -> RelayState:
+    """The state as last saved; at the very first start, the beginning."""
+    cursor, holes, sequence, xid = (await conn.execute(_LOAD_STATE, {"name": _NAME})).one()
+    return RelayState(cursor, [(first, last) for first, last in json.loads(holes)], sequence, xid)
+
+
+async def save_relay_state(
+    conn: AsyncConnection, cursor: int, holes: Sequence[tuple[int, int]], stream_sequence: int
+) -> int:
+    """Save the state; returns the xid it was done with, assigned after every earlier read."""
+    values = {
+        "name": _NAME,
+        "cursor": cursor,
+        "holes": json.dumps(holes),
+        "stream_sequence": stream_sequence,
+    }
+    return int((await conn.execute(_SAVE_STATE, values)).scalar_one())
+
+
+async def read_outbox(
+    conn: AsyncConnection, wanted: Sequence[tuple[int, int]], page: int, lookahead: int
+) -> OutboxPage:
+    """The first `page` events inside the wanted ranges, and the rest of their transactions.
+
+    The rest is looked for among the next `lookahead` rows.
+    """
+    values = {
+        "firsts": [first for first, _ in wanted],
+        "lasts": [last for _, last in wanted],
+        "page": page,
+        "lookahead": lookahead,
+    }
+    found = (await conn.execute(_READ, values)).all()
+    rows = [OutboxRow(*event) for _, *event in found if event[0] is not None]
+    return OutboxPage(rows, found[0][0])
+
+
+async def backlog(conn: AsyncConnection) -> Backlog:
+    """What waits beyond the cursor, from the two ends of an index."""
+    found = (await conn.execute(_BACKLOG, {"name": _NAME})).one_or_none()
+    return Backlog(*found) if found else Backlog(0, None)
