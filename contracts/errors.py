@@ -28,11 +28,17 @@ class FieldError(BaseModel):
     message: str
 
 
-class InvalidRequest(BadRequest, detail="{summary}"):
+class InvalidRequest(BadRequest):
     """The request is not JSON, or a field is missing, unknown or ill-typed."""
 
-    summary: str
     errors: list[FieldError]
+
+    @property
+    def detail(self) -> str:
+        """The first of what is wrong, and how much more there is."""
+        first = self.errors[0]
+        more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+        return f"{first.field[:200] or 'body'}: {first.message[:300]}{more}"
 
 
 class CallerUnknown(Unauthenticated):

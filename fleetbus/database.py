@@ -1,4 +1,210 @@
-"""placeholder"""
+"""Postgres as the bus uses it: two pools, and the knowledge whether it can be reached.
+
+While Postgres is gone nobody waits for a connect timeout: the first failure marks it unavailable,
+everyone after that is told at once, and one probe finds out when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from contracts.errors import Unavailable
+
+log = logging.getLogger("fleetbus.database")
+
+PROBE_INTERVAL = 0.1
+"""Seconds between two attempts to reach a Postgres that is gone."""
+
+CONNECT_TIMEOUT = 3.0
+"""Seconds that one attempt to connect may take."""
+
+_RECOVERING = {"57P01", "57P02", "57P03", "53300"}
+"""SQLSTATEs of a server not in service: ending, crashed, starting up, too many connections."""
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """How many connections a process holds, and how long a statement may run on them."""
+
+    write: int = 8
+    read: int = 4
+    statement_timeout: float = 30.0
+
+
 def driver_url(url: str) -> str:
-    """placeholder"""
-    return url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    """The SQLAlchemy URL (asyncpg) of a ``postgresql://`` or ``postgres://`` URL."""
+    return make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE that Postgres gave, if this error is one of its answers."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    found = getattr(origin, "sqlstate", None)
+    return found if isinstance(found, str) else None
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether this error says that Postgres cannot be reached or is not in service."""
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        cause = error.orig
+        chain = {cause, getattr(cause, "__cause__", None), error.__cause__}
+        return any(link is not None and is_outage(link) for link in chain if link is not error)
+    if isinstance(error, (OSError, asyncpg.InterfaceError, PoolTimeout)):
+        return True
+    state = sqlstate(error)
+    return state is not None and (state[:2] == "08" or state in _RECOVERING)
+
+
+class Database:
+    """The pools of one process."""
+
+    def __init__(
+        self, url: str, pools: PoolSettings | None = None, *, name: str = "fleetbus"
+    ) -> None:
+        self.url = url
+        self.pools = pools or PoolSettings()
+        self._name = name
+        self.write = self._engine(self.pools.write, read_only=False)
+        self.read = self._engine(self.pools.read, read_only=True)
+        self._probe: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def available(self) -> bool:
+        """False from the first sign of an outage until a probe has connected."""
+        return self._probe is None
+
+    @contextlib.asynccontextmanager
+    async def connection(self, *, read_only: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A pooled connection in autocommit; read-only ones refuse every write.
+
+        A connection that died while it lay in the pool is replaced once, unseen.
+        """
+        if not self.available:
+            raise Unavailable
+        engine = self.read if read_only else self.write
+        connection = await self._checkout(engine)
+        try:
+            yield connection
+        except BaseException as error:
+            if is_outage(error):
+                await self.lost(error)
+                await _discard(connection)
+            raise
+        finally:
+            await asyncio.shield(connection.close())
+
+    async def lost(self, error: BaseException) -> None:
+        """Note an outage: drop the pooled connections and look for the server until it answers."""
+        if not self.available or self._closed:
+            return
+        self._probe = asyncio.create_task(self._until_reachable(error))
+
+    async def verify(self) -> None:
+        """Connect once, outside the pools; raises what asyncpg raises."""
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            connection = await asyncpg.connect(_plain(self.url), timeout=CONNECT_TIMEOUT)
+            try:
+                if await connection.fetchval("SELECT pg_is_in_recovery()"):
+                    raise ConnectionError("the server is a standby or in recovery")
+            finally:
+                await connection.close(timeout=CONNECT_TIMEOUT)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        await self.write.dispose()
+        await self.read.dispose()
+
+    async def _checkout(self, engine: AsyncEngine) -> AsyncConnection:
+        for last in (False, True):
+            connection: AsyncConnection | None = None
+            try:
+                connection = await engine.connect()
+                raw = await connection.get_raw_connection()
+            except Exception as error:
+                if connection is not None:
+                    await _discard(connection)
+                if not is_outage(error):
+                    raise
+                if last:
+                    await self.lost(error)
+                    raise Unavailable from error
+                continue
+            driver = raw.driver_connection
+            if driver is not None and not driver.is_closed():
+                return connection
+            await _discard(connection)
+            await engine.dispose()
+        await self.lost(ConnectionError("connections are closed as soon as they are made"))
+        raise Unavailable
+
+    async def _until_reachable(self, error: BaseException) -> None:
+        log.error("Postgres is unavailable: %s", error)
+        attempts = 0
+        while True:
+            await self.write.dispose()
+            await self.read.dispose()
+            try:
+                await self.verify()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                attempts += 1
+                await asyncio.sleep(PROBE_INTERVAL)
+            else:
+                break
+        self._probe = None
+        log.warning("Postgres is available again after %d attempts", attempts + 1)
+
+    def _engine(self, size: int, *, read_only: bool) -> AsyncEngine:
+        settings = {
+            "application_name": self._name,
+            "statement_timeout": str(int(self.pools.statement_timeout * 1000)),
+            "idle_in_transaction_session_timeout": "60000",
+            "jit": "off",
+        }
+        if read_only:
+            settings["default_transaction_read_only"] = "on"
+        return create_async_engine(
+            driver_url(self.url),
+            isolation_level="AUTOCOMMIT",
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=self.pools.statement_timeout,
+            connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": settings},
+        )
+
+
+async def _discard(connection: AsyncConnection) -> None:
+    with contextlib.suppress(Exception):
+        await connection.invalidate()
+    with contextlib.suppress(Exception):
+        await connection.close()
+
+
+def _plain(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def describe(url: str) -> str:
+    """A database URL without its password, to be shown."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+Raw = Any
+"""An asyncpg connection; its stubs say less than it can."""

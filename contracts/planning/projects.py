@@ -1,6 +1,5 @@
 """Projects: the repositories that a fleet works on."""
 
-
 from contracts._declare import Entity
 from contracts._errors import NotFound
 from contracts._fields import GitRef, Id, Markdown, Name, Time, Url

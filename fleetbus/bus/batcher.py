@@ -1,0 +1,83 @@
+"""Gathers the calls of one operation: while one batch is in the database, the next assembles.
+
+Nobody waits for a timer: a call that comes alone runs at once, as a batch of one. A batch holds at
+most one call per entity and per idempotency key; calls on one entity keep their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+from contracts.errors import DeadlineExceeded
+from fleetbus.bus.calls import Call
+
+Run = Callable[[Sequence[Call]], Coroutine[Any, Any, None]]
+
+
+class Batcher:
+    """The queue of one operation."""
+
+    def __init__(self, run: Run, *, limit: int, concurrency: int, exclusive: bool) -> None:
+        self._run = run
+        self._limit = limit
+        self._concurrency = concurrency
+        self._exclusive = exclusive
+        self._waiting: deque[Call] = deque()
+        self._busy: set[Hashable] = set()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def submit(self, call: Call) -> None:
+        """Queue a call; it is answered through the call itself."""
+        self._waiting.append(call)
+        self._start()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._concurrency:
+            batch = self._take()
+            if not batch:
+                return
+            task = asyncio.create_task(self._run(batch))
+            self._running.add(task)
+            task.add_done_callback(partial(self._ended, batch))
+
+    def _ended(self, batch: Sequence[Call], task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        for call in batch:
+            self._busy.difference_update(_claims(call))
+            call.settle(task)
+        self._start()
+
+    def _take(self) -> list[Call]:
+        """The next batch: in order of arrival, leaving whatever must wait for its entity or key."""
+        batch: list[Call] = []
+        left: list[Call] = []
+        blocked: set[Hashable] = set()
+        while self._waiting and len(batch) < self._limit:
+            call = self._waiting.popleft()
+            if call.expired:
+                call.refuse(DeadlineExceeded())
+                continue
+            if not self._exclusive:
+                batch.append(call)
+                continue
+            claims = _claims(call)
+            if (call.dry_run and batch) or claims & (self._busy | blocked):
+                left.append(call)
+                blocked |= claims
+                continue
+            self._busy |= claims
+            batch.append(call)
+            if call.dry_run:
+                break
+        self._waiting.extendleft(reversed(left))
+        return batch
+
+
+def _claims(call: Call) -> set[Hashable]:
+    """What no other call in work may share with this one: its entity, its idempotency key."""
+    entity = getattr(call.message, "id", None)
+    return {claim for claim in (entity, call.key) if claim is not None}

@@ -1,0 +1,194 @@
+"""From raw request to answer: admission, deadline, decoding, the work, the count."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts.errors import DeadlineExceeded, FieldError, InvalidRequest, Overloaded
+from fleetbus.bus.batcher import Batcher
+from fleetbus.bus.calls import Answer, Call
+from fleetbus.bus.executor import Executor
+from fleetbus.bus.failures import refusal_for
+from fleetbus.bus.registry import Bound, Registry
+from fleetbus.bus.stats import Stats
+
+log = logging.getLogger("fleetbus.bus")
+
+MAX_FIELD_ERRORS = 20
+"""A request that is wrong in more places is told the first of them."""
+
+MAX_FIELD_PATH = 300
+
+MAX_KEY_LENGTH = 200
+
+Respond = Callable[[Answer], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process takes on at once; beyond it requests are shed with 429."""
+
+    in_flight: int = 1024
+    per_operation: int = 512
+    batch: int = 256
+    concurrent_batches: int = 2
+    retry_after_ms: int = 100
+
+
+class Dispatcher:
+    """Takes every request of the process and sees to it that each gets its answer."""
+
+    def __init__(
+        self, registry: Registry, executor: Executor, limits: Limits | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.registry = registry
+        self.stats = Stats(list(registry.operations))
+        self._executor = executor
+        self._batchers = {
+            bound.subject: self._batcher(bound)
+            for bound in registry.operations.values()
+            if bound.batched
+        }
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def accept(
+        self, bound: Bound, body: bytes, headers: Mapping[str, str], respond: Respond
+    ) -> None:
+        """Take a request; ``respond`` is called exactly once, now or later."""
+        stats = self.stats.operations[bound.subject]
+        if (
+            self.stats.in_flight >= self.limits.in_flight
+            or stats.in_flight >= self.limits.per_operation
+        ):
+            self._shed(bound, respond)
+            return
+        self.stats.in_flight += 1
+        stats.in_flight += 1
+        self._idle.clear()
+        call = Call(bound, None, self._finisher(respond), started=time.perf_counter_ns())
+        try:
+            _read_headers(call, headers, body)
+            call.message = bound.validator.validate_json(body or b"{}")
+        except ValidationError as error:
+            call.refuse(invalid_request(error))
+        except Exception as error:  # noqa: BLE001  every exception becomes an answer
+            call.refuse(refusal_for(error, bound))
+        else:
+            self._submit(call)
+
+    async def drained(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._idle.wait()
+
+    def _submit(self, call: Call) -> None:
+        if call.expired:
+            call.refuse(DeadlineExceeded())
+            return
+        batcher = self._batchers.get(call.bound.subject)
+        if batcher is not None:
+            batcher.submit(call)
+            return
+        run = self._executor.run_query
+        if call.bound.handling.shape == "handler":
+            run = self._executor.run_handler
+        task = asyncio.create_task(run(call))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(done, call))
+
+    def _ended(self, task: asyncio.Task[None], call: Call) -> None:
+        self._tasks.discard(task)
+        call.settle(task)
+
+    def _finisher(self, respond: Respond) -> Callable[[Call, Answer], None]:
+        def finish(call: Call, answer: Answer) -> None:
+            stats = self.stats.operations[call.bound.subject]
+            stats.in_flight -= 1
+            self.stats.in_flight -= 1
+            stats.count(answer, time.perf_counter_ns() - call.started)
+            if self.stats.in_flight == 0:
+                self._idle.set()
+            respond(answer)
+
+        return finish
+
+    def _shed(self, bound: Bound, respond: Respond) -> None:
+        stats = self.stats.operations[bound.subject]
+        stats.shed += 1
+        answer = Answer.refused(
+            Overloaded(in_flight=self.stats.in_flight, retry_after_ms=self.limits.retry_after_ms)
+        )
+        stats.count(answer, 0)
+        respond(answer)
+
+    def _batcher(self, bound: Bound) -> Batcher:
+        lookup = bound.handling.shape == "lookup"
+        return Batcher(
+            self._executor.run_lookups if lookup else self._executor.run_batch,
+            limit=self.limits.batch,
+            concurrency=self.limits.concurrent_batches,
+            exclusive=not lookup,
+        )
+
+
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """Each wrong field with its path and why, without the value that was sent."""
+    errors = [
+        FieldError(
+            field=".".join(str(part) for part in item["loc"])[:MAX_FIELD_PATH], message=item["msg"]
+        )
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    return InvalidRequest(errors=errors[:MAX_FIELD_ERRORS])
+
+
+def wrong_header(name: str, message: str) -> InvalidRequest:
+    """A header that cannot be used."""
+    return InvalidRequest(errors=[FieldError(field=name, message=message)])
+
+
+def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
+    if not headers:
+        return
+    command = call.bound.declared.kind == "command"
+    if command and (key := headers.get("Nats-Msg-Id")):
+        if len(key) > MAX_KEY_LENGTH or not key.isprintable():
+            raise wrong_header("Nats-Msg-Id", f"at most {MAX_KEY_LENGTH} printable characters")
+        call.key = key
+        call.fingerprint = fingerprint(call.bound.subject, body)
+    if deadline := headers.get("Fleet-Deadline"):
+        call.deadline = time.monotonic() + _seconds_until(deadline)
+    if dry_run := headers.get("Fleet-Dry-Run"):
+        if dry_run.lower() not in {"true", "false"}:
+            raise wrong_header("Fleet-Dry-Run", "is true or false")
+        call.dry_run = command and dry_run.lower() == "true"
+    call.traceparent = _traceparent(headers)
+
+
+def fingerprint(subject: str, body: bytes) -> str:
+    """What a key stands for: a hash of subject and body."""
+    return hashlib.blake2b(subject.encode() + b"\0" + body, digest_size=16).hexdigest()
+
+
+def _seconds_until(deadline: str) -> float:
+    if not (deadline.isascii() and deadline.isdigit()) or len(deadline) > 15:
+        raise wrong_header("Fleet-Deadline", "is a Unix time in milliseconds")
+    return int(deadline) / 1000 - time.time()
+
+
+def _traceparent(headers: Mapping[str, Any]) -> str | None:
+    """The W3C trace context; what is not of its form is ignored, as its specification asks."""
+    value = headers.get("traceparent")
+    if isinstance(value, str) and len(value) <= 512 and value.isascii() and value.isprintable():
+        return value
+    return None

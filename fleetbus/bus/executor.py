@@ -1,0 +1,310 @@
+"""Runs calls: queries on read-only connections, commands in one transaction, deciders in batches.
+
+A transaction's course: BEGIN · the clock and stored replies · the work · what must follow
+(reactions) · outbox and idempotency rows, last of all · COMMIT · the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from contracts._errors import Refusal
+from contracts.errors import (
+    DeadlineExceeded,
+    IdempotencyKeyReused,
+    ReplyTooLarge,
+    Unavailable,
+)
+from fleetbus.bus.calls import Answer, Call
+from fleetbus.bus.failures import is_retryable, refusal_for
+from fleetbus.bus.registry import Registry
+from fleetbus.bus.transaction import CommitUnknown, KeyTaken, Transaction, begin
+from fleetbus.bus.work import decide, handle, react
+from fleetbus.database import Database, is_outage
+from handlers._shapes import Handling
+from persistence import _commit, _entities
+
+log = logging.getLogger("fleetbus.bus")
+
+ATTEMPTS = 4
+"""One run and three repetitions after serialization failures, deadlocks and lost connections."""
+
+HEADER_ROOM = 4096
+"""Bytes of a message that are kept for its headers."""
+
+CALLER = ""
+"""NATS does not tell a service who calls; all callers of one account share one key space."""
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """Limits of the executor."""
+
+    timeout: float = 30.0
+    """Seconds for the statements of a transaction whose callers gave no deadline."""
+    batch_lock_timeout: float = 0.2
+    """Seconds that a batch waits for a row lock before its calls are run one by one."""
+    max_payload: int = 1024 * 1024
+    reply_advice: str = "ask for a smaller page with limit"
+
+
+class Outcome(NamedTuple):
+    """What came of one call; ``kept`` when the transaction keeps something of it."""
+
+    call: Call
+    answer: Answer
+    kept: bool
+
+
+Work = Callable[[Transaction, Sequence[Call]], Awaitable[list[Outcome]]]
+
+
+class Executor:
+    """Runs validated calls against the database and answers each exactly once."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        database: Database,
+        settings: ExecutorSettings | None = None,
+        *,
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._registry = registry
+        self._database = database
+        self.settings = settings or ExecutorSettings()
+        self._committed = committed
+        self._dependencies: dict[str, Any] = {"catalogue": registry.catalogue}
+
+    async def run_query(self, call: Call) -> None:
+        """Answer one query."""
+        await self._guarded([call], self._query)
+
+    async def run_lookups(self, calls: Sequence[Call]) -> None:
+        """Answer queries by id, all of one operation, with one statement."""
+        await self._guarded(calls, self._lookups)
+
+    async def run_handler(self, call: Call) -> None:
+        """Run one command in a transaction of its own."""
+        await self._guarded([call], lambda calls: self._transact(calls, self._handle))
+
+    async def run_batch(self, calls: Sequence[Call]) -> None:
+        """Run commands of one decider, each on another entity, in one transaction.
+
+        If the database refuses the batch as a whole they are run again one by one.
+        """
+        if len(calls) > 1:
+            try:
+                await self._transact(calls, self._decide, self.settings.batch_lock_timeout)
+            except (CommitUnknown, Unavailable):
+                log.debug("a batch of %d was cut off; each call is looked after", len(calls))
+            except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
+                log.debug("a batch of %d is run one by one: %s", len(calls), error)
+            else:
+                return
+        for call in calls:
+            if not call.answered:
+                await self._guarded([call], lambda one: self._transact(one, self._decide))
+
+    async def _guarded(
+        self, calls: Sequence[Call], run: Callable[[Sequence[Call]], Awaitable[None]]
+    ) -> None:
+        """Run with repetitions where they help; whatever happens, every call is answered."""
+        for attempt in range(1, ATTEMPTS + 1):
+            waiting = [call for call in calls if not call.answered]
+            for call in [call for call in waiting if call.expired]:
+                call.refuse(DeadlineExceeded())
+                waiting.remove(call)
+            if not waiting:
+                return
+            try:
+                await run(waiting)
+            except KeyTaken:
+                continue
+            except CommitUnknown:
+                await self._find_out(waiting)
+            except Exception as error:  # noqa: BLE001  every exception becomes an answer
+                if attempt < ATTEMPTS and (is_retryable(error) or is_outage(error)):
+                    await asyncio.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311  jitter
+                    continue
+                await self._refuse(waiting, error)
+            return
+        await self._refuse(waiting, Unavailable(what="the request could not be completed"))
+
+    async def _refuse(self, calls: Sequence[Call], error: Exception) -> None:
+        """Answer with what the error means, or with the reply that its key has by now."""
+        for call in calls:
+            stored = await self._stored(call) if isinstance(error, Refusal) else None
+            call.answer(stored or Answer.refused(refusal_for(error, call.bound)))
+
+    async def _find_out(self, calls: Sequence[Call]) -> None:
+        """After a COMMIT without an answer: the idempotency row tells whether it took effect."""
+        for call in calls:
+            while call.key is not None and not call.expired:
+                try:
+                    stored = await self._stored(call)
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+                    continue
+                if stored is not None:
+                    stored.replayed = False
+                    call.answer(stored)
+                break
+            call.refuse(
+                Unavailable(
+                    what="the connection to the database was lost during COMMIT; "
+                    "whether it took effect is not known: repeat it with the same key"
+                )
+            )
+
+    async def _stored(self, call: Call) -> Answer | None:
+        if call.key is None:
+            return None
+        async with self._database.connection(read_only=True) as db:
+            opening = await _commit.open_work(db, CALLER, [call.key])
+        return _replay(call, opening)
+
+    async def _query(self, calls: Sequence[Call]) -> None:
+        call = calls[0]
+        handling = call.bound.handling
+        given = dict(self._dependencies)
+        async with asyncio.timeout(self._left(calls)):
+            if not handling.dependencies & {"db", "now"}:
+                reply = await handling.function(call.message, **_pick(handling, given))
+            else:
+                async with self._database.connection(read_only=True) as db:
+                    given["db"] = db
+                    if "now" in handling.dependencies:
+                        given["now"] = (await _commit.open_work(db, CALLER, [])).now
+                    reply = await handling.function(call.message, **_pick(handling, given))
+        call.answer(self._reply(call, reply))
+
+    async def _lookups(self, calls: Sequence[Call]) -> None:
+        handling = calls[0].bound.handling
+        entity = handling.entities[0].entity
+        async with (
+            asyncio.timeout(self._left(calls)),
+            self._database.connection(read_only=True) as db,
+        ):
+            found = await _entities.load(db, entity, {call.message.id for call in calls})
+        for call in calls:
+            try:
+                if call.message.id not in found:
+                    raise entity.not_found(id=call.message.id)
+                call.answer(
+                    self._reply(call, handling.function(call.message, found[call.message.id]))
+                )
+            except Exception as error:  # noqa: BLE001  one call's error is its own
+                call.refuse(refusal_for(error, call.bound))
+
+    async def _transact(
+        self, calls: Sequence[Call], work: Work, lock_timeout: float | None = None
+    ) -> None:
+        left = self._left(calls)
+        async with begin(self._database, statement_timeout=left, lock_timeout=lock_timeout) as tx:
+            keys = [call.key for call in calls if call.key is not None]
+            opening = await _commit.open_work(tx.db, CALLER, keys)
+            fresh = _unanswered(calls, opening)
+            if not fresh:
+                return
+            tx.now = opening.now
+            outcomes = await self._recheck(tx, await work(tx, fresh))
+            await react(self._registry, tx)
+            position = await self._finish(tx, outcomes)
+        for outcome in outcomes:
+            outcome.answer.position = position if outcome.kept else None
+            outcome.call.answer(outcome.answer)
+        if position is not None:
+            self._committed()
+
+    async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        call = calls[0]
+        reply = await handle(tx, call)
+        return [Outcome(call, self._reply(call, reply), kept=True)]
+
+    async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        outcomes = []
+        for decided in await decide(tx, calls):
+            if decided.error is not None:
+                answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
+            else:
+                answer = self._reply(decided.call, decided.reply)
+            outcomes.append(Outcome(decided.call, answer, kept=decided.kept))
+        return outcomes
+
+    async def _recheck(self, tx: Transaction, outcomes: list[Outcome]) -> list[Outcome]:
+        """A refusal may only mean that the same request succeeded while this one waited."""
+        refused = [o.call for o in outcomes if not o.kept and o.call.key is not None]
+        if not refused:
+            return outcomes
+        opening = await _commit.open_work(tx.db, CALLER, [str(call.key) for call in refused])
+        return [o for o in outcomes if o.kept or not _answer_stored(o.call, opening)]
+
+    async def _finish(self, tx: Transaction, outcomes: Sequence[Outcome]) -> int | None:
+        """Write what the transaction told and answered, and commit; a dry run stops before."""
+        events = tx.outbox_rows()
+        for row in events:
+            self._fits(len(row), "an event of this size cannot be told; keep texts shorter")
+        if any(outcome.call.dry_run for outcome in outcomes):
+            return None
+        replies = [
+            {
+                "key": call.key,
+                "fingerprint": call.fingerprint,
+                "status": answer.status,
+                "reply": answer.body.decode(),
+            }
+            for call, answer, kept in outcomes
+            if kept and call.key is not None
+        ]
+        if not (events or replies or tx.wrote):
+            return None
+        position = await tx.append(CALLER, events, replies)
+        await tx.commit()
+        return position
+
+    def _reply(self, call: Call, reply: Any) -> Answer:
+        body = call.bound.serializer.to_json(reply)
+        self._fits(len(body), self.settings.reply_advice)
+        return Answer(200, body)
+
+    def _fits(self, size: int, advice: str) -> None:
+        limit = self.settings.max_payload - HEADER_ROOM
+        if size > limit:
+            raise ReplyTooLarge(bytes=size, limit=limit, advice=advice)
+
+    def _left(self, calls: Sequence[Call]) -> float:
+        """Seconds until the last of these callers stops listening, within the default limit."""
+        left = max(call.deadline for call in calls) - time.monotonic()
+        return max(0.001, min(left, self.settings.timeout))
+
+
+def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:
+    return [call for call in calls if not _answer_stored(call, opening)]
+
+
+def _answer_stored(call: Call, opening: _commit.Opening) -> bool:
+    """Answer from the stored reply of the call's key, if there is one."""
+    answer = _replay(call, opening)
+    if answer is not None:
+        call.answer(answer)
+    return answer is not None
+
+
+def _replay(call: Call, opening: _commit.Opening) -> Answer | None:
+    stored = opening.stored.get(call.key) if call.key is not None else None
+    if stored is None:
+        return None
+    if stored.fingerprint != call.fingerprint:
+        return Answer.refused(IdempotencyKeyReused(key=stored.key))
+    return Answer.stored(stored)
+
+
+def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in handling.dependencies}

@@ -1,0 +1,89 @@
+"""Operations bound to the functions that handle them; checked whole when the process starts."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import SchemaSerializer, SchemaValidator
+
+import handlers
+from contracts import _catalogue
+from contracts._catalogue import Catalogue
+from contracts._declare import Declared, Event, Operation
+from contracts._errors import DeclarationError, Refusal
+from contracts.errors import EVERYWHERE
+from handlers._shapes import HANDLERS, Handling
+from persistence._all_tables import metadata
+from persistence._tables import TABLES
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """An operation with its handler and the compiled codecs of its messages."""
+
+    operation: type[Operation[Any]]
+    declared: Declared
+    handling: Handling
+    validator: SchemaValidator
+    serializer: SchemaSerializer
+    may_raise: tuple[type[Refusal], ...]
+
+    @property
+    def subject(self) -> str:
+        """The NATS subject."""
+        return self.declared.subject
+
+    @property
+    def batched(self) -> bool:
+        """Whether calls of this operation are gathered."""
+        return self.handling.shape in {"decider", "lookup"}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All operations of this process by subject, and the reactions by the events they follow."""
+
+    catalogue: Catalogue
+    operations: dict[str, Bound]
+    reactions: dict[type[Event], tuple[Handling, ...]]
+
+
+def load() -> Registry:
+    """Import every contract and every handler and bind them; refuse what does not fit."""
+    catalogue = _catalogue.load()
+    metadata()
+    for module in pkgutil.walk_packages(handlers.__path__, "handlers."):
+        importlib.import_module(module.name)
+    unhandled = [o for o in catalogue.operations if o not in HANDLERS.by_operation]
+    if unhandled:
+        names = ", ".join(operation.__name__ for operation in unhandled)
+        raise DeclarationError(f"no handler for {names}")
+    for handling in HANDLERS.by_operation.values():
+        for need in handling.entities:
+            if need.entity not in TABLES:
+                raise DeclarationError(
+                    f"{handling.name} needs a {need.entity.noun}: no table holds one"
+                )
+    operations = {o.declared.subject: _bind(o) for o in catalogue.operations}
+    reactions: dict[type[Event], tuple[Handling, ...]] = {}
+    for handling in HANDLERS.reactions:
+        for event in handling.events:
+            reactions[event] = (*reactions.get(event, ()), handling)
+    return Registry(catalogue, operations, reactions)
+
+
+def _bind(operation: type[Operation[Any]]) -> Bound:
+    validator = operation.__pydantic_validator__
+    assert isinstance(validator, SchemaValidator)
+    declared = operation.declared
+    return Bound(
+        operation=operation,
+        declared=declared,
+        handling=HANDLERS.by_operation[operation],
+        validator=validator,
+        serializer=declared.reply.__pydantic_serializer__,
+        may_raise=(*declared.errors, *EVERYWHERE),
+    )

@@ -1,0 +1,98 @@
+"""What an operation has done since the process started: counts, times, quantiles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from fleetbus.bus.calls import Answer
+
+_STEPS = 8
+"""Buckets per doubling: a quantile is exact to about 9 %."""
+
+
+class Histogram:
+    """Durations in nanoseconds, in logarithmic buckets."""
+
+    __slots__ = ("_buckets", "count", "total")
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self.count = 0
+        self.total = 0
+
+    def add(self, nanoseconds: int) -> None:
+        """Count one duration."""
+        self.count += 1
+        self.total += nanoseconds
+        self._buckets[_bucket(nanoseconds)] += 1
+
+    def quantile(self, share: float) -> int:
+        """The upper bound of the bucket below which this share of the durations lies."""
+        wanted = share * self.count
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= wanted:
+                return _bound(bucket)
+        return 0
+
+
+class OperationStats:
+    """The figures of one operation."""
+
+    __slots__ = ("errors", "errors_by_type", "in_flight", "last_error", "requests", "shed", "times")
+
+    def __init__(self) -> None:
+        self.reset()
+        self.in_flight = 0
+
+    def reset(self) -> None:
+        """Start from nothing; what is in flight stays so."""
+        self.requests = 0
+        self.errors = 0
+        self.shed = 0
+        self.last_error = ""
+        self.errors_by_type: Counter[str] = Counter()
+        self.times = Histogram()
+
+    def count(self, answer: Answer, nanoseconds: int) -> None:
+        """Count one answered request."""
+        self.requests += 1
+        self.times.add(nanoseconds)
+        if answer.status != 200:
+            self.errors += 1
+            self.errors_by_type[answer.kind] += 1
+            self.last_error = f"{answer.status}:{answer.kind}"
+
+    def data(self) -> dict[str, Any]:
+        """What the services protocol leaves to the endpoint to tell."""
+        return {
+            "p50_ns": self.times.quantile(0.5),
+            "p99_ns": self.times.quantile(0.99),
+            "in_flight": self.in_flight,
+            "shed": self.shed,
+            "errors_by_type": dict(self.errors_by_type),
+        }
+
+
+class Stats:
+    """The figures of all operations of a process."""
+
+    def __init__(self, subjects: list[str]) -> None:
+        self.operations = {subject: OperationStats() for subject in subjects}
+        self.started = datetime.now(UTC)
+        self.in_flight = 0
+
+
+def _bucket(nanoseconds: int) -> int:
+    """Which bucket: ``_STEPS`` equal parts of each power of two."""
+    power = max(nanoseconds, 1).bit_length() - 1
+    rest = nanoseconds - (1 << power)
+    return power * _STEPS + (rest * _STEPS >> power)
+
+
+def _bound(bucket: int) -> int:
+    power, step = divmod(bucket, _STEPS)
+    return (1 << power) + ((step + 1) << power) // _STEPS

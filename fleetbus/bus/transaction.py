@@ -1,0 +1,139 @@
+"""One unit of work: BEGIN, what was told meanwhile, the outbox and idempotency rows, COMMIT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import pydantic_core
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Event
+from fleetbus.database import Database, is_outage
+from fleetbus.ids import uuid7
+from handlers._shapes import Emit
+from persistence import _commit
+
+
+class CommitUnknown(Exception):
+    """The connection was lost during COMMIT: nobody knows yet whether it took effect."""
+
+
+class KeyTaken(Exception):
+    """Another transaction stored a reply for one of the keys meanwhile."""
+
+
+@dataclass(slots=True)
+class Told:
+    """An event with what caused it."""
+
+    event: Event
+    cause: str | None
+    traceparent: str | None
+
+
+class Transaction:
+    """An open transaction; only the bus commits it."""
+
+    def __init__(self, db: AsyncConnection, raw: Any) -> None:
+        self.db = db
+        self.now: datetime
+        self.told: list[Told] = []
+        self.wrote = False
+        self._raw = raw
+        self._state: Literal["open", "committing", "done"] = "open"
+
+    def emitter(self, cause: str | None, traceparent: str | None) -> Emit:
+        """The ``emit`` of a handler: what it tells is stored when the transaction commits."""
+
+        def emit(event: Event) -> None:
+            self.told.append(Told(event, cause, traceparent))
+
+        return emit
+
+    def outbox_rows(self) -> list[bytes]:
+        """The outbox rows of everything told, each a JSON object."""
+        return [_outbox_row(told) for told in self.told]
+
+    async def append(
+        self, caller: str, events: Sequence[bytes], replies: Sequence[dict[str, Any]]
+    ) -> int | None:
+        """Write outbox and idempotency rows; returns the transaction's highest position."""
+        if not events and not replies:
+            return None
+        rows = await _commit.append(
+            self.db,
+            caller,
+            (b"[" + b",".join(events) + b"]").decode(),
+            pydantic_core.to_json(replies).decode(),
+        )
+        if len(rows.kept) != len(replies):
+            raise KeyTaken
+        position: int | None = rows.position
+        return position
+
+    async def commit(self) -> None:
+        """COMMIT; a connection lost meanwhile is ``CommitUnknown``."""
+        self._state = "committing"
+        try:
+            await self._raw.execute("COMMIT")
+        except BaseException as error:
+            if is_outage(error) or isinstance(error, asyncio.CancelledError):
+                raise CommitUnknown from error
+            self._state = "open"
+            raise
+        self._state = "done"
+
+    async def rollback(self) -> None:
+        """ROLLBACK, unless it is over already."""
+        if self._state == "open":
+            self._state = "done"
+            await self._raw.execute("ROLLBACK")
+
+
+@contextlib.asynccontextmanager
+async def begin(
+    database: Database, *, statement_timeout: float, lock_timeout: float | None = None
+) -> AsyncIterator[Transaction]:
+    """A transaction that is rolled back unless it commits; timeouts are seconds a statement."""
+    settings = f"BEGIN; SET LOCAL statement_timeout = {_milliseconds(statement_timeout)}"
+    if lock_timeout is not None:
+        settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
+    async with database.connection() as db:
+        raw: Any = (await db.get_raw_connection()).driver_connection
+        await raw.execute(settings)
+        transaction = Transaction(db, raw)
+        try:
+            yield transaction
+        finally:
+            await asyncio.shield(_settle(transaction, db))
+
+
+async def _settle(transaction: Transaction, db: AsyncConnection) -> None:
+    """Leave no transaction open on a connection that goes back to the pool."""
+    try:
+        await transaction.rollback()
+    except Exception:  # noqa: BLE001  whatever it was, the connection is not fit for reuse
+        with contextlib.suppress(Exception):
+            await db.invalidate()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _outbox_row(told: Told) -> bytes:
+    event = told.event
+    head = {
+        "event_id": uuid7(),
+        "type": event.fact.type,
+        "entity_id": event.entity_id,
+        "cause": told.cause,
+        "traceparent": told.traceparent,
+    }
+    body = event.__pydantic_serializer__.to_json(event)
+    return pydantic_core.to_json(head)[:-1] + b',"data":' + body + b"}"

@@ -1,0 +1,148 @@
+"""What happens inside a transaction: handlers, deciders over many entities at once, reactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from contracts._declare import Entity, Event, Reply
+from contracts.errors import InvalidReference
+from fleetbus.bus.calls import Call
+from fleetbus.bus.registry import Registry
+from fleetbus.bus.transaction import Transaction
+from fleetbus.ids import uuid7
+from handlers._shapes import Decision, Handling, Needed
+from persistence import _entities
+
+MAX_REACTION_ROUNDS = 32
+"""Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
+
+
+@dataclass(slots=True)
+class Decided:
+    """What a decider said to one call."""
+
+    call: Call
+    reply: Reply | None = None
+    error: Exception | None = None
+    changed: bool = False
+    kept: bool = False
+    """Whether the transaction keeps something of it: it was accepted, or refused with a change."""
+
+
+async def handle(tx: Transaction, call: Call) -> Reply:
+    """Run a handler."""
+    handling = call.bound.handling
+    given = {
+        "db": tx.db,
+        "emit": tx.emitter(cause_of(call), call.traceparent),
+        "now": tx.now,
+        "new_id": _new_id(call),
+    }
+    reply: Reply = await handling.function(call.message, **_pick(handling, given))
+    tx.wrote = True
+    return reply
+
+
+async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
+    """Load every entity that the calls are about, decide each, write the changes back at once."""
+    handling = calls[0].bound.handling
+    loaded = {need.name: await _load(tx, need, calls) for need in handling.entities}
+    before: dict[UUID, Entity] = {}
+    after: dict[UUID, Entity] = {}
+    decisions = []
+    for call in calls:
+        decided = Decided(call)
+        decisions.append(decided)
+        try:
+            entities = [_entity(call, need, loaded[need.name]) for need in handling.entities]
+            given = {"now": tx.now, "new_id": _new_id(call)}
+            decision = handling.function(call.message, *entities, **_pick(handling, given))
+        except Exception as error:  # noqa: BLE001  one call's error is its own
+            decided.error = error
+            continue
+        own = entities[0] if entities and not handling.creates else None
+        _note(tx, decided, decision, own)
+        if decided.changed:
+            after[decision.entity.id] = decision.entity
+            if own is not None:
+                before[own.id] = own
+    await _entities.save(tx.db, [entity for id_, entity in after.items() if id_ in before])
+    await _entities.add(tx.db, [entity for id_, entity in after.items() if id_ not in before])
+    tx.wrote = tx.wrote or bool(after)
+    return decisions
+
+
+async def react(registry: Registry, tx: Transaction) -> None:
+    """Run what must follow from what was told, and from what that tells, until nothing new is."""
+    seen = 0
+    for _ in range(MAX_REACTION_ROUNDS):
+        told, seen = [told.event for told in tx.told[seen:]], len(tx.told)
+        following = dict.fromkeys(
+            r for event in told for r in registry.reactions.get(type(event), ())
+        )
+        if not following:
+            return
+        for handling in following:
+            await _run_reaction(tx, handling, told)
+    raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
+
+
+def cause_of(call: Call) -> str | None:
+    """What events of a command name as their cause: its idempotency key."""
+    return call.key
+
+
+async def _run_reaction(tx: Transaction, handling: Handling, told: Iterable[Event]) -> None:
+    events = [event for event in told if isinstance(event, handling.events)]
+    trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
+    given = {
+        "db": tx.db,
+        "emit": tx.emitter(f"reaction:{handling.name}", trace),
+        "now": tx.now,
+    }
+    await handling.function(events, **_pick(handling, given))
+
+
+async def _load(tx: Transaction, need: Needed, calls: Sequence[Call]) -> dict[UUID, Entity]:
+    ids = {id_ for call in calls if (id_ := getattr(call.message, need.field)) is not None}
+    if not ids:
+        return {}
+    fetch = _entities.lock if need.field == "id" else _entities.load
+    return await fetch(tx.db, need.entity, ids)
+
+
+def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | None:
+    id_ = getattr(call.message, need.field)
+    if id_ is None and need.optional:
+        return None
+    if id_ in loaded:
+        return loaded[id_]
+    if need.field == "id":
+        raise need.entity.not_found(id=id_)
+    raise InvalidReference(field=need.field, entity=need.entity.noun)
+
+
+def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
+    decided.changed = decision.entity is not own
+    decided.reply, decided.error = decision.reply, decision.refusal
+    decided.kept = decision.refusal is None or decided.changed
+    emit = tx.emitter(cause_of(decided.call), decided.call.traceparent)
+    for event in decision.events:
+        emit(event)
+
+
+def _new_id(call: Call) -> UUID:
+    """The id of what a call creates: the caller's, else one that outlives a repetition."""
+    given: UUID | None = getattr(call.message, "id", None)
+    if given is not None:
+        return given
+    if call.new_id is None:
+        call.new_id = uuid7()
+    return call.new_id
+
+
+def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in handling.dependencies}

@@ -1,0 +1,121 @@
+"""FastStream's broker, with subscribers that hand the raw message to the dispatcher.
+
+FastStream keeps the connection, the queue group and the lifecycle. Its own way from message to
+function (one message at a time, or 160 µs of CPU each) is left out: ``consume`` is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from fleetbus.bus.dispatcher import Dispatcher
+from fleetbus.bus.registry import Bound
+from fleetbus.wire.replies import Responder
+
+log = logging.getLogger("fleetbus.wire")
+
+QUEUE_GROUP = "fleetbus"
+
+PENDING_MESSAGES = 65_536
+"""Messages that a subscription keeps before it drops any; admission sheds long before."""
+
+
+class Wire:
+    """The operations of a registry as subscriptions of one NATS connection."""
+
+    def __init__(self, url: str | list[str], *, name: str = "fleetbus") -> None:
+        self.broker = NatsBroker(
+            url,
+            name=name,
+            logger=None,
+            apply_types=False,
+            connect_timeout=5,
+            reconnect_time_wait=1,
+            max_reconnect_attempts=-1,
+            # Subscriptions are drained before the broker stops; there is nothing left to wait for.
+            graceful_timeout=None,
+            error_cb=_on_error,
+            disconnected_cb=_on_disconnected,
+            reconnected_cb=_on_reconnected,
+            closed_cb=_on_closed,
+        )
+        self.client: Client
+        self.responder: Responder
+        self._subscribers: list[Any] = []
+
+    async def connect(self) -> Client:
+        """Connect; raises what nats-py raises when the server cannot be reached."""
+        self.client = await self.broker.connect()
+        self.responder = Responder(self.client)
+        return self.client
+
+    async def serve(self, dispatcher: Dispatcher) -> None:
+        """Subscribe every operation with the queue group."""
+        for bound in dispatcher.registry.operations.values():
+            subscriber = self.broker.subscriber(
+                bound.subject, queue=QUEUE_GROUP, pending_msgs_limit=PENDING_MESSAGES
+            )
+            subscriber(_placeholder)
+            subscriber.consume = self._consumer(dispatcher, bound)  # type: ignore[assignment, method-assign]  # pinned by a test
+            self._subscribers.append(subscriber)
+        await self.broker.start()
+        await self.client.flush()
+
+    async def drain(self) -> None:
+        """Stop taking requests; those that the server has sent already are still taken."""
+        await asyncio.gather(*(self._drain(subscriber) for subscriber in self._subscribers))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.responder.close()
+        await self.broker.stop()
+
+    def _consumer(self, dispatcher: Dispatcher, bound: Bound) -> Callable[[Msg], Any]:
+        respond = self.responder.respond
+        subject = bound.subject
+
+        async def consume(message: Msg) -> None:
+            reply = message.reply
+            dispatcher.accept(
+                bound,
+                message.data,
+                message.headers or _NO_HEADERS,
+                lambda answer: respond(subject, reply, answer),
+            )
+
+        return consume
+
+    async def _drain(self, subscriber: Any) -> None:
+        subscription, subscriber.subscription = subscriber.subscription, None
+        if subscription is not None and self.client.is_connected:
+            await subscription.drain()
+
+
+_NO_HEADERS: dict[str, str] = {}
+
+
+async def _placeholder(_: bytes) -> None:
+    """FastStream subscribes only what has a function; messages never come here."""
+
+
+async def _on_error(error: Exception) -> None:
+    log.warning("NATS: %s", str(error) or type(error).__name__)
+
+
+async def _on_disconnected() -> None:
+    log.error("the connection to NATS is lost; reconnecting for as long as it takes")
+
+
+async def _on_reconnected(*_: object) -> None:
+    log.warning("connected to NATS again")
+
+
+async def _on_closed() -> None:
+    log.info("the connection to NATS is closed")

@@ -1,0 +1,255 @@
+"""The four shapes of handler. A decorator reads the signature: the first parameter is the
+operation, the rest names what the function needs.
+
+    @query      async (query, *, db) -> Reply              reads; Postgres itself refuses a write
+    @query      (query, entity) -> Reply                   reads one entity by id, gathered
+    @decider    (command, entity, ...) -> Decision         pure; runs in batches
+    @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
+    @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
+
+Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event), ``now``
+(the database's clock), ``new_id`` (a fresh UUIDv7, for what is created) and ``catalogue`` (all that
+is declared). A decider's entity is found by the command's ``id``; a further entity parameter
+``phase`` by its ``phase_id``, and is None where that is None.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._catalogue import Catalogue
+from contracts._declare import Entity, Event, Operation, Reply
+from contracts._errors import DeclarationError, Refusal, snake_case
+
+E = TypeVar("E", bound=Entity)
+F = TypeVar("F", bound=Callable[..., Any])
+
+Emit = Callable[[Event], None]
+Shape = Literal["query", "lookup", "decider", "handler", "reaction"]
+
+DEPENDENCIES: dict[str, Any] = {
+    "db": AsyncConnection,
+    "emit": Emit,
+    "now": datetime,
+    "new_id": UUID,
+    "catalogue": Catalogue,
+}
+
+_ALLOWED: dict[Shape, set[str]] = {
+    "query": {"db", "now", "catalogue"},
+    "lookup": set(),
+    "decider": {"now", "new_id"},
+    "handler": {"db", "emit", "now", "new_id"},
+    "reaction": {"db", "emit", "now"},
+}
+
+
+class Decision(Generic[E]):
+    """What a decider decided: the entity as it will be, the events that tell it, the answer.
+
+    The reply is the entity unless another is given. With ``refusal`` the caller is refused and
+    the change is kept nevertheless: work that came too late, say.
+    """
+
+    __slots__ = ("entity", "events", "refusal", "reply")
+
+    def __init__(
+        self,
+        entity: E,
+        *events: Event,
+        reply: Reply | None = None,
+        refusal: Refusal | None = None,
+    ) -> None:
+        self.entity = entity
+        self.events = events
+        self.reply = entity if reply is None else reply
+        self.refusal = refusal
+
+
+@dataclass(frozen=True)
+class Needed:
+    """An entity parameter: which entity, and the request's field that holds its id."""
+
+    name: str
+    entity: type[Entity]
+    field: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Handling:
+    """One decorated function, as its signature declares it."""
+
+    shape: Shape
+    function: Callable[..., Any]
+    operation: type[Operation[Any]] | None
+    events: tuple[type[Event], ...] = ()
+    entities: tuple[Needed, ...] = ()
+    dependencies: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    @property
+    def creates(self) -> bool:
+        """Whether this decider makes an entity rather than changing one."""
+        return self.shape == "decider" and not any(need.field == "id" for need in self.entities)
+
+
+@dataclass
+class Handlers:
+    """Everything that was decorated."""
+
+    by_operation: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
+    reactions: list[Handling] = field(default_factory=list)
+
+
+HANDLERS = Handlers()
+
+
+def query(function: F) -> F:
+    """Handle a query: ``async (query, *, db)``, or plain ``(query, entity)`` to be gathered."""
+    return _operation("query" if inspect.iscoroutinefunction(function) else "lookup", function)
+
+
+def decider(function: F) -> F:
+    """Handle a command on one entity with a pure function."""
+    return _operation("decider", function)
+
+
+def handler(function: F) -> F:
+    """Handle a command over several entities."""
+    return _operation("handler", function)
+
+
+def reaction(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Do what must follow from events in the same transaction: ``async (events, *, db, emit)``."""
+    hints, parameters = _signature(function)
+    wanted = hints[parameters[0].name]
+    if get_origin(wanted) is not Sequence:
+        raise _wrong(function, "its first parameter is annotated Sequence[SomeEvent]")
+    kinds = _union(get_args(wanted)[0])
+    if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):
+        raise _wrong(function, "its first parameter is a sequence of declared events")
+    dependencies = _dependencies("reaction", function, hints, parameters[1:])
+    HANDLERS.reactions.append(
+        Handling("reaction", function, None, events=tuple(kinds), dependencies=dependencies)
+    )
+    return function
+
+
+def _operation(shape: Shape, function: F) -> F:
+    hints, parameters = _signature(function)
+    operation = hints.get(parameters[0].name)
+    if not (isinstance(operation, type) and issubclass(operation, Operation)):
+        raise _wrong(function, "its first parameter is annotated with an operation")
+    kind = "query" if shape in {"query", "lookup"} else "command"
+    if operation.declared.kind != kind:
+        raise _wrong(function, f"{operation.__name__} is a {operation.declared.kind}")
+    if function.__name__ != (name := snake_case(operation.__name__)):
+        raise _wrong(function, f"the handler of {operation.__name__} is called {name}")
+    if function.__module__.split(".")[1:] != operation.__module__.split(".")[1:]:
+        place = operation.__module__.replace("contracts", "handlers", 1).replace(".", "/")
+        raise _wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
+    positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
+    handling = Handling(
+        shape,
+        function,
+        operation,
+        entities=tuple(_needed(function, operation, p.name, hints[p.name]) for p in positional),
+        dependencies=_dependencies(shape, function, hints, keywords),
+    )
+    _check_shape(handling, hints.get("return"))
+    if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
+        raise _wrong(function, f"{operation.__name__} has a handler already")
+    return function
+
+
+def _signature(
+    function: Callable[..., Any],
+) -> tuple[dict[str, Any], list[inspect.Parameter]]:
+    hints = get_type_hints(function, include_extras=True)
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or any(p.name not in hints for p in parameters):
+        raise _wrong(function, "every parameter is annotated")
+    return hints, parameters
+
+
+def _needed(
+    function: Callable[..., Any], operation: type[Operation[Any]], name: str, hint: Any
+) -> Needed:
+    kinds = [kind for kind in _union(hint) if kind is not type(None)]
+    if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], Entity)):
+        raise _wrong(function, f"the parameter {name} is an entity or an entity | None")
+    entity = kinds[0]
+    noun = operation.declared.noun
+    own = entity.__module__ == operation.__module__ and name == entity.noun and noun != name
+    fields = operation.model_fields
+    key = "id" if own and "id" in fields and f"{name}_id" not in fields else f"{name}_id"
+    if key not in fields:
+        raise _wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
+    return Needed(name, entity, key, optional=type(None) in _union(hint))
+
+
+def _dependencies(
+    shape: Shape,
+    function: Callable[..., Any],
+    hints: dict[str, Any],
+    parameters: list[inspect.Parameter],
+) -> frozenset[str]:
+    for parameter in parameters:
+        name = parameter.name
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            raise _wrong(function, f"the dependency {name} is keyword-only")
+        if name not in _ALLOWED[shape]:
+            known = ", ".join(sorted(_ALLOWED[shape])) or "none"
+            raise _wrong(function, f"{name} is no dependency of a {shape} (there are: {known})")
+        if hints[name] != DEPENDENCIES[name]:
+            raise _wrong(function, f"{name} is annotated {DEPENDENCIES[name]}")
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def _check_shape(handling: Handling, returns: Any) -> None:
+    function, operation = handling.function, handling.operation
+    assert operation is not None
+    if inspect.iscoroutinefunction(function) != (handling.shape in {"query", "handler"}):
+        raise _wrong(function, f"a {handling.shape} is {_ASYNC[handling.shape]}")
+    if handling.shape == "lookup" and [need.field for need in handling.entities] != ["id"]:
+        raise _wrong(function, "a plain query takes the entity that its id names, and only that")
+    if handling.shape in {"query", "handler"} and handling.entities:
+        raise _wrong(function, "an async handler fetches its entities itself, through db")
+    if handling.shape == "decider":
+        if get_origin(returns) is not Decision:
+            raise _wrong(function, "a decider returns Decision[Entity]")
+    elif returns != operation.declared.reply:
+        raise _wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
+
+
+_ASYNC = {
+    "query": "async",
+    "handler": "async",
+    "lookup": "a plain function",
+    "decider": "a plain function, without I/O",
+}
+
+
+def _union(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) in {typing.Union, types.UnionType}:
+        return get_args(hint)
+    return (hint,)
+
+
+def _wrong(function: Callable[..., Any], what: str) -> DeclarationError:
+    return DeclarationError(f"{function.__module__}.{function.__qualname__}: {what}")

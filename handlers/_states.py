@@ -1,0 +1,43 @@
+"""Transition tables: which change of status an action may make. Docs and tests read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.errors import InvalidTransition
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The state machine of one entity: for each action the statuses it may start from.
+
+    ``actions`` maps an action to ``{status before: statuses after}``.
+    """
+
+    noun: str
+    initial: tuple[str, ...]
+    actions: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def require(self, entity: Any, action: str) -> None:
+        """Refuse unless the action may start from the entity's present status."""
+        allowed = self.actions[action]
+        if entity.status not in allowed:
+            targets = sorted({target for after in allowed.values() for target in after})
+            raise InvalidTransition(
+                entity=self.noun,
+                id=entity.id,
+                from_=entity.status,
+                to=" or ".join(targets),
+                expected=" or ".join(allowed),
+            )
+
+    def edges(self) -> list[tuple[str, str, str]]:
+        """Every (status before, action, status after)."""
+        return [
+            (before, action, after)
+            for action, allowed in self.actions.items()
+            for before, targets in allowed.items()
+            for after in targets
+        ]

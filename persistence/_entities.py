@@ -1,0 +1,139 @@
+"""Entities by id, many at once: load, insert and update in one statement each.
+
+Rows travel as one JSON text that Postgres unpacks (``json_to_recordset``), so a statement is the
+same whatever the number of rows, is prepared once, and an entity is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Executable,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Entity
+from persistence._tables import TABLES
+
+E = TypeVar("E", bound=Entity)
+
+
+@dataclass(frozen=True)
+class Statements(Generic[E]):
+    """The statements that serve one entity."""
+
+    entity: type[E]
+    table: Table
+    read: Select[Any]
+    lock: Select[Any]
+    insert: Executable
+    update: Executable
+
+
+@cache
+def statements(entity: type[E]) -> Statements[E]:
+    """The statements of an entity, built once."""
+    table = TABLES[entity]
+    read = columns(entity).where(table.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
+    rows = _recordset(table)
+    return Statements(
+        entity=entity,
+        table=table,
+        read=read,
+        # FOR NO KEY UPDATE: rows that refer to this one by foreign key need not wait.
+        lock=read.order_by(table.c.id).with_for_update(key_share=True),
+        insert=insert(table).from_select([c.name for c in rows.c], select(*rows.c)),
+        update=update(table)
+        .where(table.c.id == rows.c.id)
+        .values({c.name: c for c in rows.c if c.name not in {"id", "created_at"}}),
+    )
+
+
+def columns(entity: type[Entity]) -> Select[Any]:
+    """``SELECT`` of the columns that make up an entity."""
+    return select(*_own(TABLES[entity]))
+
+
+def entity_from(entity: type[E], row: Any) -> E:
+    """The entity that a row of ``columns`` holds."""
+    return entity.model_validate(dict(row._mapping))  # noqa: SLF001  SQLAlchemy's public name
+
+
+async def load(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
+    """The entities with these ids, as they are in this statement's snapshot."""
+    return await _fetch(db, entity, statements(entity).read, ids)
+
+
+async def lock(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
+    """The entities with these ids, locked until the transaction ends, in the order of their ids."""
+    return await _fetch(db, entity, statements(entity).lock, ids)
+
+
+async def get(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
+    """The entity with this id, or its own ``…NotFound``."""
+    found = await load(db, entity, [id_])
+    if id_ not in found:
+        raise entity.not_found(id=id_)
+    return found[id_]
+
+
+async def get_locked(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
+    """The entity with this id, locked until the transaction ends, or its own ``…NotFound``."""
+    found = await lock(db, entity, [id_])
+    if id_ not in found:
+        raise entity.not_found(id=id_)
+    return found[id_]
+
+
+async def add(db: AsyncConnection, entities: Sequence[E]) -> None:
+    """Insert new entities, all of one class."""
+    if entities:
+        await db.execute(statements(type(entities[0])).insert, {"rows": encode(entities)})
+
+
+async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
+    """Write changed entities back, all of one class; their rows must be locked."""
+    if entities:
+        await db.execute(statements(type(entities[0])).update, {"rows": encode(entities)})
+
+
+def encode(entities: Sequence[Entity]) -> str:
+    """Entities as one JSON array."""
+    serializer = type(entities[0]).__pydantic_serializer__
+    return "[" + ",".join(serializer.to_json(entity).decode() for entity in entities) + "]"
+
+
+async def _fetch(
+    db: AsyncConnection, entity: type[E], statement: Select[Any], ids: Iterable[UUID]
+) -> dict[UUID, E]:
+    rows = await db.execute(statement, {"ids": list(ids)})
+    return {row.id: entity_from(entity, row) for row in rows}
+
+
+def _own(table: Table) -> list[Any]:
+    return [column for column in table.columns if not column.computed]
+
+
+def _recordset(table: Table) -> FromClause:
+    unpacked = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
+    typed = [column(c.name, JSONB() if isinstance(c.type, JSONB) else c.type) for c in _own(table)]
+    return unpacked.table_valued(*typed, name="r").render_derived(with_types=True)
