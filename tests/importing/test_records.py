@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+
+from fleetbus.importing.plan import Note, Plan, PlanUnreadable
+from fleetbus.importing.records import (
+    MAX_DESCRIPTION,
+    MAX_NAME,
+    MAX_REF,
+    Record,
+    RecordUnreadable,
+    external_ref,
+    parse_json,
+    read_text,
+)
+
+
+def record(**fields: object) -> tuple[Record, list[Note]]:
+    notes: list[Note] = []
+    return Record("r", fields, notes), notes
+
+
+class TestText:
+    def test_what_the_database_cannot_keep_is_replaced_and_noted(self) -> None:
+        read, notes = record(title="a\x00b\ud800c")
+        assert read.text("title") == "a\ufffdb\ufffdc"
+        assert [note.text for note in notes] == [
+            "title had 2 characters that cannot be stored, now U+FFFD"
+        ]
+
+    def test_a_real_pair_of_surrogates_is_one_character(self) -> None:
+        read, notes = record(title="\U0001f91d")
+        assert (read.text("title"), notes) == ("\U0001f91d", [])
+
+    def test_what_is_too_long_is_cut_and_noted(self) -> None:
+        read, notes = record(title="x" * (MAX_NAME + 1))
+        assert len(read.name()) == MAX_NAME
+        assert [note.text for note in notes] == ["title was cut from 501 to 500 characters"]
+
+    def test_no_text_is_left_out_and_noted(self) -> None:
+        read, notes = record(notes=["a"])
+        assert read.text("notes") == ""
+        assert notes == [Note("r", "notes is not a text and was left out")]
+
+    @pytest.mark.parametrize("title", [None, "", "  \n"])
+    def test_a_record_without_a_title_is_named_by_its_id(self, title: str | None) -> None:
+        read, notes = record(title=title)
+        assert (read.name(), len(notes)) == ("r", 1)
+
+
+class TestSections:
+    def test_each_field_under_its_heading(self) -> None:
+        read, _ = record(description="What.", design="How.", notes="")
+        sections = read.sections("description", design="Design", notes="Notes")
+        assert sections == "What.\n\n## Design\n\nHow."
+
+    def test_the_whole_fits_too(self) -> None:
+        half = "x" * (MAX_DESCRIPTION // 2)
+        read, notes = record(description=half, design=half)
+        assert len(read.sections("description", design="Design")) == MAX_DESCRIPTION
+        assert len(notes) == 1
+
+
+class TestExternalRef:
+    def test_a_long_id_ends_in_a_digest(self) -> None:
+        one, other = external_ref("x" * 300 + "1"), external_ref("x" * 300 + "2")
+        assert len(one) == len(other) == MAX_REF
+        assert one != other
+        assert one == external_ref("x" * 300 + "1")
+
+    def test_it_can_be_encoded(self) -> None:
+        assert external_ref(" \ud800\x00 ").encode() == "\ufffd\ufffd".encode()
+
+
+class TestParseJson:
+    @pytest.mark.parametrize("text", ["{", "nonsense", "[" * 100_000, "9" * 5_000])
+    def test_whatever_is_wrong_is_one_error(self, text: str) -> None:
+        with pytest.raises(RecordUnreadable, match=r"^not JSON: "):
+            parse_json(text)
+
+    def test_says_where(self) -> None:
+        with pytest.raises(RecordUnreadable, match="at line 2, column 3"):
+            parse_json("{\n  nonsense}")
+
+
+class TestReadText:
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(PlanUnreadable, match=r"none\.jsonl cannot be read: No such file"):
+            read_text(tmp_path / "none.jsonl")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(PlanUnreadable, match="cannot be read"):
+            read_text(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"\x89PNG\xff", r"is not UTF-8 text \(byte 0\)"),
+            ("{}".encode("utf-16"), "is not UTF-8 text"),
+            (b"SQLite format 3\x00", "is a binary file"),
+        ],
+    )
+    def test_no_text(self, tmp_path: Path, content: bytes, reason: str) -> None:
+        (tmp_path / "f").write_bytes(content)
+        with pytest.raises(PlanUnreadable, match=reason):
+            read_text(tmp_path / "f")
+
+    def test_a_byte_order_mark_is_no_content(self, tmp_path: Path) -> None:
+        (tmp_path / "f").write_bytes(b"\xef\xbb\xbf{}")
+        assert read_text(tmp_path / "f") == "{}"
+
+
+def test_an_empty_plan_has_a_summary() -> None:
+    plan = Plan("p", 0, (), (), (), (), (), (), (), ())
+    assert set(plan.summary().values()) == {0}
