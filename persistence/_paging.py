@@ -86,7 +86,7 @@ def decode(query: ListOf[Any], column: Column[Any]) -> _Key:
 
 def _typed(value: Any, column: Column[Any]) -> Any:
     expected = int if column.type.python_type is int else str
-    if type(value) is not expected or (expected is int and abs(value) > MAX_INT4):
+    if type(value) is not expected or (isinstance(value, int) and abs(value) > MAX_INT4):
         raise ValueError
     return value
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from contracts._declare import Entity
 from contracts._errors import NotFound
-from contracts._fields import GitRef, Id, Title
+from contracts._fields import ExternalRef, GitRef, Id, Title
 
 InitiativeId = Id
 InitiativeStatus = Literal["active", "pending_review", "completed", "archived"]
@@ -27,3 +27,5 @@ class Initiative(Entity, not_found=InitiativeNotFound):
     """``yolo`` completes a phase with its last task; ``review_per_phase`` asks a person first."""
     status_before: InitiativeStatus | None
     """The status to return to when it is unarchived."""
+    external_ref: ExternalRef | None
+    """The plan that it was imported from; unique."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from contracts._declare import Entity
 from contracts._errors import NotFound
-from contracts._fields import GitRef, Id, JsonObject, Position, Reason, Title
+from contracts._fields import ExternalRef, GitRef, Id, JsonObject, Position, Reason, Title
 from contracts.planning.initiatives import InitiativeId
 
 PhaseId = Id
@@ -32,3 +32,5 @@ class Phase(Entity, not_found=PhaseNotFound):
     blocked_reason: Reason | None
     merge_base: GitRef | None
     position: Position
+    external_ref: ExternalRef | None
+    """Its id in the plan that it was imported from; unique within the initiative."""

@@ -33,6 +33,8 @@ def upgrade() -> None:
         sa.Column("status_before", sa.Text(), nullable=True),
         sa.Column("branch", sa.Text(), nullable=True),
         sa.Column("execution_mode", sa.Text(), server_default="review_per_phase", nullable=False),
+        sa.Column("external_ref", sa.Text(), nullable=True),
+        sa.UniqueConstraint("external_ref", name=op.f("uq_initiatives__external_ref")),
         sa.CheckConstraint(
             "execution_mode IN ('yolo', 'review_per_phase')",
             name=op.f("ck_initiatives__execution_mode"),
@@ -167,6 +169,10 @@ def upgrade() -> None:
         sa.Column("blocked_reason", sa.Text(), nullable=True),
         sa.Column("merge_base", sa.Text(), nullable=True),
         sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("external_ref", sa.Text(), nullable=True),
+        sa.UniqueConstraint(
+            "initiative_id", "external_ref", name=op.f("uq_phases__initiative_id_external_ref")
+        ),
         sa.CheckConstraint(
             "status IN ('pending', 'approved', 'in_progress', 'pending_review', 'completed', 'blocked')",
             name=op.f("ck_phases__status"),

@@ -49,6 +49,7 @@ class Initiative(EntityRow, entity=initiatives.Initiative):
         one_of("status", "active", "pending_review", "completed", "archived"),
         one_of("status_before", "active", "pending_review", "completed"),
         one_of("execution_mode", "yolo", "review_per_phase"),
+        UniqueConstraint("external_ref"),
         Index("ix_initiatives__created_at_id", "created_at", "id"),
         SCHEMA,
     )
@@ -58,6 +59,7 @@ class Initiative(EntityRow, entity=initiatives.Initiative):
     status_before: Mapped[str | None]
     branch: Mapped[str | None]
     execution_mode: Mapped[str] = mapped_column(server_default="review_per_phase")
+    external_ref: Mapped[str | None]
 
 
 class InitiativeProject(VersionedRow):
@@ -75,6 +77,7 @@ class Phase(EntityRow, entity=phases.Phase):
             "status", "pending", "approved", "in_progress", "pending_review", "completed", "blocked"
         ),
         one_of("status_before", "pending", "approved", "in_progress", "pending_review"),
+        UniqueConstraint("initiative_id", "external_ref"),
         Index("ix_phases__initiative_id_position", "initiative_id", "position", "id"),
         Index("ix_phases__created_at_id", "created_at", "id"),
         SCHEMA,
@@ -88,6 +91,7 @@ class Phase(EntityRow, entity=phases.Phase):
     blocked_reason: Mapped[str | None]
     merge_base: Mapped[str | None]
     position: Mapped[int]
+    external_ref: Mapped[str | None]
 
 
 class PhaseDependency(VersionedRow):
