@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from contracts.errors import Unavailable
 
@@ -79,6 +80,15 @@ class Database:
         self._name = name
         self.write = self._engine(self.pools.write, read_only=False)
         self.read = self._engine(self.pools.read, read_only=True)
+        self.dedicated = create_async_engine(
+            driver_url(url),
+            isolation_level="AUTOCOMMIT",
+            poolclass=NullPool,
+            connect_args=self._connect_args(read_only=False),
+        )
+        # The pools never make anyone wait: who comes too early waits here, without a timeout.
+        self._write_slots = asyncio.Semaphore(self.pools.write)
+        self._read_slots = asyncio.Semaphore(self.pools.read)
         self._probe: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -93,21 +103,21 @@ class Database:
 
         A connection that died while it lay in the pool is replaced once, unseen.
         """
-        if not self.available:
-            raise Unavailable
-        engine = self.read if read_only else self.write
-        connection = await self._checkout(engine)
-        try:
-            yield connection
-        except BaseException as error:
-            if is_outage(error):
-                await self.lost(error)
-                await _discard(connection)
-            raise
-        finally:
-            await asyncio.shield(connection.close())
+        engine, slots = (
+            (self.read, self._read_slots) if read_only else (self.write, self._write_slots)
+        )
+        async with slots:
+            connection = await self._checkout(engine)
+            try:
+                yield connection
+            except BaseException as error:
+                if is_outage(error):
+                    await _discard(connection)
+                raise
+            finally:
+                await asyncio.shield(connection.close())
 
-    async def lost(self, error: BaseException) -> None:
+    def lost(self, error: BaseException) -> None:
         """Note an outage: drop the pooled connections and look for the server until it answers."""
         if not self.available or self._closed:
             return
@@ -131,8 +141,11 @@ class Database:
             await asyncio.wait([self._probe])
         await self.write.dispose()
         await self.read.dispose()
+        await self.dedicated.dispose()
 
     async def _checkout(self, engine: AsyncEngine) -> AsyncConnection:
+        if not self.available:
+            raise Unavailable
         for last in (False, True):
             connection: AsyncConnection | None = None
             try:
@@ -144,7 +157,7 @@ class Database:
                 if not is_outage(error):
                     raise
                 if last:
-                    await self.lost(error)
+                    self.lost(error)
                     raise Unavailable from error
                 continue
             driver = raw.driver_connection
@@ -152,7 +165,7 @@ class Database:
                 return connection
             await _discard(connection)
             await engine.dispose()
-        await self.lost(ConnectionError("connections are closed as soon as they are made"))
+        self.lost(ConnectionError("connections are closed as soon as they are made"))
         raise Unavailable
 
     async def _until_reachable(self, error: BaseException) -> None:
@@ -172,6 +185,15 @@ class Database:
         log.warning("Postgres is available again after %d attempts", attempts + 1)
 
     def _engine(self, size: int, *, read_only: bool) -> AsyncEngine:
+        return create_async_engine(
+            driver_url(self.url),
+            isolation_level="AUTOCOMMIT",
+            pool_size=size,
+            max_overflow=0,
+            connect_args=self._connect_args(read_only=read_only),
+        )
+
+    def _connect_args(self, *, read_only: bool) -> dict[str, Any]:
         settings = {
             "application_name": self._name,
             "statement_timeout": str(int(self.pools.statement_timeout * 1000)),
@@ -180,14 +202,7 @@ class Database:
         }
         if read_only:
             settings["default_transaction_read_only"] = "on"
-        return create_async_engine(
-            driver_url(self.url),
-            isolation_level="AUTOCOMMIT",
-            pool_size=size,
-            max_overflow=0,
-            pool_timeout=self.pools.statement_timeout,
-            connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": settings},
-        )
+        return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
 
 
 async def _discard(connection: AsyncConnection) -> None:
@@ -204,7 +219,3 @@ def _plain(url: str) -> str:
 def describe(url: str) -> str:
     """A database URL without its password, to be shown."""
     return make_url(url).render_as_string(hide_password=True)
-
-
-Raw = Any
-"""An asyncpg connection; its stubs say less than it can."""

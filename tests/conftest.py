@@ -1,11 +1,22 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
+from fleetbus.bus.registry import Registry, load
+from fleetbus.client import Bus, connect
+from fleetbus.config import Settings
+from fleetbus.database import driver_url
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.service import Service
+from tests.counting import Counted, counting
 from tests.servers import ACCOUNTS, Accounts, Databases, PristineCluster, server_directory
 
 
@@ -97,3 +108,69 @@ async def own_nats(data_dir: Path) -> AsyncIterator[EmbeddedNats]:
         yield server
     finally:
         await server.stop()
+
+
+@pytest.fixture
+def settings(database_url: str, nats_url: str) -> Settings:
+    """The settings of a service on the test's own database and NATS account."""
+    return Settings(
+        database_url=database_url, nats_url=nats_url, pool_write=4, pool_read=2, sweeper=False
+    )
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return load()
+
+
+@pytest_asyncio.fixture
+async def service(settings: Settings, registry: Registry) -> AsyncIterator[Service]:
+    """A running service, in this process."""
+    running = Service(settings, registry)
+    await running.start()
+    try:
+        yield running
+    finally:
+        assert await running.stop(), "requests were left unanswered"
+
+
+@pytest_asyncio.fixture
+async def bus(service: Service, nats_url: str) -> AsyncIterator[Bus]:
+    """A client of the running service."""
+    assert service.client.is_connected
+    async with connect(nats_url, timeout=10) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def db(database_url: str) -> AsyncIterator[AsyncConnection]:
+    """A connection to the test's database, in autocommit, for arranging and looking."""
+    engine = create_async_engine(
+        driver_url(database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool
+    )
+    async with engine.connect() as connection:
+        yield connection
+    await engine.dispose()
+
+
+@pytest.fixture
+def outbox(db: AsyncConnection) -> Callable[[], Awaitable[list[Any]]]:
+    """Reads the outbox: rows (position, type, entity_id, data, cause) in the order of positions."""
+
+    async def read() -> list[Any]:
+        query = "SELECT position, type, entity_id, data, cause FROM bus.outbox ORDER BY position"
+        return list((await db.execute(text(query))).all())
+
+    return read
+
+
+@pytest.fixture
+def statements(service: Service) -> Callable[[], AbstractContextManager[Counted]]:
+    """Counts the SQL statements that the service runs: ``with statements() as counted: ...``."""
+
+    @contextmanager
+    def count() -> Iterator[Counted]:
+        with counting(service.database.write, service.database.read) as counted:
+            yield counted
+
+    return count

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from contracts._errors import Refusal
@@ -206,8 +207,8 @@ class Executor:
     async def _transact(
         self, calls: Sequence[Call], work: Work, lock_timeout: float | None = None
     ) -> None:
-        left = self._left(calls)
-        async with begin(self._database, statement_timeout=left, lock_timeout=lock_timeout) as tx:
+        left = partial(self._left, calls)
+        async with begin(self._database, left=left, lock_timeout=lock_timeout) as tx:
             keys = [call.key for call in calls if call.key is not None]
             opening = await _commit.open_work(tx.db, CALLER, keys)
             fresh = _unanswered(calls, opening)
@@ -282,7 +283,9 @@ class Executor:
     def _left(self, calls: Sequence[Call]) -> float:
         """Seconds until the last of these callers stops listening, within the default limit."""
         left = max(call.deadline for call in calls) - time.monotonic()
-        return max(0.001, min(left, self.settings.timeout))
+        if left <= 0:
+            raise DeadlineExceeded
+        return min(left, self.settings.timeout)
 
 
 def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:

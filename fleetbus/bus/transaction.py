@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -97,13 +97,17 @@ class Transaction:
 
 @contextlib.asynccontextmanager
 async def begin(
-    database: Database, *, statement_timeout: float, lock_timeout: float | None = None
+    database: Database, *, left: Callable[[], float], lock_timeout: float | None = None
 ) -> AsyncIterator[Transaction]:
-    """A transaction that is rolled back unless it commits; timeouts are seconds a statement."""
-    settings = f"BEGIN; SET LOCAL statement_timeout = {_milliseconds(statement_timeout)}"
-    if lock_timeout is not None:
-        settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
+    """A transaction that is rolled back unless it commits.
+
+    ``left`` tells the seconds that a statement may take, once there is a connection;
+    ``lock_timeout`` is what it may wait for a lock.
+    """
     async with database.connection() as db:
+        settings = f"BEGIN; SET LOCAL statement_timeout = {_milliseconds(left())}"
+        if lock_timeout is not None:
+            settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
         raw: Any = (await db.get_raw_connection()).driver_connection
         await raw.execute(settings)
         transaction = Transaction(db, raw)

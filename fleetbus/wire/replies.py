@@ -13,6 +13,8 @@ from fleetbus.bus.calls import Answer
 
 log = logging.getLogger("fleetbus.wire")
 
+_EMPTY = Answer(200, b"")
+
 MAX_ERROR_LINE = 200
 """Characters of ``Nats-Service-Error``; the whole text is in the body."""
 
@@ -56,6 +58,12 @@ class Responder:
                 log.warning("%s: %s %s: %s", subject, answer.status, answer.kind, answer.detail)
             return
         self._answers.append((reply, answer))
+        self._empty.clear()
+        self._awake.set()
+
+    def notify(self, subject: str) -> None:
+        """Queue an empty message."""
+        self._answers.append((subject, _EMPTY))
         self._empty.clear()
         self._awake.set()
 

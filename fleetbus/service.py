@@ -1,0 +1,178 @@
+"""One handler process: operations, discovery, relay and sweeper on one NATS connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from nats.aio.client import Client
+
+from fleetbus import migrate
+from fleetbus.bus.dispatcher import Dispatcher
+from fleetbus.bus.executor import Executor
+from fleetbus.bus.registry import Registry, load
+from fleetbus.config import VERSION, Settings
+from fleetbus.database import Database, describe
+from fleetbus.discovery.srv import Discovery
+from fleetbus.relay.relay import WAKE_SUBJECT, Relay, RelaySettings
+from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.sweeper.jobs import jobs
+from fleetbus.sweeper.sweeper import Sweeper
+from fleetbus.wire.broker import Wire
+
+log = logging.getLogger("fleetbus.service")
+
+WAKE_INTERVAL = 0.005
+"""Seconds between two wake-ups that a process sends to the relay."""
+
+
+class CannotStart(Exception):
+    """Something that the service needs is missing; the message says what."""
+
+
+class Service:
+    """Everything that runs in one process; ``start``, then ``stop``."""
+
+    dispatcher: Dispatcher
+    client: Client
+
+    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+        self.settings = settings
+        self.registry = registry or load()
+        self.database = Database(settings.database_url, settings.pools)
+        self.wire = Wire(settings.nats_servers)
+        self.relay: Relay | None = None
+        self.sweeper: Sweeper | None = None
+        self._discovery: Discovery
+        self._background: list[asyncio.Task[None]] = []
+        self._wake_pending = False
+
+    async def start(self) -> None:
+        """Check what is needed, then take requests. Raises ``CannotStart``."""
+        try:
+            await self._check_database()
+            self.client = await self._connect()
+            await self._check_stream()
+            await self._serve()
+        except BaseException:
+            await self.abandon()
+            raise
+
+    async def stop(self) -> bool:
+        """Drain, finish, answer, leave; False if something was still in flight at the limit."""
+        finished = await self._drain()
+        await self._end_background()
+        with contextlib.suppress(Exception):
+            await self._discovery.stop()
+        await self.wire.close()
+        await self.database.close()
+        return finished
+
+    async def abandon(self) -> None:
+        """Let go of everything at once, after a failed start."""
+        await self._end_background()
+        with contextlib.suppress(Exception):
+            await self.wire.close()
+        await self.database.close()
+
+    async def _check_database(self) -> None:
+        shown = describe(self.settings.database_url)
+        try:
+            await self.database.verify()
+            await migrate.check(self.database.read)
+        except migrate.SchemaMismatch as error:
+            raise CannotStart(str(error)) from None
+        except Exception as error:
+            raise CannotStart(f"Postgres at {shown} cannot be used: {_words(error)}") from error
+
+    async def _connect(self) -> Client:
+        try:
+            return await self.wire.connect()
+        except Exception as error:
+            raise CannotStart(
+                f"NATS at {self.settings.nats_url} cannot be reached: {_words(error)}"
+            ) from error
+
+    async def _check_stream(self) -> None:
+        if not self.settings.relay:
+            return
+        try:
+            await ensure_stream(self.client.jetstream(), self._stream)
+        except Exception as error:
+            raise CannotStart(f"the stream {self.settings.stream}: {_words(error)}") from error
+
+    async def _serve(self) -> None:
+        settings, registry = self.settings, self.registry
+        executor = Executor(
+            registry,
+            self.database,
+            settings.executor(self.client.max_payload),
+            committed=self._wake_relay,
+        )
+        self.dispatcher = Dispatcher(registry, executor, settings.limits)
+        if settings.relay:
+            self.relay = Relay(
+                self.database.dedicated,
+                self.client,
+                RelaySettings(source=settings.source, stream=self._stream),
+            )
+            self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
+        if settings.sweeper:
+            self.sweeper = Sweeper(
+                registry, self.database, jobs(settings), committed=self._wake_relay
+            )
+            self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
+        self._discovery = Discovery(self.client, registry, self.dispatcher.stats)
+        await self._discovery.start()
+        await self.wire.serve(self.dispatcher)
+        log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))
+
+    async def _drain(self) -> bool:
+        try:
+            async with asyncio.timeout(self.settings.stop_timeout):
+                await self.wire.drain()
+                await self.dispatcher.drained()
+                await self.wire.responder.flushed()
+        except TimeoutError:
+            log.error(  # noqa: TRY400  the traceback of a timeout says nothing
+                "stopped with %d requests in flight after %.0f s",
+                self.dispatcher.stats.in_flight,
+                self.settings.stop_timeout,
+            )
+            return False
+        return True
+
+    async def _end_background(self) -> None:
+        if self.relay is not None:
+            self.relay.stop()
+        if self.sweeper is not None:
+            self.sweeper.stop()
+        if not self._background:
+            return
+        _, pending = await asyncio.wait(self._background, timeout=5)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+
+    def _wake_relay(self) -> None:
+        """Tell the relay, wherever it is, that something was committed; bursts become one."""
+        if self.relay is not None and self.relay.metrics.active:
+            self.relay.wake()
+        elif not self._wake_pending:
+            self._wake_pending = True
+            asyncio.get_running_loop().call_later(WAKE_INTERVAL, self._send_wake)
+
+    def _send_wake(self) -> None:
+        self._wake_pending = False
+        self.wire.responder.notify(WAKE_SUBJECT)
+
+    @property
+    def _stream(self) -> StreamSettings:
+        return StreamSettings(name=self.settings.stream, replicas=self.settings.stream_replicas)
+
+
+def _words(error: BaseException) -> str:
+    """An error in words: some say nothing but their class."""
+    return str(error) or type(error).__name__
