@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import AsyncIterator
@@ -30,6 +31,8 @@ from fleetbus.ids import uuid7
 
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
+
+log = logging.getLogger("fleetbus.client")
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -170,13 +173,19 @@ async def connect(
     ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
     in seconds; ``options`` go to ``nats.connect`` (credentials, TLS).
     """
-    options.setdefault("max_reconnect_attempts", -1)
     options.setdefault("reconnect_time_wait", 0.25)
-    client = await nats.connect(url, name=name, **options)
+    options.setdefault("error_cb", _log_error)
+    # A server that is not there is an error now; one that goes away later is waited for.
+    client = await nats.connect(url, name=name, max_reconnect_attempts=1, **options)
+    client.options["max_reconnect_attempts"] = -1
     try:
         yield Bus(client, timeout=timeout, attempt_timeout=attempt_timeout)
     finally:
         await client.close()
+
+
+async def _log_error(error: Exception) -> None:
+    log.info("NATS: %s", str(error) or type(error).__name__)
 
 
 def _refusal(operation: Operation[Any], message: Msg) -> tuple[Refusal, float]:

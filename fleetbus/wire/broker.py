@@ -23,6 +23,9 @@ log = logging.getLogger("fleetbus.wire")
 
 QUEUE_GROUP = "fleetbus"
 
+CONNECT_ATTEMPTS = 1
+"""Attempts on each server before a first connection is given up."""
+
 PENDING_MESSAGES = 65_536
 """Messages that a subscription keeps before it drops any; admission sheds long before."""
 
@@ -38,21 +41,23 @@ class Wire:
             apply_types=False,
             connect_timeout=5,
             reconnect_time_wait=1,
-            max_reconnect_attempts=-1,
+            max_reconnect_attempts=CONNECT_ATTEMPTS,
             # Subscriptions are drained before the broker stops; there is nothing left to wait for.
             graceful_timeout=None,
-            error_cb=_on_error,
-            disconnected_cb=_on_disconnected,
-            reconnected_cb=_on_reconnected,
-            closed_cb=_on_closed,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
         )
         self.client: Client
         self.responder: Responder
         self._subscribers: list[Any] = []
+        self._closing = False
 
     async def connect(self) -> Client:
         """Connect; raises what nats-py raises when the server cannot be reached."""
         self.client = await self.broker.connect()
+        # With -1 from the start, nats-py would try for ever to reach a server that is not there.
+        self.client.options["max_reconnect_attempts"] = -1
         self.responder = Responder(self.client)
         return self.client
 
@@ -74,8 +79,20 @@ class Wire:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self.responder.close()
+        self._closing = True
+        if hasattr(self, "responder"):
+            await self.responder.close()
         await self.broker.stop()
+
+    async def _on_error(self, error: Exception) -> None:
+        log.info("NATS: %s", str(error) or type(error).__name__)
+
+    async def _on_disconnected(self) -> None:
+        if not self._closing:
+            log.error("the connection to NATS is lost; reconnecting for as long as it takes")
+
+    async def _on_reconnected(self) -> None:
+        log.warning("connected to NATS again")
 
     def _consumer(self, dispatcher: Dispatcher, bound: Bound) -> Callable[[Msg], Any]:
         respond = self.responder.respond
@@ -103,19 +120,3 @@ _NO_HEADERS: dict[str, str] = {}
 
 async def _placeholder(_: bytes) -> None:
     """FastStream subscribes only what has a function; messages never come here."""
-
-
-async def _on_error(error: Exception) -> None:
-    log.warning("NATS: %s", str(error) or type(error).__name__)
-
-
-async def _on_disconnected() -> None:
-    log.error("the connection to NATS is lost; reconnecting for as long as it takes")
-
-
-async def _on_reconnected(*_: object) -> None:
-    log.warning("connected to NATS again")
-
-
-async def _on_closed() -> None:
-    log.info("the connection to NATS is closed")

@@ -1,0 +1,201 @@
+"""Processes: one handler process, several under a supervisor, or everything on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+from fleetbus import migrate
+from fleetbus.config import Settings
+from fleetbus.logs import configure
+from fleetbus.service import CannotStart, Service
+from fleetbus.supervisor import Supervisor
+
+log = logging.getLogger("fleetbus")
+
+EXIT_FAILED = 1
+
+WAIT_INTERVAL = 0.5
+"""Seconds between two attempts to start while something is missing."""
+
+
+def serve(settings: Settings, *, workers: int = 1, wait: bool = False) -> int:
+    """Run handlers until a signal; returns the exit code."""
+    configure(settings.log_level)
+    if workers == 1:
+        return run(serve_one(settings, wait=wait))
+    return run(_serve_many(settings, workers, wait=wait))
+
+
+def up(
+    settings: Settings,
+    *,
+    data_dir: Path | None = Path(".fleetbus"),
+    nats_port: int = 0,
+    workers: int = 1,
+) -> int:
+    """Run everything on this machine until a signal; ``data_dir`` None leaves nothing behind."""
+    configure(settings.log_level)
+    return run(_up(settings, data_dir, nats_port, workers))
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run to the end on the fastest event loop there is."""
+    factory = None
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+async def serve_one(
+    settings: Settings, *, wait: bool, stop: asyncio.Event | None = None, ready: bool = False
+) -> int:
+    """One handler process; with ``ready`` it says so on stdout once it takes requests."""
+    stopped = stop or stop_on_signals()
+    service = await _started(settings, stopped, wait=wait)
+    if service is None:
+        return 0 if stopped.is_set() else EXIT_FAILED
+    if ready:
+        print("ready", flush=True)  # noqa: T201  the supervisor reads it
+    await stopped.wait()
+    log.info("stopping: draining %d requests", service.dispatcher.stats.in_flight)
+    finished = await service.stop()
+    return 0 if finished else EXIT_FAILED
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _started(settings: Settings, stopped: asyncio.Event, *, wait: bool) -> Service | None:
+    said = ""
+    while not stopped.is_set():
+        service = Service(settings)
+        try:
+            await service.start()
+        except CannotStart as error:
+            if not wait:
+                log.error("cannot start: %s", error)  # noqa: TRY400  a message, not a traceback
+                return None
+            if str(error) != said:
+                log.warning("waiting: %s", error)
+                said = str(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_INTERVAL):
+                    await stopped.wait()
+        else:
+            return service
+    return None
+
+
+async def _serve_many(settings: Settings, workers: int, *, wait: bool) -> int:
+    stopped = stop_on_signals()
+    supervisor = Supervisor(settings, workers, wait=wait)
+    try:
+        if not await _first_of(supervisor.ready(), stopped):
+            return 0 if stopped.is_set() else EXIT_FAILED
+        log.info("%d handler processes are ready", workers)
+        await stopped.wait()
+    finally:
+        await supervisor.stop()
+    return 0
+
+
+async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers: int) -> int:
+    from fleetbus.embedded.errors import EmbeddedError
+
+    stopped = stop_on_signals()
+    try:
+        async with _stack(data_dir, nats_port) as stack:
+            urls = {"database_url": stack.postgres.url, "nats_url": stack.nats.url}
+            await migrate.upgrade(stack.postgres.url)
+            supervisor = Supervisor(settings.model_copy(update=urls), workers, wait=False)
+            keepers = [
+                asyncio.create_task(_keep(stack.postgres, "PostgreSQL", stopped)),
+                asyncio.create_task(_keep(stack.nats, "NATS", stopped)),
+            ]
+            try:
+                if not await _first_of(supervisor.ready(), stopped):
+                    return 0 if stopped.is_set() else EXIT_FAILED
+                print(f"ready {stack.nats.url}", flush=True)  # noqa: T201  scripts wait for it
+                await stopped.wait()
+            finally:
+                stopped.set()
+                await supervisor.stop()
+                for keeper in keepers:
+                    keeper.cancel()
+                await asyncio.wait(keepers)
+    except EmbeddedError as error:
+        log.error("%s", error)  # noqa: TRY400  a message, not a traceback
+        return EXIT_FAILED
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _stack(data_dir: Path | None, nats_port: int) -> AsyncIterator[Any]:
+    from fleetbus.embedded.stack import EmbeddedStack
+
+    async with EmbeddedStack(data_dir, nats_port=nats_port) as stack:
+        yield stack
+
+
+async def _keep(server: Any, name: str, stopped: asyncio.Event) -> None:
+    """Start an embedded server again when it ends by itself."""
+    while True:
+        status = await server.wait()
+        if stopped.is_set():
+            return
+        log.error("%s ended with status %d; starting it again", name, status)
+        await server.start()
+
+
+async def _first_of(work: Coroutine[Any, Any, bool], stopped: asyncio.Event) -> bool:
+    """What the work says, False if a signal came first."""
+    working = asyncio.create_task(work)
+    signalled = asyncio.create_task(stopped.wait())
+    await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait([working])
+    return False
+
+
+async def _worker() -> int:
+    settings = Settings()
+    stopped = stop_on_signals()
+    watcher = asyncio.create_task(_stop_with_parent(stopped))
+    try:
+        return await serve_one(settings, wait="--wait" in sys.argv, stop=stopped, ready=True)
+    finally:
+        watcher.cancel()
+
+
+async def _stop_with_parent(stopped: asyncio.Event) -> None:
+    """The supervisor holds the other end of stdin: its end means that the supervisor is gone."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    stopped.set()
+
+
+if __name__ == "__main__":
+    configure(Settings().log_level, prefix=f"[{os.getpid()}] ")
+    sys.exit(run(_worker()))
