@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test lint types bench lock clean FORCE
+.PHONY: help setup demo up test lint types docs bench lock clean FORCE
 
 SUPPORTED := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
@@ -58,6 +58,9 @@ lint: setup  ## Check style, format and the direction of imports
 
 types: setup  ## Check types
 	.venv/bin/mypy
+
+docs: setup  ## Bring the generated reference pages up to date
+	.venv/bin/python -m fleetbus.reference
 
 bench: setup  ## Run the benchmarks (ARGS: their own options)
 	@if [ -e benchmarks/__main__.py ]; then .venv/bin/python -m benchmarks $(ARGS); \

@@ -88,6 +88,11 @@ class Transaction:
             raise
         self._state = "done"
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether a COMMIT was sent whose answer did not come."""
+        return self._state == "committing"
+
     async def rollback(self) -> None:
         """ROLLBACK, unless it is over already."""
         if self._state == "open":
@@ -120,7 +125,10 @@ async def begin(
 async def _settle(transaction: Transaction, db: AsyncConnection) -> None:
     """Leave no transaction open on a connection that goes back to the pool."""
     try:
-        await transaction.rollback()
+        if transaction.unsettled:
+            await db.invalidate()
+        else:
+            await transaction.rollback()
     except Exception:  # noqa: BLE001  whatever it was, the connection is not fit for reuse
         with contextlib.suppress(Exception):
             await db.invalidate()

@@ -1,0 +1,62 @@
+"""``fleetbus up``: everything on one machine, and nothing left behind."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import psutil
+
+from contracts.meta.meta import ListOperations
+from contracts.planning.projects import CreateProject, FindProject
+from fleetbus.client import connect
+from tests.processes.running import Running, running
+
+
+class TestUp:
+    async def test_it_answers_once_it_says_ready(self) -> None:
+        async with running("up", "--ephemeral", "--workers", "2") as up:
+            async with connect(await _url(up)) as bus:
+                assert (await bus.call(ListOperations(), timeout=1)).items
+            family = psutil.Process(up.process.pid).children(recursive=True)
+            assert len(family) >= 4
+
+            up.send(signal.SIGINT)
+
+            assert await up.ended() == 0
+            _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=10)
+        assert not alive
+        assert "Traceback" not in up.output
+
+    async def test_data_persists(self, data_dir: Path) -> None:
+        where = ("--data-dir", str(data_dir))
+        async with running("up", *where) as up, connect(await _url(up)) as bus:
+            made = await bus.call(CreateProject(name="kept", url="https://example.org/kept"))
+        async with running("up", *where) as up, connect(await _url(up)) as bus:
+            assert await bus.call(FindProject(name="kept")) == made
+
+    async def test_a_second_one_on_the_same_directory_says_so(self, data_dir: Path) -> None:
+        where = ("--data-dir", str(data_dir))
+        async with running("up", *where) as first:
+            url = await _url(first)
+            async with running("up", *where) as second:
+                assert await second.ended() == 1
+            assert url in second.output
+            assert str(first.process.pid) in second.output
+            assert "Traceback" not in second.output
+
+    async def test_a_server_that_dies_is_started_again(self) -> None:
+        async with running("up", "--ephemeral") as up, connect(await _url(up)) as bus:
+            for name in ("nats-server", "postgres"):
+                server = next(
+                    child
+                    for child in psutil.Process(up.process.pid).children()
+                    if child.name() == name
+                )
+                server.kill()
+                await up.said(f"{'NATS' if name == 'nats-server' else 'PostgreSQL'} ended")
+                project = CreateProject(name=name, url="https://example.org/a")
+                assert (await bus.call(project)).name == name
+
+
+async def _url(up: Running) -> str:
+    return (await up.said("ready nats://")).removeprefix("ready ").strip()
