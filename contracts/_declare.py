@@ -165,11 +165,9 @@ class Operation(Request, Generic[R]):
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if (
-            cls.__pydantic_generic_metadata__["origin"]
-            or cls.__pydantic_generic_metadata__["parameters"]
-        ):
-            return
+        generic = cls.__pydantic_generic_metadata__
+        if generic["origin"] or (generic["parameters"] and subject is None):
+            return  # Command[Reply] itself, or a generic base such as ListOf
         if subject is None:
             raise DeclarationError(f'{cls.__qualname__} needs subject="db.<noun>.<verb>"')
         noun, verb = _matched(cls, subject)

@@ -1,0 +1,1 @@
+"""What this service offers: its operations, their JSON Schemas, the AsyncAPI document."""

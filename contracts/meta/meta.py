@@ -1,0 +1,105 @@
+"""The operations themselves: what there is, what each takes, answers, refuses and tells."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from contracts._declare import Page, Query, Reply
+from contracts._errors import NotFound
+from contracts._fields import Name
+
+
+class OperationNotFound(NotFound, detail="there is no operation {subject}"):
+    """There is no operation with this subject."""
+
+    subject: str
+
+
+class OperationSummary(Reply):
+    """An operation in one line."""
+
+    subject: str
+    kind: Literal["command", "query"]
+    context: str
+    """The name of the NATS service that it belongs to."""
+    summary: str
+    errors: list[str]
+    """The types of the errors that it declares; some others any operation may answer."""
+    emits: list[str]
+    """The types of the events that it may tell."""
+
+
+class ErrorDescription(Reply):
+    """An error that an operation may answer."""
+
+    type: str
+    title: str
+    status: int
+    retryable: bool
+    declared: bool
+    """Whether the operation itself names it; the others may be the answer of any operation."""
+    body: dict[str, Any]
+    """The JSON Schema of the problem document."""
+
+
+class EventDescription(Reply):
+    """An event that an operation may tell."""
+
+    type: str
+    subject: str
+    """Where it is published; the last token is the entity's id."""
+    summary: str
+    body: dict[str, Any]
+    """The JSON Schema of its data."""
+
+
+class OperationDescription(Reply):
+    """Everything there is to know about an operation; each JSON Schema is complete in itself."""
+
+    subject: str
+    kind: Literal["command", "query"]
+    context: str
+    summary: str
+    description: str
+    request: dict[str, Any]
+    """The JSON Schema (2020-12) of the request."""
+    reply: dict[str, Any]
+    """The JSON Schema (2020-12) of the reply."""
+    errors: list[ErrorDescription]
+    events: list[EventDescription]
+    example: dict[str, Any]
+    """A valid request."""
+
+
+class AsyncApi(Reply):
+    """An AsyncAPI 3.0 document; the fields are those of its specification."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    asyncapi: str
+    info: dict[str, Any]
+    default_content_type: str = Field(alias="defaultContentType")
+    servers: dict[str, Any]
+    channels: dict[str, Any]
+    operations: dict[str, Any]
+    components: dict[str, Any]
+
+
+class ListOperations(Query[Page[OperationSummary]], subject="db.meta.operations"):
+    """All operations, by context and subject, on one page."""
+
+
+class DescribeOperation(
+    Query[OperationDescription],
+    subject="db.meta.describe",
+    errors=(OperationNotFound,),
+    example={"subject": "db.tasks.get"},
+):
+    """An operation's JSON Schemas (request, reply, errors, events) and an example."""
+
+    subject: Name
+    """The operation's subject, ``db.<noun>.<verb>``."""
+
+
+class GetAsyncApi(Query[AsyncApi], subject="db.meta.asyncapi"):
+    """The AsyncAPI 3.0 document of all operations and events, replies and errors included."""

@@ -1,0 +1,115 @@
+"""What the service says about itself; each answer is made once, for the declarations are fixed."""
+
+import inspect
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from contracts import _asyncapi
+from contracts._catalogue import Catalogue
+from contracts._declare import Event, Operation, Page
+from contracts._errors import Refusal
+from contracts._schemas import example_of, problem_schema_of, schema_of
+from contracts.errors import EVERYWHERE
+from contracts.meta.meta import (
+    AsyncApi,
+    DescribeOperation,
+    ErrorDescription,
+    EventDescription,
+    GetAsyncApi,
+    ListOperations,
+    OperationDescription,
+    OperationNotFound,
+    OperationSummary,
+)
+from handlers._shapes import query
+
+
+@query
+async def list_operations(
+    query: ListOperations,  # noqa: ARG001  it has no fields
+    *,
+    catalogue: Catalogue,
+) -> Page[OperationSummary]:
+    return _summaries(catalogue)
+
+
+@query
+async def describe_operation(
+    query: DescribeOperation, *, catalogue: Catalogue
+) -> OperationDescription:
+    for operation in catalogue.operations:
+        if operation.declared.subject == query.subject:
+            return _description(operation)
+
+    raise OperationNotFound(subject=query.subject)
+
+
+@query
+async def get_async_api(
+    query: GetAsyncApi,  # noqa: ARG001  it has no fields
+    *,
+    catalogue: Catalogue,
+) -> AsyncApi:
+    return _document(catalogue)
+
+
+@cache
+def _summaries(catalogue: Catalogue) -> Page[OperationSummary]:
+    return Page[OperationSummary](items=[_summary(operation) for operation in catalogue.operations])
+
+
+def _summary(operation: type[Operation[Any]]) -> OperationSummary:
+    declared = operation.declared
+    return OperationSummary(
+        subject=declared.subject,
+        kind=declared.kind,
+        context=declared.context,
+        summary=declared.summary,
+        errors=[error.type for error in declared.errors],
+        emits=[event.fact.type for event in declared.emits],
+    )
+
+
+@cache
+def _description(operation: type[Operation[Any]]) -> OperationDescription:
+    declared = operation.declared
+    errors = [_error(error, declared=True) for error in declared.errors]
+    errors += [_error(error, declared=False) for error in EVERYWHERE]
+    return OperationDescription(
+        subject=declared.subject,
+        kind=declared.kind,
+        context=declared.context,
+        summary=declared.summary,
+        description=inspect.cleandoc(operation.__doc__ or ""),
+        request=schema_of(operation),
+        reply=schema_of(declared.reply),
+        errors=errors,
+        events=[_event(event) for event in declared.emits],
+        example=example_of(operation),
+    )
+
+
+def _error(error: type[Refusal], *, declared: bool) -> ErrorDescription:
+    return ErrorDescription(
+        type=error.type,
+        title=error.title,
+        status=error.status,
+        retryable=error.retryable,
+        declared=declared,
+        body=problem_schema_of(error),
+    )
+
+
+def _event(event: type[Event]) -> EventDescription:
+    return EventDescription(
+        type=event.fact.type,
+        subject=_asyncapi.event_address(event),
+        summary=event.fact.summary,
+        body=schema_of(event),
+    )
+
+
+@cache
+def _document(catalogue: Catalogue) -> AsyncApi:
+    return AsyncApi(**_asyncapi.document(catalogue, version("fleetbus")))

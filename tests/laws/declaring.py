@@ -1,0 +1,42 @@
+"""Declarations made in a test and forgotten after it: registration is global."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import contracts._declare
+import contracts.planning.tasks
+import handlers._shapes
+from contracts import _catalogue
+from contracts._declare import EVENTS, OPERATIONS
+from handlers._shapes import HANDLERS
+
+CONTRACT = "contracts.planning.tasks"
+HANDLER = "handlers.planning.tasks"
+
+
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """What is declared and handled in the block is unknown again after it."""
+    _catalogue.load()  # or what a test loads first would be forgotten with what it declares
+    registers: list[dict[Any, Any]] = [OPERATIONS, EVENTS, HANDLERS.by_operation]
+    before = [dict(register) for register in registers]
+    reactions = list(HANDLERS.reactions)
+    try:
+        yield
+    finally:
+        for register, known in zip(registers, before, strict=True):
+            register.clear()
+            register.update(known)
+        HANDLERS.reactions[:] = reactions
+
+
+def execute(source: str, module: str, **more: Any) -> dict[str, Any]:
+    """What a module of this name defines if this is its text; it may use all our declarations."""
+    names: dict[str, Any] = {}
+    for known in (contracts._errors, contracts.errors, contracts._declare):
+        names |= vars(known)
+    names |= vars(contracts.planning.tasks) | vars(handlers._shapes)
+    names |= more | {"__name__": module}
+    exec(source, names)
+    return names

@@ -1,0 +1,163 @@
+"""Laws of the handlers: a function that does not fit its declaration stops the process."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from contracts._errors import DeclarationError
+from fleetbus.bus import registry
+from handlers._shapes import HANDLERS
+from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
+
+OPERATIONS = '''
+class WaveTask(Command[Task], subject="db.tasks.wave"):
+    """Wave."""
+
+    id: TaskId
+
+
+class SeeTask(Query[Task], subject="db.tasks.see"):
+    """See."""
+
+    id: TaskId
+
+
+class SeeFleet(Query[Page[Task]], subject="db.tasks.fleet"):
+    """See all."""
+'''
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    registry.load()
+    with forgotten():
+        yield
+
+
+def define(source: str, module: str = HANDLER) -> None:
+    """Run the text of a handler module."""
+    declared = execute(OPERATIONS, CONTRACT)
+    operations = {name: declared[name] for name in ("WaveTask", "SeeTask", "SeeFleet")}
+    execute(source, module, Sequence=Sequence, **operations)
+
+
+RIGHT = [
+    "@decider\ndef wave_task(command: WaveTask, task: Task) -> Decision[Task]: ...",
+    "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
+    "@query\ndef see_task(query: SeeTask, task: Task) -> Task: ...",
+    "@query\nasync def see_fleet(query: SeeFleet, *, db: AsyncConnection) -> Page[Task]: ...",
+    "@reaction\nasync def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ...",
+]
+
+WRONG = [
+    (
+        "@query\ndef look(query: SeeTask, task: Task) -> Task: ...",
+        "look: the handler of SeeTask is called see_task",
+    ),
+    (
+        "@query\nasync def see_task(query: SeeTask, *, session: AsyncConnection) -> Task: ...",
+        "session is no dependency of a query (there are: catalogue, db, now)",
+    ),
+    (
+        "@query\nasync def see_task(query: SeeTask, *, db: Task) -> Task: ...",
+        "db is annotated <class 'sqlalchemy.ext.asyncio.engine.AsyncConnection'>",
+    ),
+    (
+        "@decider\ndef wave_task(c: WaveTask, task: Task, *, db: int) -> Decision[Task]: ...",
+        "db is no dependency of a decider",
+    ),
+    (
+        "@handler\ndef wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
+        "a handler is async",
+    ),
+    (
+        "@decider\nasync def wave_task(command: WaveTask, task: Task) -> Decision[Task]: ...",
+        "a decider is a plain function, without I/O",
+    ),
+    (
+        "@query\ndef see_task(query: SeeTask, *, now: datetime) -> Task: ...",
+        "now is no dependency of a lookup",
+    ),
+    (
+        "@query\ndef see_task(query: SeeTask) -> Task: ...",
+        "a plain query takes the entity that its id names, and only that",
+    ),
+    (
+        "@query\ndef see_fleet(query: SeeFleet, task: Task) -> Page[Task]: ...",
+        "SeeFleet has no field task_id to find task by",
+    ),
+    (
+        "@handler\nasync def wave_task(command: WaveTask, task: Task) -> Task: ...",
+        "an async handler fetches its entities itself, through db",
+    ),
+    (
+        "@decider\ndef wave_task(command: WaveTask, task: Task) -> Task: ...",
+        "a decider returns Decision[Entity]",
+    ),
+    (
+        "@query\ndef see_task(query: SeeTask, task: Task) -> LateResult: ...",
+        "it returns Task, as declared",
+    ),
+    (
+        "@query\ndef wave_task(query: WaveTask, task: Task) -> Task: ...",
+        "WaveTask is a command",
+    ),
+    (
+        "@decider\ndef see_task(command: SeeTask, task: Task) -> Decision[Task]: ...",
+        "SeeTask is a query",
+    ),
+    (
+        "@query\ndef see_task(query: SeeTask, task) -> Task: ...",
+        "every parameter is annotated",
+    ),
+    (
+        "@query\ndef see_task(query: Task, task: Task) -> Task: ...",
+        "its first parameter is annotated with an operation",
+    ),
+    (
+        "@decider\ndef wave_task(command: WaveTask, task: int) -> Decision[Task]: ...",
+        "the parameter task is an entity or an entity | None",
+    ),
+    (
+        "@query\ndef get_task(query: GetTask, task: Task) -> Task: ...",
+        "GetTask has a handler already",
+    ),
+    (
+        "@reaction\nasync def wave_back(told: TaskCompleted, *, emit: Emit) -> None: ...",
+        "its first parameter is annotated Sequence[SomeEvent]",
+    ),
+    (
+        "@reaction\nasync def wave_back(told: Sequence[Task], *, emit: Emit) -> None: ...",
+        "its first parameter is a sequence of declared events",
+    ),
+    (
+        "@reaction\nasync def wave_back(told: Sequence[TaskCompleted], emit: Emit) -> None: ...",
+        "the dependency emit is keyword-only",
+    ),
+]
+
+
+@pytest.mark.parametrize("source", RIGHT)
+def test_right_one_is_taken(source: str) -> None:
+    before = len(HANDLERS.by_operation) + len(HANDLERS.reactions)
+    define(source)
+    assert len(HANDLERS.by_operation) + len(HANDLERS.reactions) == before + 1
+
+
+@pytest.mark.parametrize(("source", "mend"), WRONG)
+def test_wrong_one_is_refused_and_told_what_to_mend(source: str, mend: str) -> None:
+    with pytest.raises(DeclarationError) as refusal:
+        define(source)
+    assert str(refusal.value).startswith(HANDLER)
+    assert mend in str(refusal.value)
+
+
+def test_out_of_place_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"lies in handlers/planning/tasks\.py"):
+        define(RIGHT[0], "handlers.planning.phases")
+
+
+def test_operation_without_handler_stops_the_process() -> None:
+    execute(OPERATIONS, CONTRACT)
+    with pytest.raises(DeclarationError, match="no handler for SeeFleet, SeeTask, WaveTask"):
+        registry.load()
