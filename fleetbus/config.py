@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     sweeper: bool = True
     """Whether this process does periodic work."""
     sweep_interval: Seconds = 1.0
-    """Seconds between two rounds of periodic work."""
+    """What the intervals of periodic work are multiplied by; leases are looked at each second."""
     stop_timeout: Seconds = 20.0
     """Seconds that a stopping process waits for what is in flight."""
     log_level: str = "INFO"

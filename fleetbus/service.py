@@ -17,8 +17,7 @@ from fleetbus.database import Database, describe
 from fleetbus.discovery.srv import Discovery
 from fleetbus.relay.relay import WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
-from fleetbus.sweeper.jobs import jobs
-from fleetbus.sweeper.sweeper import Sweeper
+from fleetbus.sweeper.sweeper import Sweeper, tasks
 from fleetbus.wire.broker import Wire
 
 log = logging.getLogger("fleetbus.service")
@@ -119,9 +118,9 @@ class Service:
             )
             self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
         if settings.sweeper:
-            self.sweeper = Sweeper(
-                registry, self.database, jobs(settings), committed=self._wake_relay
-            )
+            pace, retention = settings.sweep_interval, settings.idempotency_retention
+            work = tasks(registry, pace=pace, retention=retention)
+            self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
         self._discovery = Discovery(self.client, registry, self.dispatcher.stats)
         await self._discovery.start()

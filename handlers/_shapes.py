@@ -6,11 +6,13 @@ operation, the rest names what the function needs.
     @decider    (command, entity, ...) -> Decision         pure; runs in batches
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
+    @job        async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event), ``now``
-(the database's clock), ``new_id`` (a fresh UUIDv7, for what is created) and ``catalogue`` (all that
-is declared). A decider's entity is found by the command's ``id``; a further entity parameter
-``phase`` by its ``phase_id``, and is None where that is None.
+(the database's clock), ``new_id`` (a fresh UUIDv7, for what is created), ``catalogue`` (all that is
+declared), ``limit`` (how much a step of a job may handle). A decider's entity is found by the
+command's ``id``; a further entity parameter ``phase`` by its ``phase_id``, and is None where that
+is None.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Callable[..., Any])
 
 Emit = Callable[[Event], None]
-Shape = Literal["query", "lookup", "decider", "handler", "reaction"]
+Shape = Literal["query", "lookup", "decider", "handler", "reaction", "job"]
 
 DEPENDENCIES: dict[str, Any] = {
     "db": AsyncConnection,
@@ -42,6 +44,7 @@ DEPENDENCIES: dict[str, Any] = {
     "now": datetime,
     "new_id": UUID,
     "catalogue": Catalogue,
+    "limit": int,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
@@ -50,6 +53,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id"},
     "reaction": {"db", "emit", "now"},
+    "job": {"db", "emit", "now", "limit"},
 }
 
 
@@ -107,12 +111,25 @@ class Handling:
         return self.shape == "decider" and not any(need.field == "id" for need in self.entities)
 
 
+@dataclass(frozen=True)
+class Job:
+    """Periodic work: a function that handles up to ``limit`` of what is due."""
+
+    name: str
+    handling: Handling
+    every: float
+    """Seconds between two rounds."""
+    limit: int
+    """A step that handled this much is followed by another at once."""
+
+
 @dataclass
 class Handlers:
     """Everything that was decorated."""
 
     by_operation: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
     reactions: list[Handling] = field(default_factory=list)
+    jobs: dict[str, Job] = field(default_factory=dict)
 
 
 HANDLERS = Handlers()
@@ -147,6 +164,28 @@ def reaction(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitabl
         Handling("reaction", function, None, events=tuple(kinds), dependencies=dependencies)
     )
     return function
+
+
+def job(*, every: float, limit: int) -> Callable[[F], F]:
+    """Do periodic work in bounded steps: ``async (*, db, emit, now, limit)`` returns how much.
+
+    Of all processes one at a time runs a step, in a transaction of its own; its events and the
+    reactions to them are like those of any command.
+    """
+
+    def declare(function: F) -> F:
+        hints, parameters = _signature(function)
+        if not inspect.iscoroutinefunction(function) or hints.get("return") is not int:
+            raise _wrong(function, "a job is async and returns how much it handled, an int")
+        dependencies = _dependencies("job", function, hints, parameters)
+        name = function.__name__
+        handling = Handling("job", function, None, dependencies=dependencies)
+        if name in HANDLERS.jobs:
+            raise _wrong(function, f"there is another job called {name}")
+        HANDLERS.jobs[name] = Job(name, handling, every, limit)
+        return function
+
+    return declare
 
 
 def _operation(shape: Shape, function: F) -> F:

@@ -15,7 +15,7 @@ from contracts._catalogue import Catalogue
 from contracts._declare import Declared, Event, Operation
 from contracts._errors import DeclarationError, Refusal
 from contracts.errors import EVERYWHERE
-from handlers._shapes import HANDLERS, Handling
+from handlers._shapes import HANDLERS, Handling, Job
 from persistence._all_tables import metadata
 from persistence._tables import TABLES
 
@@ -49,6 +49,7 @@ class Registry:
     catalogue: Catalogue
     operations: dict[str, Bound]
     reactions: dict[type[Event], tuple[Handling, ...]]
+    jobs: tuple[Job, ...] = ()
 
 
 def load() -> Registry:
@@ -72,7 +73,7 @@ def load() -> Registry:
     for handling in HANDLERS.reactions:
         for event in handling.events:
             reactions[event] = (*reactions.get(event, ()), handling)
-    return Registry(catalogue, operations, reactions)
+    return Registry(catalogue, operations, reactions, tuple(HANDLERS.jobs.values()))
 
 
 def _bind(operation: type[Operation[Any]]) -> Bound:

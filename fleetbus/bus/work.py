@@ -13,7 +13,7 @@ from fleetbus.bus.calls import Call
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction
 from fleetbus.ids import uuid7
-from handlers._shapes import Decision, Handling, Needed
+from handlers._shapes import Decision, Handling, Job, Needed
 from persistence import _entities
 
 MAX_REACTION_ROUNDS = 32
@@ -88,6 +88,18 @@ async def react(registry: Registry, tx: Transaction) -> None:
         for handling in following:
             await _run_reaction(tx, handling, told)
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
+
+
+async def run_job(job: Job, tx: Transaction) -> int:
+    """Run one step of a job; returns how much it handled."""
+    given = {
+        "db": tx.db,
+        "emit": tx.emitter(f"sweeper:{job.name}", None),
+        "now": tx.now,
+        "limit": job.limit,
+    }
+    handled: int = await job.handling.function(**_pick(job.handling, given))
+    return handled
 
 
 def cause_of(call: Call) -> str | None:

@@ -12,31 +12,31 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fleetbus.bus.executor import CALLER
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction, begin
-from fleetbus.bus.work import react
+from fleetbus.bus.work import react, run_job
 from fleetbus.database import Database, is_outage
 from persistence import _commit, _sweeps
 
 log = logging.getLogger("fleetbus.sweeper")
 
-Step = Callable[[Transaction], Awaitable[int]]
-
 STEP_TIMEOUT = 10.0
+"""Seconds that a statement of a step may take."""
+
+REQUESTS_PER_STEP = 5_000
 
 
 @dataclass(frozen=True)
-class Job:
-    """A piece of periodic work: one bounded step that returns how much it handled."""
+class Task:
+    """A job as the sweeper runs it: one bounded step that returns how much it handled."""
 
     name: str
-    step: Step
-    interval: float
-    """Seconds between two rounds."""
+    step: Callable[[Transaction], Awaitable[int]]
+    every: float
     limit: int
-    """A step that handled this much is followed by another at once."""
 
 
 class Sweeper:
@@ -46,58 +46,71 @@ class Sweeper:
         self,
         registry: Registry,
         database: Database,
-        jobs: Sequence[Job],
+        tasks: Sequence[Task],
         *,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._database = database
-        self._jobs = jobs
+        self._tasks = tasks
         self._committed = committed
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Work until stopped; an outage of the database only pauses it."""
         async with asyncio.TaskGroup() as group:
-            for job in self._jobs:
-                group.create_task(self._repeat(job), name=f"sweep-{job.name}")
+            for task in self._tasks:
+                group.create_task(self._repeat(task), name=f"sweep-{task.name}")
 
     def stop(self) -> None:
         """End after the steps in hand."""
         self._stopped.set()
 
-    async def _repeat(self, job: Job) -> None:
+    async def _repeat(self, task: Task) -> None:
         while not self._stopped.is_set():
-            handled = await self._attempt(job)
-            if handled < job.limit:
+            handled = await self._attempt(task)
+            if handled < task.limit:
                 # Processes that started together should not meet at the lock for ever.
-                await self._pause(job.interval * random.uniform(0.9, 1.1))  # noqa: S311  jitter
+                await self._pause(task.every * random.uniform(0.9, 1.1))  # noqa: S311  jitter
 
-    async def _attempt(self, job: Job) -> int:
-        """One step; its error is logged and noted, and the next round tries again."""
+    async def _attempt(self, task: Task) -> int:
+        """One step; an error is logged and noted, and the next round tries again."""
         started = time.monotonic()
         try:
-            return await self._step(job, started)
+            return await self._step(task, started)
         except Exception as error:
-            if not is_outage(error) and self._database.available:
-                log.exception("the job %s failed", job.name)
-            await self._pause(min(job.interval, 1.0))
+            if is_outage(error) or not self._database.available:
+                return 0
+            log.exception("the job %s failed", task.name)
+            await self._note_failure(task, started, error)
             return 0
 
-    async def _step(self, job: Job, started: float) -> int:
+    async def _step(self, task: Task, started: float) -> int:
         async with begin(self._database, left=lambda: STEP_TIMEOUT) as tx:
-            if not await _sweeps.try_lock(tx.db, job.name):
+            if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
             tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
-            handled = await job.step(tx)
+            handled = await task.step(tx)
             await react(self._registry, tx)
-            duration = int((time.monotonic() - started) * 1000)
-            await _sweeps.record(tx.db, job.name, duration_ms=duration, handled=handled, error=None)
+            await _sweeps.record(
+                tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=None
+            )
             position = await tx.append(CALLER, tx.outbox_rows(), [])
             await tx.commit()
         if position is not None:
             self._committed()
         return handled
+
+    async def _note_failure(self, task: Task, started: float, error: Exception) -> None:
+        try:
+            async with begin(self._database, left=lambda: STEP_TIMEOUT) as tx:
+                words = f"{type(error).__name__}: {error}"[:500]
+                await _sweeps.record(
+                    tx.db, task.name, duration_ms=_elapsed(started), handled=0, error=words
+                )
+                await tx.commit()
+        except Exception:
+            log.exception("the failure of the job %s could not be noted", task.name)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -105,3 +118,19 @@ class Sweeper:
                 await self._stopped.wait()
         except TimeoutError:
             return
+
+
+def tasks(registry: Registry, *, pace: float, retention: float) -> list[Task]:
+    """Every declared job, and the bus's own; ``pace`` stretches all intervals."""
+
+    async def forget_requests(tx: Transaction) -> int:
+        return await _commit.forget_requests(tx.db, retention=retention, limit=REQUESTS_PER_STEP)
+
+    declared = [
+        Task(job.name, partial(run_job, job), job.every * pace, job.limit) for job in registry.jobs
+    ]
+    return [*declared, Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP)]
+
+
+def _elapsed(started: float) -> int:
+    return int((time.monotonic() - started) * 1000)

@@ -1,0 +1,49 @@
+"""Leases that ran out: their tasks go back to the queue, or to a person."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.planning.tasks import Task, TaskBlocked, TaskLeaseExpired
+from handlers._shapes import Decision, Emit, job
+from handlers.planning._states import TASK
+from handlers.planning._task_rules import UNCLAIMED
+from persistence import _entities
+from persistence.planning import tasks
+
+MAX_RETRIES = 3
+"""How often a task is tried again after its lease ran out; then a person has to look."""
+
+
+@job(every=1.0, limit=200)
+async def expire_task_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+    """Take tasks back whose lease is over; returns how many, ``limit`` at most."""
+    expired = await tasks.lock_expired(db, now=now, limit=limit)
+
+    decisions = [expire_lease(task, now=now) for task in expired]
+    await _entities.save(db, [decision.entity for decision in decisions])
+
+    for decision in decisions:
+        for event in decision.events:
+            emit(event)
+
+    return len(decisions)
+
+
+def expire_lease(task: Task, *, now: datetime) -> Decision[Task]:
+    """Back to pending with one retry less; blocked when there was none left."""
+    TASK.require(task, "expire")
+    exhausted = task.retry_count >= MAX_RETRIES
+
+    retries = task.retry_count if exhausted else task.retry_count + 1
+    freed = task.evolve(now, status="pending", retry_count=retries, **UNCLAIMED)
+    expired = TaskLeaseExpired(task=freed, expired_attempt=task.attempt, claimed_by=task.claimed_by)
+    if not exhausted:
+        return Decision(freed, expired)
+
+    reason = f"The lease ran out {MAX_RETRIES + 1} times; attempt {task.attempt} was the last."
+    blocked = freed.evolve(now, status="blocked", blocked_reason=reason)
+
+    return Decision(blocked, expired, TaskBlocked(task=blocked, previous_status=task.status))
