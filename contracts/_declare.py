@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -224,8 +224,11 @@ class ListOf(Query[Page[T]], Generic[T]):
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """Items per page, 1–500."""
     cursor: Cursor | None = None
-    order: Literal["created_at", "-created_at"] = "created_at"
-    """The column to order by; ``-`` turns it round. Ties are broken by id."""
+    if TYPE_CHECKING:
+        order: str = "created_at"  # subclasses narrow it to the orders that they offer
+    else:
+        order: Literal["created_at", "-created_at"] = "created_at"
+        """The column to order by; ``-`` turns it round. Ties are broken by id."""
     count: Literal["none", "exact"] = "none"
     """``exact`` adds ``total``, at the cost of counting."""
 

@@ -233,9 +233,8 @@ def _needed(
     if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], Entity)):
         raise _wrong(function, f"the parameter {name} is an entity or an entity | None")
     entity = kinds[0]
-    noun = operation.declared.noun
-    own = entity.__module__ == operation.__module__ and name == entity.noun and noun != name
     fields = operation.model_fields
+    own = name == entity.noun and _folder(entity) == _folder(operation)
     key = "id" if own and "id" in fields and f"{name}_id" not in fields else f"{name}_id"
     if key not in fields:
         raise _wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
@@ -282,6 +281,10 @@ _ASYNC = {
     "lookup": "a plain function",
     "decider": "a plain function, without I/O",
 }
+
+
+def _folder(cls: type) -> str:
+    return cls.__module__.rsplit(".", 1)[0]
 
 
 def _union(hint: Any) -> tuple[Any, ...]:

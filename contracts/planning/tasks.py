@@ -1,102 +1,125 @@
 """Tasks: what one agent does in one go, and who has it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from contracts._declare import Command, Entity, Event, Query, Reply
-from contracts._errors import Conflict, NotFound
+from pydantic import AfterValidator, Field
+
+from contracts._declare import Command, ListOf, Query, Reply
 from contracts._fields import (
     AgentId,
     Attempt,
-    Count,
     ExternalRef,
-    Id,
     Json,
+    LeaseSeconds,
     Markdown,
     Name,
     Position,
     Reason,
+    Search,
     Summary,
-    Time,
     Title,
+    Version,
 )
-from contracts.errors import InvalidTransition
+from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
+from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from contracts.planning._fields import ABSENT
+from contracts.planning._task import (
+    Task,
+    TaskBlocked,
+    TaskClaimed,
+    TaskCompleted,
+    TaskCreated,
+    TaskDeleted,
+    TaskDependencyAdded,
+    TaskDependencyRemoved,
+    TaskLateCompletion,
+    TaskLeaseExpired,
+    TaskReady,
+    TaskReleased,
+    TaskRetried,
+    TaskUpdated,
+)
+from contracts.planning._task_parts import (
+    InitiativeBrief,
+    LateResult,
+    LateResultNotFound,
+    NewTask,
+    NewTaskItem,
+    NewTaskRef,
+    NewTasks,
+    PhaseBrief,
+    StaleAttempt,
+    TaskBrief,
+    TaskCategory,
+    TaskContents,
+    TaskDeletion,
+    TaskId,
+    TaskNotFound,
+    TaskPriority,
+    TaskQueue,
+    TaskStatus,
+    distinct_refs,
+)
 from contracts.planning.initiatives import InitiativeId
 from contracts.planning.phases import PhaseId
 
-TaskId = Id
-TaskStatus = Literal["pending", "in_progress", "completed", "blocked"]
-TaskCategory = Literal[
-    "execute", "research", "discuss", "plan", "detail", "refine", "verify", "merge", "review"
-]
-TaskPriority = Literal["low", "medium", "high"]
+EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
+EXAMPLE_PHASE = "0199c0de-0000-7000-8000-000000000002"
 
 
-class TaskNotFound(NotFound, detail="task {id} does not exist"):
-    """There is no such task."""
+class ClaimedTask(Reply):
+    """A task with what an agent needs to begin."""
 
-    id: TaskId
+    task: Task
+    phase: PhaseBrief | None
+    initiative: InitiativeBrief | None
+    dependencies: list[TaskBrief]
+    """What it depends on, the first hundred. Summaries and the phase's content are left out where
+    the reply would become too large for one message; ``db.tasks.context`` has them."""
 
 
-class StaleAttempt(
-    Conflict,
-    detail="attempt {attempt} of task {id} is over; it is {task_status}, attempt {current_attempt}",
+class ClaimedTasks(Reply):
+    """The tasks that were claimed, in the order in which they should be done."""
+
+    tasks: list[ClaimedTask]
+
+
+class TaskContext(ClaimedTask):
+    """A task with everything around it."""
+
+    parent: TaskBrief | None
+    children: list[TaskBrief]
+    """Its children by position, the first hundred."""
+
+
+class CreateTask(
+    Command[Task],
+    NewTask,
+    subject="db.tasks.create",
+    errors=(InvalidReference, DifferentInitiatives, AlreadyExists),
+    emits=(TaskCreated,),
+    example={"name": "Write the migration", "phase_id": EXAMPLE_PHASE, "priority": "high"},
 ):
-    """The attempt is not the task's current one: someone else may have it now."""
-
-    id: TaskId
-    attempt: int
-    current_attempt: int
-    task_status: TaskStatus
-    claimed_by: AgentId | None = None
-    """Who has the task now; absent when nobody has."""
+    """Add one task. A task in a phase belongs to the phase's initiative, and so does its parent."""
 
 
-class LateResult(Reply):
-    """What an attempt brought after the task had been taken from it."""
+class CreateManyTasks(
+    Command[NewTasks],
+    subject="db.tasks.create_many",
+    errors=(InvalidReference, DifferentInitiatives, DependencyCycle, AlreadyExists),
+    emits=(TaskCreated,),
+    example={
+        "items": [
+            {"ref": "schema", "name": "Write the migration"},
+            {"ref": "code", "name": "Use the new column", "depends_on": ["schema"]},
+        ]
+    },
+):
+    """Add up to 500 tasks with parents and dependencies among them, all or nothing."""
 
-    attempt: Attempt
-    summary: Summary | None
-    result: Json | None
-    received_at: Time
-
-
-class Task(Entity, not_found=TaskNotFound):
-    """What one agent does in one go."""
-
-    initiative_id: InitiativeId | None
-    phase_id: PhaseId | None
-    parent_task_id: TaskId | None
-    name: Title
-    description: Markdown | None
-    type: Name
-    category: TaskCategory
-    priority: TaskPriority
-    status: TaskStatus
-    position: Position
-    summary: Summary | None
-    result: Json | None
-    retry_count: Count
-    blocked_reason: Reason | None
-    external_ref: ExternalRef | None
-    claimed_by: AgentId | None
-    attempt: Attempt
-    """The fencing token: +1 at each claim."""
-    lease_expires_at: Time | None
-    late_results: list[LateResult]
-
-
-class TaskCompleted(Event, type="task.completed"):
-    """A task is done; what depends on it may become ready."""
-
-    task: Task
-    previous_status: TaskStatus
-
-
-class TaskLateCompletion(Event, type="task.late_completion"):
-    """A result came in after the task had been taken from its attempt; it is kept."""
-
-    task: Task
-    late_result: LateResult
+    items: Annotated[
+        list[NewTaskItem], Field(min_length=1, max_length=500), AfterValidator(distinct_refs)
+    ]
 
 
 class GetTask(Query[Task], subject="db.tasks.get", errors=(TaskNotFound,)):
@@ -105,16 +128,234 @@ class GetTask(Query[Task], subject="db.tasks.get", errors=(TaskNotFound,)):
     id: TaskId
 
 
+TaskOrder = Literal["created_at", "-created_at", "position", "-position"]
+
+
+class ListTasks(
+    ListOf[Task],
+    subject="db.tasks.list",
+    example={"phase_id": EXAMPLE_PHASE, "status": "pending", "order": "position"},
+):
+    """Tasks that fulfil every filter given."""
+
+    phase_id: PhaseId | None = None
+    initiative_id: InitiativeId | None = None
+    parent_task_id: TaskId | None = None
+    status: TaskStatus | None = None
+    category: TaskCategory | None = None
+    priority: TaskPriority | None = None
+    claimed_by: AgentId | None = None
+    ready: bool | None = None
+    """True: only what can be claimed. False: everything else."""
+    search: Search | None = None
+    order: TaskOrder = "created_at"
+
+
+class ListTaskDependencies(ListOf[Task], subject="db.tasks.dependencies", errors=(TaskNotFound,)):
+    """The tasks that a task depends on."""
+
+    id: TaskId
+    order: TaskOrder = "created_at"
+
+
+class ListTaskDependents(ListOf[Task], subject="db.tasks.dependents", errors=(TaskNotFound,)):
+    """The tasks that depend on a task."""
+
+    id: TaskId
+    order: TaskOrder = "created_at"
+
+
+class GetTaskContext(Query[TaskContext], subject="db.tasks.context", errors=(TaskNotFound,)):
+    """A task with its phase, initiative, parent and children, and what came of its dependencies."""
+
+    id: TaskId
+
+
+class GetTaskQueue(
+    Query[TaskQueue],
+    subject="db.tasks.queue",
+    errors=(InvalidReference,),
+    example={"initiative_id": EXAMPLE_ID},
+):
+    """How many tasks are in which state, of one initiative or of all."""
+
+    initiative_id: InitiativeId | None = None
+
+
+class UpdateTask(
+    Command[Task],
+    subject="db.tasks.update",
+    errors=(TaskNotFound, VersionConflict, InvalidReference, DifferentInitiatives, AlreadyExists),
+    emits=(TaskUpdated,),
+    example={"id": EXAMPLE_ID, "priority": "high", "expected_version": 3},
+):
+    """Change what a task says. What is left out stays; null clears what may be null."""
+
+    id: TaskId
+    expected_version: Version | None = None
+    phase_id: PhaseId | None = None
+    """Another phase of the same initiative."""
+    name: Title = ABSENT
+    description: Markdown | None = None
+    type: Name = ABSENT
+    category: TaskCategory = ABSENT
+    priority: TaskPriority = ABSENT
+    position: Position = ABSENT
+    external_ref: ExternalRef | None = None
+
+
+class DeleteTask(
+    Command[TaskDeletion],
+    subject="db.tasks.delete",
+    errors=(TaskNotFound,),
+    emits=(TaskDeleted, TaskReady),
+    example={"id": EXAMPLE_ID},
+):
+    """Delete a task with everything below it; what depended on it waits for it no longer."""
+
+    id: TaskId
+
+
+class AddTaskDependency(
+    Command[Task],
+    subject="db.tasks.add_dependency",
+    errors=(
+        TaskNotFound,
+        InvalidReference,
+        InvalidTransition,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+    ),
+    emits=(TaskDependencyAdded,),
+    example={"id": EXAMPLE_ID, "depends_on_task_id": EXAMPLE_PHASE},
+):
+    """Let a task that has not begun wait for another one of the same initiative."""
+
+    id: TaskId
+    depends_on_task_id: TaskId
+
+
+class RemoveTaskDependency(
+    Command[Task],
+    subject="db.tasks.remove_dependency",
+    errors=(TaskNotFound, DependencyNotFound),
+    emits=(TaskDependencyRemoved, TaskReady),
+    example={"id": EXAMPLE_ID, "depends_on_task_id": EXAMPLE_PHASE},
+):
+    """Let a task wait for another one no longer."""
+
+    id: TaskId
+    depends_on_task_id: TaskId
+
+
+class ClaimTasks(
+    Command[ClaimedTasks],
+    subject="db.tasks.claim",
+    errors=(InvalidReference,),
+    emits=(TaskClaimed,),
+    example={"agent_id": "agent-7", "limit": 3, "lease_seconds": 600},
+):
+    """Take the next ready tasks, each for one caller only; nothing ready is an empty list.
+
+    The order is priority, then position, then age. Fewer than asked for may come back where the
+    reply would become too large for one message.
+    """
+
+    agent_id: AgentId
+    initiative_id: InitiativeId | None = None
+    phase_id: PhaseId | None = None
+    categories: list[TaskCategory] = Field(
+        default=["execute", "verify", "merge", "review"], min_length=1, max_length=9
+    )
+    """The planning categories are claimed only when they are named."""
+    limit: Annotated[int, Field(ge=1, le=50)] = 1
+    lease_seconds: LeaseSeconds = 300
+
+
+class RenewTask(
+    Command[Task],
+    subject="db.tasks.renew",
+    errors=(TaskNotFound, StaleAttempt),
+    example={"id": EXAMPLE_ID, "attempt": 1},
+):
+    """Prolong a claim. A sign of life is no change: no event tells it and the version stays."""
+
+    id: TaskId
+    attempt: Attempt
+    lease_seconds: LeaseSeconds = 300
+    """From now on."""
+
+
+class ReleaseTask(
+    Command[Task],
+    subject="db.tasks.release",
+    errors=(TaskNotFound, StaleAttempt),
+    emits=(TaskReleased,),
+    example={"id": EXAMPLE_ID, "attempt": 1, "reason": "out of context"},
+):
+    """Give a claimed task back, unfinished; it is pending again."""
+
+    id: TaskId
+    attempt: Attempt
+    reason: Reason
+
+
 class CompleteTask(
     Command[Task],
     subject="db.tasks.complete",
     errors=(TaskNotFound, InvalidTransition, StaleAttempt),
     emits=(TaskCompleted, TaskLateCompletion),
+    example={"id": EXAMPLE_ID, "attempt": 1, "summary": "Added the column, backfilled it."},
 ):
     """Complete a task in progress; its summary becomes context for the tasks that depend on it."""
 
     id: TaskId
     attempt: Attempt | None = None
-    """The attempt of the claim. A result of an attempt that is over is kept as a late result."""
+    """The attempt of the claim. A result of an attempt that is over is kept as a late result, up
+    to a hundred of them. Without it the present state alone decides."""
     summary: Summary | None = None
     result: Json | None = None
+
+
+class BlockTask(
+    Command[Task],
+    subject="db.tasks.block",
+    errors=(TaskNotFound, InvalidTransition, StaleAttempt),
+    emits=(TaskBlocked,),
+    example={"id": EXAMPLE_ID, "attempt": 1, "reason": "The API key is missing."},
+):
+    """Say that a task cannot go on, and why; a person has to look at it."""
+
+    id: TaskId
+    attempt: Attempt | None = None
+    """The attempt of the claim. Without it the present state alone decides."""
+    reason: Reason
+
+
+class RetryTask(
+    Command[Task],
+    subject="db.tasks.retry",
+    errors=(TaskNotFound, InvalidTransition),
+    emits=(TaskRetried,),
+    example={"id": EXAMPLE_ID},
+):
+    """Let a blocked task be tried again, with all its retries."""
+
+    id: TaskId
+
+
+class AcceptLateResult(
+    Command[Task],
+    subject="db.tasks.accept_late",
+    errors=(TaskNotFound, LateResultNotFound),
+    emits=(TaskCompleted, TaskUpdated),
+    example={"id": EXAMPLE_ID, "attempt": 1},
+):
+    """Make the last late result of an attempt the result of its task.
+
+    That completes the task, whatever state it is in; of a completed one the result is replaced.
+    """
+
+    id: TaskId
+    attempt: Attempt

@@ -1,18 +1,104 @@
 """What happens to tasks."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.errors import InvalidReference
+from contracts.planning._errors import DependencyNotFound, DifferentInitiatives
+from contracts.planning.initiatives import Initiative
+from contracts.planning.phases import Phase
 from contracts.planning.tasks import (
+    AcceptLateResult,
+    AddTaskDependency,
+    BlockTask,
+    ClaimedTasks,
+    ClaimTasks,
     CompleteTask,
+    CreateManyTasks,
+    CreateTask,
+    DeleteTask,
     GetTask,
-    LateResult,
-    StaleAttempt,
+    GetTaskContext,
+    GetTaskQueue,
+    ListTaskDependencies,
+    ListTaskDependents,
+    ListTasks,
+    NewTaskRef,
+    NewTasks,
+    ReleaseTask,
+    RemoveTaskDependency,
+    RenewTask,
+    RetryTask,
     Task,
+    TaskBlocked,
+    TaskClaimed,
     TaskCompleted,
-    TaskLateCompletion,
+    TaskContext,
+    TaskCreated,
+    TaskDeleted,
+    TaskDeletion,
+    TaskDependencyAdded,
+    TaskDependencyRemoved,
+    TaskQueue,
+    TaskReleased,
+    TaskRetried,
+    TaskUpdated,
+    UpdateTask,
 )
-from handlers._shapes import Decision, decider, query
+from handlers._changes import changes
+from handlers._shapes import Decision, Emit, decider, handler, query, reaction
+from handlers.planning._claims import claimed, refuse_unknown, take_ready
 from handlers.planning._states import TASK
+from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle, tell_ready
+from handlers.planning._task_plan import build, plan
+from handlers.planning._task_rules import (
+    UNCLAIMED,
+    is_over,
+    keep_late_result,
+    new_task,
+    require_attempt,
+    take_late_result,
+)
+from persistence import _entities
+from persistence.planning import _task_context, _task_graph, tasks
+from persistence.planning._deletion import lock_for_deletion
+
+
+@decider
+def create_task(
+    command: CreateTask,
+    phase: Phase | None,
+    initiative: Initiative | None,
+    parent_task: Task | None,
+    *,
+    new_id: UUID,
+    now: datetime,
+) -> Decision[Task]:
+    task = new_task(command, phase, initiative, parent_task, id_=new_id, now=now)
+
+    return Decision(task, TaskCreated(task=task))
+
+
+@handler
+async def create_many_tasks(
+    command: CreateManyTasks, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
+) -> NewTasks:
+    planned = plan(command.items, new_id)
+    made = await build(db, planned, now=now)
+
+    await _entities.add(db, made)
+    await _task_graph.add_dependencies(
+        db, ((one.id, other) for one in planned for other in one.depends_on)
+    )
+
+    for one, task in zip(planned, made, strict=True):
+        emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
+
+    return NewTasks(items=[NewTaskRef(ref=one.item.ref, id=one.id) for one in planned])
 
 
 @query
@@ -20,55 +106,192 @@ def get_task(query: GetTask, task: Task) -> Task:  # noqa: ARG001  the id has be
     return task
 
 
+@query
+async def list_tasks(query: ListTasks, *, db: AsyncConnection) -> Page[Task]:
+    return await tasks.page(db, query)
+
+
+@query
+async def list_task_dependencies(query: ListTaskDependencies, *, db: AsyncConnection) -> Page[Task]:
+    return await _task_graph.dependencies_page(db, query)
+
+
+@query
+async def list_task_dependents(query: ListTaskDependents, *, db: AsyncConnection) -> Page[Task]:
+    return await _task_graph.dependents_page(db, query)
+
+
+@query
+async def get_task_context(query: GetTaskContext, *, db: AsyncConnection) -> TaskContext:
+    return await _task_context.with_context(db, query.id)
+
+
+@query
+async def get_task_queue(query: GetTaskQueue, *, db: AsyncConnection) -> TaskQueue:
+    queue = await tasks.count_queue(db, query.initiative_id)
+    if not any(queue.model_dump().values()):
+        await refuse_unknown(db, initiative_id=query.initiative_id)
+
+    return queue
+
+
+@decider
+def update_task(
+    command: UpdateTask, task: Task, phase: Phase | None, *, now: datetime
+) -> Decision[Task]:
+    task.expect(command.expected_version)
+    if phase is not None and phase.initiative_id != task.initiative_id:
+        raise DifferentInitiatives(entity="task", id=task.id, other_id=phase.id)
+    if not (changed := changes(command, task)):
+        return Decision(task)
+
+    updated = task.evolve(now, **changed)
+
+    return Decision(updated, TaskUpdated(task=updated))
+
+
+@handler
+async def delete_task(
+    command: DeleteTask, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> TaskDeletion:
+    task = await lock_for_deletion(db, Task, command.id)
+
+    deleted, waiting = await delete_tree(db, task)
+
+    emit(TaskDeleted(task=task.evolve(now), deleted=deleted))
+    await tell_ready(waiting, db=db, emit=emit)
+
+    return TaskDeletion(id=task.id, deleted=deleted)
+
+
+@handler
+async def add_task_dependency(
+    command: AddTaskDependency, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Task:
+    task, other = await lock_ends(db, command)
+    if other is None:
+        raise InvalidReference(field="depends_on_task_id", entity="task")
+    TASK.require(task, "add_dependency")
+    if other.initiative_id != task.initiative_id:
+        raise DifferentInitiatives(entity="task", id=task.id, other_id=other.id)
+    await refuse_cycle(db, task, other)
+
+    changed = task.evolve(now)
+    await _task_graph.add_dependencies(db, [(task.id, other.id)])
+    await _entities.save(db, [changed])
+
+    emit(TaskDependencyAdded(task=changed, depends_on_task_id=other.id))
+
+    return changed
+
+
+@handler
+async def remove_task_dependency(
+    command: RemoveTaskDependency, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Task:
+    task, other = await lock_ends(db, command)
+    if not await _task_graph.remove_dependency(db, task.id, command.depends_on_task_id):
+        raise DependencyNotFound(id=task.id, depends_on=command.depends_on_task_id)
+
+    changed = task.evolve(now)
+    await _entities.save(db, [changed])
+
+    emit(TaskDependencyRemoved(task=changed, depends_on_task_id=command.depends_on_task_id))
+    if other is not None and other.status != "completed":
+        await tell_ready([task.id], db=db, emit=emit)
+
+    return changed
+
+
+@handler
+async def claim_tasks(
+    command: ClaimTasks, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> ClaimedTasks:
+    found = await take_ready(db, command)
+    if not found:
+        await refuse_unknown(db, initiative_id=command.initiative_id, phase_id=command.phase_id)
+
+    taken = [one.model_copy(update={"task": claimed(one.task, command, now)}) for one in found]
+    await _entities.save(db, [one.task for one in taken])
+
+    for one in taken:
+        emit(TaskClaimed(task=one.task))
+
+    return ClaimedTasks(tasks=taken)
+
+
+@decider
+def renew_task(command: RenewTask, task: Task, *, now: datetime) -> Decision[Task]:
+    require_attempt(task, command.attempt)
+
+    until = now + timedelta(seconds=command.lease_seconds)
+
+    return Decision(task.model_copy(update={"lease_expires_at": until}))
+
+
+@decider
+def release_task(command: ReleaseTask, task: Task, *, now: datetime) -> Decision[Task]:
+    require_attempt(task, command.attempt)
+
+    released = task.evolve(now, status="pending", **UNCLAIMED)
+
+    return Decision(
+        released,
+        TaskReleased(task=released, released_by=task.claimed_by, reason=command.reason),
+    )
+
+
 @decider
 def complete_task(command: CompleteTask, task: Task, *, now: datetime) -> Decision[Task]:
-    if _is_over(task, command.attempt):
-        return _keep_late_result(command, task, now)
+    if command.attempt is not None and is_over(task, command.attempt):
+        return keep_late_result(command, task, now)
     TASK.require(task, "complete")
 
     done = task.evolve(
-        now,
-        status="completed",
-        summary=command.summary,
-        result=command.result,
-        claimed_by=None,
-        lease_expires_at=None,
+        now, status="completed", summary=command.summary, result=command.result, **UNCLAIMED
     )
 
     return Decision(done, TaskCompleted(task=done, previous_status=task.status))
 
 
-def _is_over(task: Task, attempt: int | None) -> bool:
-    """Whether a named attempt has lost its task, to another attempt or to the queue."""
-    if attempt is None:
-        return False
-    return attempt != task.attempt or task.status in {"pending", "blocked"}
+@decider
+def block_task(command: BlockTask, task: Task, *, now: datetime) -> Decision[Task]:
+    if command.attempt is not None:
+        require_attempt(task, command.attempt)
+    TASK.require(task, "block")
+
+    blocked = task.evolve(now, status="blocked", blocked_reason=command.reason, **UNCLAIMED)
+
+    return Decision(blocked, TaskBlocked(task=blocked, previous_status=task.status))
 
 
-def _stale(task: Task, attempt: int) -> StaleAttempt:
-    return StaleAttempt(
-        id=task.id,
-        attempt=attempt,
-        current_attempt=task.attempt,
-        task_status=task.status,
-        claimed_by=task.claimed_by,
-    )
+@decider
+def retry_task(
+    command: RetryTask,  # noqa: ARG001  the id has been used to find it
+    task: Task,
+    *,
+    now: datetime,
+) -> Decision[Task]:
+    TASK.require(task, "retry")
+
+    retried = task.evolve(now, status="pending", retry_count=0, blocked_reason=None)
+
+    return Decision(retried, TaskRetried(task=retried))
 
 
-def _keep_late_result(command: CompleteTask, task: Task, now: datetime) -> Decision[Task]:
-    assert command.attempt is not None
-    refusal = _stale(task, command.attempt)
-    late = LateResult(
-        attempt=command.attempt, summary=command.summary, result=command.result, received_at=now
-    )
-    known = [kept for kept in task.late_results if kept.attempt == late.attempt]
-    if not 1 <= late.attempt <= task.attempt or any(_same(late, kept) for kept in known):
-        return Decision(task, refusal=refusal)
+@decider
+def accept_late_result(command: AcceptLateResult, task: Task, *, now: datetime) -> Decision[Task]:
+    TASK.require(task, "accept_late")
 
-    kept = task.evolve(now, late_results=[*task.late_results, late])
-
-    return Decision(kept, TaskLateCompletion(task=kept, late_result=late), refusal=refusal)
+    return take_late_result(command, task, now)
 
 
-def _same(one: LateResult, other: LateResult) -> bool:
-    return (one.summary, one.result) == (other.summary, other.result)
+@reaction
+async def tell_ready_dependents(
+    events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
+) -> None:
+    """Locked before they are looked at: of two transactions that complete the last two things
+    that a task waited for, the later one sees what the earlier one did.
+    """
+    waiting = await tasks.lock_pending_dependents(db, [event.task.id for event in events])
+    await tell_ready(waiting, db=db, emit=emit)

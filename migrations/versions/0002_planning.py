@@ -1,5 +1,7 @@
 """Projects, initiatives, phases and tasks."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -10,24 +12,22 @@ branch_labels = None
 depends_on = None
 
 
+def _versioned() -> list[sa.Column[Any]]:
+    """What every table of a context has."""
+    now = sa.text("now()")
+    return [
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=now, nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=now, nullable=False),
+    ]
+
+
 def upgrade() -> None:
     op.execute("CREATE SCHEMA planning")
     op.create_table(
         "initiatives",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), server_default="active", nullable=False),
         sa.Column("status_before", sa.Text(), nullable=True),
@@ -54,25 +54,12 @@ def upgrade() -> None:
         "ix_initiatives__created_at_id",
         "initiatives",
         ["created_at", "id"],
-        unique=False,
         schema="planning",
     )
+    op.create_index("ix_initiatives__name_id", "initiatives", ["name", "id"], schema="planning")
     op.create_table(
         "projects",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("default_branch", sa.Text(), server_default="main", nullable=False),
@@ -81,39 +68,18 @@ def upgrade() -> None:
         sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
         sa.UniqueConstraint("name", name=op.f("uq_projects__name")),
+        sa.UniqueConstraint("url", name=op.f("uq_projects__url")),
         schema="planning",
     )
     op.create_index(
         "ix_projects__created_at_id",
         "projects",
         ["created_at", "id"],
-        unique=False,
         schema="planning",
-    )
-    op.create_index(
-        "ix_projects__url",
-        "projects",
-        ["url"],
-        unique=False,
-        schema="planning",
-        postgresql_using="hash",
     )
     op.create_table(
         "initiative_projects",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("initiative_id", sa.Uuid(), nullable=False),
         sa.Column("project_id", sa.Uuid(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -140,25 +106,11 @@ def upgrade() -> None:
         op.f("ix_initiative_projects__project_id"),
         "initiative_projects",
         ["project_id"],
-        unique=False,
         schema="planning",
     )
     op.create_table(
         "phases",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("initiative_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column(
@@ -190,32 +142,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_phases")),
         schema="planning",
     )
-    op.create_index(
-        "ix_phases__created_at_id", "phases", ["created_at", "id"], unique=False, schema="planning"
-    )
+    op.create_index("ix_phases__created_at_id", "phases", ["created_at", "id"], schema="planning")
+    op.create_index("ix_phases__name_id", "phases", ["name", "id"], schema="planning")
+    op.create_index("ix_phases__position_id", "phases", ["position", "id"], schema="planning")
     op.create_index(
         "ix_phases__initiative_id_position",
         "phases",
         ["initiative_id", "position", "id"],
-        unique=False,
         schema="planning",
     )
     op.create_table(
         "phase_dependencies",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("phase_id", sa.Uuid(), nullable=False),
         sa.Column("depends_on_phase_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint(
@@ -245,25 +183,11 @@ def upgrade() -> None:
         op.f("ix_phase_dependencies__depends_on_phase_id"),
         "phase_dependencies",
         ["depends_on_phase_id"],
-        unique=False,
         schema="planning",
     )
     op.create_table(
         "tasks",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("initiative_id", sa.Uuid(), nullable=True),
         sa.Column("phase_id", sa.Uuid(), nullable=True),
         sa.Column("parent_task_id", sa.Uuid(), nullable=True),
@@ -337,7 +261,6 @@ def upgrade() -> None:
         "ix_tasks__claimable",
         "tasks",
         ["priority_rank", "position", "created_at", "id"],
-        unique=False,
         schema="planning",
         postgresql_where=sa.text("status = 'pending'"),
     )
@@ -345,25 +268,20 @@ def upgrade() -> None:
         "ix_tasks__claimed_by",
         "tasks",
         ["claimed_by"],
-        unique=False,
         schema="planning",
         postgresql_where=sa.text("claimed_by IS NOT NULL"),
     )
-    op.create_index(
-        "ix_tasks__created_at_id", "tasks", ["created_at", "id"], unique=False, schema="planning"
-    )
+    op.create_index("ix_tasks__created_at_id", "tasks", ["created_at", "id"], schema="planning")
     op.create_index(
         "ix_tasks__initiative_id_status",
         "tasks",
         ["initiative_id", "status"],
-        unique=False,
         schema="planning",
     )
     op.create_index(
         "ix_tasks__lease_expires_at",
         "tasks",
         ["lease_expires_at"],
-        unique=False,
         schema="planning",
         postgresql_where=sa.text("status = 'in_progress'"),
     )
@@ -371,35 +289,18 @@ def upgrade() -> None:
         op.f("ix_tasks__parent_task_id"),
         "tasks",
         ["parent_task_id"],
-        unique=False,
         schema="planning",
     )
     op.create_index(
         "ix_tasks__phase_id_status",
         "tasks",
         ["phase_id", "status"],
-        unique=False,
         schema="planning",
     )
-    op.create_index(
-        "ix_tasks__position_id", "tasks", ["position", "id"], unique=False, schema="planning"
-    )
+    op.create_index("ix_tasks__position_id", "tasks", ["position", "id"], schema="planning")
     op.create_table(
         "task_dependencies",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
+        *_versioned(),
         sa.Column("task_id", sa.Uuid(), nullable=False),
         sa.Column("depends_on_task_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint(
@@ -429,7 +330,6 @@ def upgrade() -> None:
         op.f("ix_task_dependencies__depends_on_task_id"),
         "task_dependencies",
         ["depends_on_task_id"],
-        unique=False,
         schema="planning",
     )
 
@@ -472,6 +372,8 @@ def downgrade() -> None:
     )
     op.drop_table("phase_dependencies", schema="planning")
     op.drop_index("ix_phases__initiative_id_position", table_name="phases", schema="planning")
+    op.drop_index("ix_phases__position_id", table_name="phases", schema="planning")
+    op.drop_index("ix_phases__name_id", table_name="phases", schema="planning")
     op.drop_index("ix_phases__created_at_id", table_name="phases", schema="planning")
     op.drop_table("phases", schema="planning")
     op.drop_index(
@@ -480,11 +382,9 @@ def downgrade() -> None:
         schema="planning",
     )
     op.drop_table("initiative_projects", schema="planning")
-    op.drop_index(
-        "ix_projects__url", table_name="projects", schema="planning", postgresql_using="hash"
-    )
     op.drop_index("ix_projects__created_at_id", table_name="projects", schema="planning")
     op.drop_table("projects", schema="planning")
+    op.drop_index("ix_initiatives__name_id", table_name="initiatives", schema="planning")
     op.drop_index("ix_initiatives__created_at_id", table_name="initiatives", schema="planning")
     op.drop_table("initiatives", schema="planning")
     op.execute("DROP SCHEMA planning")

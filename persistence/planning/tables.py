@@ -30,7 +30,7 @@ class Project(EntityRow, entity=projects.Project):
     __tablename__ = "projects"
     __table_args__ = (
         UniqueConstraint("name"),
-        Index("ix_projects__url", "url", postgresql_using="hash"),
+        UniqueConstraint("url"),
         Index("ix_projects__created_at_id", "created_at", "id"),
         SCHEMA,
     )
@@ -51,6 +51,7 @@ class Initiative(EntityRow, entity=initiatives.Initiative):
         one_of("execution_mode", "yolo", "review_per_phase"),
         UniqueConstraint("external_ref"),
         Index("ix_initiatives__created_at_id", "created_at", "id"),
+        Index("ix_initiatives__name_id", "name", "id"),
         SCHEMA,
     )
 
@@ -80,6 +81,8 @@ class Phase(EntityRow, entity=phases.Phase):
         UniqueConstraint("initiative_id", "external_ref"),
         Index("ix_phases__initiative_id_position", "initiative_id", "position", "id"),
         Index("ix_phases__created_at_id", "created_at", "id"),
+        Index("ix_phases__name_id", "name", "id"),
+        Index("ix_phases__position_id", "position", "id"),
         SCHEMA,
     )
 

@@ -1,0 +1,24 @@
+"""Field types that the nouns of planning share."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from contracts._fields import Id
+
+
+def _distinct(ids: list[Id]) -> list[Id]:
+    if len(set(ids)) != len(ids):
+        raise ValueError("must not name anything twice")
+    return ids
+
+
+Ids = Annotated[
+    list[Id],
+    Field(max_length=500, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_distinct),
+]
+"""Up to 500 ids, each once."""
+
+ABSENT: Any = Field(default_factory=lambda: None)
+"""The default of a field that may be left out and may not be null: what is left out stays."""

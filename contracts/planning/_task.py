@@ -1,0 +1,149 @@
+"""A task, and the events that tell of it."""
+
+from pydantic import Field
+
+from contracts._declare import Entity, Event
+from contracts._fields import (
+    AgentId,
+    Attempt,
+    Count,
+    ExternalRef,
+    Json,
+    Markdown,
+    Name,
+    Position,
+    Reason,
+    Summary,
+    Time,
+    Title,
+)
+from contracts.planning._task_parts import (
+    LateResult,
+    TaskCategory,
+    TaskContents,
+    TaskId,
+    TaskNotFound,
+    TaskPriority,
+    TaskStatus,
+)
+from contracts.planning.initiatives import InitiativeId
+from contracts.planning.phases import PhaseId
+
+
+class Task(Entity, not_found=TaskNotFound):
+    """What one agent does in one go."""
+
+    initiative_id: InitiativeId | None
+    phase_id: PhaseId | None
+    parent_task_id: TaskId | None
+    name: Title
+    description: Markdown | None
+    type: Name
+    category: TaskCategory
+    priority: TaskPriority
+    status: TaskStatus
+    position: Position
+    summary: Summary | None
+    result: Json | None
+    retry_count: Count
+    """How often a lease ran out since the task was made or last retried by a person."""
+    blocked_reason: Reason | None
+    external_ref: ExternalRef | None
+    """Its id in the plan that it was imported from; unique within the initiative."""
+    claimed_by: AgentId | None
+    attempt: Attempt
+    """The fencing token: +1 at each claim."""
+    lease_expires_at: Time | None
+    """When the claim ends unless it is renewed; a renewal is no change of the version."""
+    late_results: list[LateResult]
+
+
+class TaskCreated(Event, type="task.created"):
+    """A task was added to the plan, with what it depends on."""
+
+    task: Task
+    depends_on: list[TaskId] = Field(default=[])
+
+
+class TaskUpdated(Event, type="task.updated"):
+    """What a task says was changed."""
+
+    task: Task
+
+
+class TaskReady(Event, type="task.ready"):
+    """The last thing that a pending task waited for is done: it can be claimed."""
+
+    task: Task
+
+
+class TaskClaimed(Event, type="task.claimed"):
+    """An agent has taken a task, for as long as its lease lasts."""
+
+    task: Task
+
+
+class TaskCompleted(Event, type="task.completed"):
+    """A task is done; what depends on it may become ready."""
+
+    task: Task
+    previous_status: TaskStatus
+
+
+class TaskLateCompletion(Event, type="task.late_completion"):
+    """A result came in after the task had been taken from its attempt; it is kept."""
+
+    task: Task
+    late_result: LateResult
+
+
+class TaskBlocked(Event, type="task.blocked"):
+    """A task cannot go on until a person has looked at it."""
+
+    task: Task
+    previous_status: TaskStatus
+
+
+class TaskReleased(Event, type="task.released"):
+    """An agent gave a task back unfinished."""
+
+    task: Task
+    released_by: AgentId | None
+    reason: Reason
+
+
+class TaskLeaseExpired(Event, type="task.lease_expired"):
+    """A claim was not renewed in time; the task was taken back."""
+
+    task: Task
+    expired_attempt: Attempt
+    claimed_by: AgentId | None
+    """Who had it."""
+
+
+class TaskRetried(Event, type="task.retried"):
+    """A blocked task may be tried again."""
+
+    task: Task
+
+
+class TaskDependencyAdded(Event, type="task.dependency_added"):
+    """A task waits for another one."""
+
+    task: Task
+    depends_on_task_id: TaskId
+
+
+class TaskDependencyRemoved(Event, type="task.dependency_removed"):
+    """A task no longer waits for another one."""
+
+    task: Task
+    depends_on_task_id: TaskId
+
+
+class TaskDeleted(Event, type="task.deleted"):
+    """A task is gone, and its children with it."""
+
+    task: Task
+    """As it was last, its version one higher."""
+    deleted: TaskContents

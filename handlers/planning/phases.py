@@ -1,0 +1,278 @@
+"""What happens to phases; what follows from it lies in ``_phase_reactions.py``."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.errors import InvalidReference
+from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from contracts.planning._phase_parts import DependenciesOpen, PhaseDeletion, PhaseSequence
+from contracts.planning.initiatives import Initiative
+from contracts.planning.phases import (
+    AddPhaseDependency,
+    ApprovePhase,
+    ApprovePhaseReview,
+    BlockPhase,
+    CompletePhase,
+    CreatePhase,
+    DeletePhase,
+    GetPhase,
+    ListDispatchablePhases,
+    ListPhaseDependencies,
+    ListPhaseDependents,
+    ListPhases,
+    Phase,
+    PhaseApproved,
+    PhaseBlocked,
+    PhaseChangesRequested,
+    PhaseCompleted,
+    PhaseCreated,
+    PhaseDeleted,
+    PhaseStarted,
+    PhaseUnblocked,
+    PhaseUpdated,
+    RemovePhaseDependency,
+    ReorderPhases,
+    RequestPhaseChanges,
+    StartPhase,
+    UnblockPhase,
+    UpdatePhase,
+)
+from handlers._changes import changes
+from handlers._shapes import Decision, Emit, decider, handler, query
+from handlers.planning._cycles import find_path
+from handlers.planning._phase_rules import initiative_of, new_phase, place_after
+from handlers.planning._states import PHASE
+from persistence._entities import add, get, get_locked, load, lock, save
+from persistence.planning import _phase_graph, phases
+from persistence.planning._deletion import delete_entity, lock_for_deletion
+
+
+@handler
+async def create_phase(
+    command: CreatePhase, *, db: AsyncConnection, emit: Emit, now: datetime, new_id: UUID
+) -> Phase:
+    initiative_id, position = command.initiative_id, command.position
+    if initiative_id not in await lock(db, Initiative, [initiative_id]):
+        raise InvalidReference(field="initiative_id", entity="initiative")
+    if position is None:
+        last = await phases.last_positions(db, [initiative_id])
+        position = place_after(last.get(initiative_id))
+
+    phase = new_phase(command, id_=new_id, position=position, now=now)
+    await add(db, [phase])
+    emit(PhaseCreated(phase=phase))
+
+    return phase
+
+
+@query
+def get_phase(query: GetPhase, phase: Phase) -> Phase:  # noqa: ARG001  the id has been used to find it
+    return phase
+
+
+@query
+async def list_phases(query: ListPhases, *, db: AsyncConnection) -> Page[Phase]:
+    return await phases.page(db, query)
+
+
+@query
+async def list_phase_dependencies(
+    query: ListPhaseDependencies, *, db: AsyncConnection
+) -> Page[Phase]:
+    return await _phase_graph.page_of_dependencies(db, query)
+
+
+@query
+async def list_phase_dependents(query: ListPhaseDependents, *, db: AsyncConnection) -> Page[Phase]:
+    return await _phase_graph.page_of_dependents(db, query)
+
+
+@query
+async def list_dispatchable_phases(
+    query: ListDispatchablePhases, *, db: AsyncConnection
+) -> Page[Phase]:
+    return await phases.dispatchable_page(db, query)
+
+
+@decider
+def update_phase(command: UpdatePhase, phase: Phase, *, now: datetime) -> Decision[Phase]:
+    phase.expect(command.expected_version)
+    if not (changed := changes(command, phase)):
+        return Decision(phase)
+
+    updated = phase.evolve(now, **changed)
+
+    return Decision(updated, PhaseUpdated(phase=updated))
+
+
+@handler
+async def reorder_phases(
+    command: ReorderPhases, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> PhaseSequence:
+    named = await load(db, Phase, command.ids)
+    initiative_id = initiative_of(command.ids, named)
+    known = await phases.lock_all(db, initiative_id)
+    places = {id_: place for place, id_ in enumerate(command.ids)}
+    ordered = sorted(known, key=lambda phase: places.get(phase.id, len(places)))
+    moved = [
+        phase.evolve(now, position=position)
+        for position, phase in enumerate(ordered, start=1)
+        if phase.position != position
+    ]
+
+    await save(db, moved)
+    for phase in moved:
+        emit(PhaseUpdated(phase=phase))
+
+    return PhaseSequence(ids=[phase.id for phase in ordered], moved=[phase.id for phase in moved])
+
+
+@decider
+def approve_phase(
+    command: ApprovePhase,  # noqa: ARG001  the id has been used to find it
+    phase: Phase,
+    *,
+    now: datetime,
+) -> Decision[Phase]:
+    PHASE.require(phase, "approve")
+
+    approved = phase.evolve(now, status="approved")
+
+    return Decision(approved, PhaseApproved(phase=approved, previous_status=phase.status))
+
+
+@handler
+async def start_phase(
+    command: StartPhase, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Phase:
+    phase = await get_locked(db, Phase, command.id)
+    PHASE.require(phase, "start")
+    if waits_for := await _phase_graph.open_dependencies(db, phase.id):
+        raise DependenciesOpen(id=phase.id, open=waits_for)
+
+    started = phase.evolve(now, status="in_progress")
+    await save(db, [started])
+    emit(PhaseStarted(phase=started, previous_status=phase.status))
+
+    return started
+
+
+@decider
+def block_phase(command: BlockPhase, phase: Phase, *, now: datetime) -> Decision[Phase]:
+    PHASE.require(phase, "block")
+
+    blocked = phase.evolve(
+        now, status="blocked", status_before=phase.status, blocked_reason=command.reason
+    )
+
+    return Decision(blocked, PhaseBlocked(phase=blocked, previous_status=phase.status))
+
+
+@decider
+def unblock_phase(
+    command: UnblockPhase,  # noqa: ARG001  the id has been used to find it
+    phase: Phase,
+    *,
+    now: datetime,
+) -> Decision[Phase]:
+    PHASE.require(phase, "unblock")
+
+    status = phase.status_before or "pending"
+    back = phase.evolve(now, status=status, status_before=None, blocked_reason=None)
+
+    return Decision(back, PhaseUnblocked(phase=back, previous_status=phase.status))
+
+
+@decider
+def complete_phase(
+    command: CompletePhase,  # noqa: ARG001  the id has been used to find it
+    phase: Phase,
+    *,
+    now: datetime,
+) -> Decision[Phase]:
+    PHASE.require(phase, "complete")
+
+    completed = phase.evolve(now, status="completed")
+
+    return Decision(completed, PhaseCompleted(phase=completed, previous_status=phase.status))
+
+
+@decider
+def approve_phase_review(
+    command: ApprovePhaseReview, phase: Phase, *, now: datetime
+) -> Decision[Phase]:
+    PHASE.require(phase, "approve_review")
+
+    merge_base = command.merge_base or phase.merge_base
+    completed = phase.evolve(now, status="completed", merge_base=merge_base)
+
+    return Decision(completed, PhaseCompleted(phase=completed, previous_status=phase.status))
+
+
+@decider
+def request_phase_changes(
+    command: RequestPhaseChanges, phase: Phase, *, now: datetime
+) -> Decision[Phase]:
+    PHASE.require(phase, "request_changes")
+
+    back = phase.evolve(now, status="in_progress")
+
+    return Decision(
+        back,
+        PhaseChangesRequested(phase=back, previous_status=phase.status, summary=command.summary),
+    )
+
+
+@handler
+async def add_phase_dependency(
+    command: AddPhaseDependency, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Phase:
+    initiative_id = (await get(db, Phase, command.id)).initiative_id
+    await _phase_graph.lock_dependencies(db, initiative_id)
+    phase = await get_locked(db, Phase, command.id)
+    other = (await load(db, Phase, [command.depends_on_phase_id])).get(command.depends_on_phase_id)
+    if other is None:
+        raise InvalidReference(field="depends_on_phase_id", entity="phase")
+    if other.initiative_id != initiative_id:
+        raise DifferentInitiatives(entity="phase", id=phase.id, other_id=other.id)
+    edges = await _phase_graph.edges_from(db, other.id)
+    if path := find_path(edges, other.id, phase.id):
+        raise DependencyCycle(entity="phase", path=[phase.id, *path])
+
+    await _phase_graph.add_dependency(db, phase.id, other.id)
+    changed = phase.evolve(now)
+    await save(db, [changed])
+    emit(PhaseUpdated(phase=changed))
+
+    return changed
+
+
+@handler
+async def remove_phase_dependency(
+    command: RemovePhaseDependency, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Phase:
+    phase = await get_locked(db, Phase, command.id)
+    if not await _phase_graph.remove_dependency(db, phase.id, command.depends_on_phase_id):
+        raise DependencyNotFound(id=phase.id, depends_on=command.depends_on_phase_id)
+
+    changed = phase.evolve(now)
+    await save(db, [changed])
+    emit(PhaseUpdated(phase=changed))
+
+    return changed
+
+
+@handler
+async def delete_phase(
+    command: DeletePhase, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> PhaseDeletion:
+    phase = await lock_for_deletion(db, Phase, command.id)
+    deleted = await phases.contents(db, phase)
+
+    await delete_entity(db, phase)
+    emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted))
+
+    return PhaseDeletion(id=phase.id, deleted=deleted)

@@ -1,0 +1,135 @@
+"""What happens to projects."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.errors import InvalidTransition
+from contracts.planning.projects import (
+    ArchiveProject,
+    CreateProject,
+    DeleteProject,
+    FindProject,
+    GetProject,
+    ListProjects,
+    Project,
+    ProjectArchived,
+    ProjectCreated,
+    ProjectDeleted,
+    ProjectDeletion,
+    ProjectFetched,
+    ProjectUnarchived,
+    ProjectUpdated,
+    RecordProjectFetch,
+    UnarchiveProject,
+    UpdateProject,
+)
+from handlers._changes import changes
+from handlers._shapes import Decision, Emit, decider, handler, query
+from persistence.planning import projects
+from persistence.planning._deletion import delete_entity, lock_for_deletion
+
+
+@decider
+def create_project(command: CreateProject, *, new_id: UUID, now: datetime) -> Decision[Project]:
+    project = Project(
+        id=new_id,
+        version=1,
+        created_at=now,
+        updated_at=now,
+        name=command.name,
+        url=command.url,
+        default_branch=command.default_branch,
+        description=command.description,
+        last_fetched_at=None,
+        archived_at=None,
+    )
+
+    return Decision(project, ProjectCreated(project=project))
+
+
+@query
+def get_project(query: GetProject, project: Project) -> Project:  # noqa: ARG001  the id has been used to find it
+    return project
+
+
+@query
+async def find_project(query: FindProject, *, db: AsyncConnection) -> Project:
+    return await projects.find(db, query)
+
+
+@query
+async def list_projects(query: ListProjects, *, db: AsyncConnection) -> Page[Project]:
+    return await projects.page(db, query)
+
+
+@decider
+def update_project(command: UpdateProject, project: Project, *, now: datetime) -> Decision[Project]:
+    project.expect(command.expected_version)
+    if not (changed := changes(command, project)):
+        return Decision(project)
+
+    updated = project.evolve(now, **changed)
+
+    return Decision(updated, ProjectUpdated(project=updated))
+
+
+@decider
+def archive_project(
+    command: ArchiveProject,  # noqa: ARG001  the id has been used to find it
+    project: Project,
+    *,
+    now: datetime,
+) -> Decision[Project]:
+    if project.archived_at is not None:
+        raise InvalidTransition(
+            entity="project", id=project.id, from_="archived", to="archived", expected="active"
+        )
+
+    archived = project.evolve(now, archived_at=now)
+
+    return Decision(archived, ProjectArchived(project=archived))
+
+
+@decider
+def unarchive_project(
+    command: UnarchiveProject,  # noqa: ARG001  the id has been used to find it
+    project: Project,
+    *,
+    now: datetime,
+) -> Decision[Project]:
+    if project.archived_at is None:
+        raise InvalidTransition(
+            entity="project", id=project.id, from_="active", to="active", expected="archived"
+        )
+
+    active = project.evolve(now, archived_at=None)
+
+    return Decision(active, ProjectUnarchived(project=active))
+
+
+@decider
+def record_project_fetch(
+    command: RecordProjectFetch, project: Project, *, now: datetime
+) -> Decision[Project]:
+    if project.last_fetched_at is not None and command.fetched_at <= project.last_fetched_at:
+        return Decision(project)
+
+    fetched = project.evolve(now, last_fetched_at=command.fetched_at)
+
+    return Decision(fetched, ProjectFetched(project=fetched))
+
+
+@handler
+async def delete_project(
+    command: DeleteProject, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> ProjectDeletion:
+    project = await lock_for_deletion(db, Project, command.id)
+    deleted = await projects.contents(db, project)
+
+    await delete_entity(db, project)
+    emit(ProjectDeleted(project=project.evolve(now), deleted=deleted))
+
+    return ProjectDeletion(id=project.id, deleted=deleted)

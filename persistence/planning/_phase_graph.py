@@ -1,0 +1,109 @@
+"""Queries of what phases depend on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from sqlalchemy import Exists, Select, delete, exists, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.planning.phases import ListPhaseDependencies, ListPhaseDependents, Phase
+from persistence import _paging
+from persistence.planning.tables import phase, phase_dependency
+
+_depends_on = phase.alias("depends_on")
+
+
+def waits() -> Exists:
+    """Whether a phase depends on one that is not completed."""
+    return exists().where(
+        phase_dependency.c.phase_id == phase.c.id,
+        _depends_on.c.id == phase_dependency.c.depends_on_phase_id,
+        _depends_on.c.status != "completed",
+    )
+
+
+async def page_of_dependencies(db: AsyncConnection, query: ListPhaseDependencies) -> Page[Phase]:
+    """A page of the phases that a phase waits for."""
+    edges = select(phase_dependency.c.depends_on_phase_id)
+    return await _related(db, query, edges.where(phase_dependency.c.phase_id == query.id))
+
+
+async def page_of_dependents(db: AsyncConnection, query: ListPhaseDependents) -> Page[Phase]:
+    """A page of the phases that wait for a phase."""
+    edges = select(phase_dependency.c.phase_id)
+    return await _related(
+        db, query, edges.where(phase_dependency.c.depends_on_phase_id == query.id)
+    )
+
+
+async def lock_dependencies(db: AsyncConnection, initiative_id: UUID) -> None:
+    """Let nobody else add dependencies in this initiative until the transaction ends."""
+    name = f"planning.phase_dependencies:{initiative_id}"
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+async def open_dependencies(db: AsyncConnection, id_: UUID) -> list[UUID]:
+    """The phases that a phase waits for and that are not completed."""
+    statement = (
+        select(phase.c.id)
+        .join(phase_dependency, phase_dependency.c.depends_on_phase_id == phase.c.id)
+        .where(phase_dependency.c.phase_id == id_, phase.c.status != "completed")
+        .order_by(phase.c.position, phase.c.id)
+    )
+    return list((await db.execute(statement)).scalars())
+
+
+async def waiting(db: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of these phases that depend on one that is not completed."""
+    statement = select(phase.c.id).where(phase.c.id == func.any(list(ids)), waits())
+    return set((await db.execute(statement)).scalars())
+
+
+async def edges_from(db: AsyncConnection, id_: UUID) -> Mapping[UUID, list[UUID]]:
+    """What a phase depends on, directly or not: each phase with what it depends on itself."""
+    edges = select(phase_dependency.c.phase_id, phase_dependency.c.depends_on_phase_id)
+    reached = edges.where(phase_dependency.c.phase_id == id_).cte("reached", recursive=True)
+    reached = reached.union(
+        edges.where(phase_dependency.c.phase_id == reached.c.depends_on_phase_id)
+    )
+    found: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    for one, other in await db.execute(select(reached)):
+        found[one].append(other)
+    return found
+
+
+async def add_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) -> None:
+    """Let one phase depend on another."""
+    values = {"id": func.uuidv7(), "phase_id": id_, "depends_on_phase_id": depends_on}
+    await db.execute(insert(phase_dependency).values(values))
+
+
+async def remove_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) -> bool:
+    """Remove a dependency; returns whether there was one."""
+    removed = await db.execute(
+        delete(phase_dependency).where(
+            phase_dependency.c.phase_id == id_,
+            phase_dependency.c.depends_on_phase_id == depends_on,
+        )
+    )
+    return bool(removed.rowcount)
+
+
+async def _related(
+    db: AsyncConnection,
+    query: ListPhaseDependencies | ListPhaseDependents,
+    ids: Select[tuple[UUID]],
+) -> Page[Phase]:
+    found = await _paging.page(db, query, Phase, [phase.c.id.in_(ids)])
+    if not found.items and not await _exists(db, query.id):
+        raise Phase.not_found(id=query.id)
+    return found
+
+
+async def _exists(db: AsyncConnection, id_: UUID) -> bool:
+    there = select(exists().where(phase.c.id == id_))
+    return bool((await db.execute(there)).scalar_one())

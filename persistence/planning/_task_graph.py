@@ -1,0 +1,107 @@
+"""Queries of what tasks depend on."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from sqlalchemy import (
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.planning.tasks import ListTaskDependencies, ListTaskDependents, Task
+from persistence import _entities, _paging
+from persistence.planning.tables import task, task_dependency
+
+_TASK = bindparam("task", type_=Uuid)
+_DEPENDS_ON = bindparam("depends_on", type_=Uuid)
+_THIS_EDGE = (
+    task_dependency.c.task_id == _TASK,
+    task_dependency.c.depends_on_task_id == _DEPENDS_ON,
+)
+
+_edges = select(task_dependency.c.task_id, task_dependency.c.depends_on_task_id)
+_reached = _edges.where(task_dependency.c.task_id == _DEPENDS_ON).cte("reached", recursive=True)
+_reached = _reached.union(_edges.where(task_dependency.c.task_id == _reached.c.depends_on_task_id))
+_CLOSING = select(_reached).where(
+    exists(select(_reached.c.task_id).where(_reached.c.depends_on_task_id == _TASK))
+)
+
+_pairs = (
+    func.json_to_recordset(cast(bindparam("pairs", type_=Text), JSON))
+    .table_valued(column("task_id", Uuid), column("depends_on", Uuid), name="p")
+    .render_derived(with_types=True)
+)
+_ADD = insert(task_dependency).from_select(
+    ["id", "task_id", "depends_on_task_id"],
+    select(func.uuidv7(), _pairs.c.task_id, _pairs.c.depends_on),
+)
+
+
+async def dependencies_page(db: AsyncConnection, query: ListTaskDependencies) -> Page[Task]:
+    """A page of the tasks that the named one depends on."""
+    edges = select(task_dependency.c.depends_on_task_id)
+    return await _related(db, query, edges.where(task_dependency.c.task_id == query.id))
+
+
+async def dependents_page(db: AsyncConnection, query: ListTaskDependents) -> Page[Task]:
+    """A page of the tasks that depend on the named one."""
+    edges = select(task_dependency.c.task_id)
+    return await _related(db, query, edges.where(task_dependency.c.depends_on_task_id == query.id))
+
+
+async def _related(
+    db: AsyncConnection,
+    query: ListTaskDependencies | ListTaskDependents,
+    ids: Select[UUID],
+) -> Page[Task]:
+    page = await _paging.page(db, query, Task, [task.c.id.in_(ids)])
+    if not page.items and query.cursor is None:
+        await _entities.get(db, Task, query.id)
+    return page
+
+
+async def lock_dependencies(db: AsyncConnection, initiative_id: UUID | None) -> None:
+    """Let nobody else add dependencies in this initiative until the transaction ends."""
+    name = f"planning.task_dependencies:{initiative_id}"
+    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+async def edges_closing(
+    db: AsyncConnection, id_: UUID, depends_on: UUID
+) -> Mapping[UUID, list[UUID]]:
+    """What ``depends_on`` depends on, directly or not, if ``id_`` is among it; else nothing."""
+    found: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    for one, other in await db.execute(_CLOSING, {"task": id_, "depends_on": depends_on}):
+        found[one].append(other)
+    return found
+
+
+async def add_dependencies(db: AsyncConnection, pairs: Iterable[tuple[UUID, UUID]]) -> None:
+    """Let the first of each pair depend on the second."""
+    rows = [{"task_id": str(one), "depends_on": str(other)} for one, other in pairs]
+    if rows:
+        await db.execute(_ADD, {"pairs": json.dumps(rows)})
+
+
+async def remove_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) -> bool:
+    """Remove a dependency; returns whether there was one."""
+    removed = await db.execute(
+        delete(task_dependency).where(*_THIS_EDGE), {"task": id_, "depends_on": depends_on}
+    )
+    return bool(removed.rowcount)

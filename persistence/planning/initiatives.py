@@ -1,0 +1,156 @@
+"""Queries of initiatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, exists, func, insert, select
+from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.planning.initiatives import (
+    FindInitiative,
+    Initiative,
+    InitiativeContents,
+    InitiativeNotFound,
+    InitiativeOverview,
+    ListInitiatives,
+    PhaseProgress,
+    PhaseSummary,
+    TaskCounts,
+)
+from persistence import _paging
+from persistence._entities import columns, entity_from
+from persistence.planning._deletion import count_tasks
+from persistence.planning.tables import initiative, initiative_project, phase, task
+
+
+async def find(db: AsyncConnection, query: FindInitiative) -> Initiative:
+    """The initiative with this reference, or the oldest of this name."""
+    if query.external_ref is not None:
+        named = initiative.c.external_ref == query.external_ref
+    else:
+        named = initiative.c.name == query.name
+    oldest = columns(Initiative).where(named).order_by(initiative.c.created_at, initiative.c.id)
+    row = (await db.execute(oldest.limit(1))).one_or_none()
+    if row is None:
+        raise InitiativeNotFound(external_ref=query.external_ref, name=query.name)
+    return entity_from(Initiative, row)
+
+
+async def page(db: AsyncConnection, query: ListInitiatives) -> Page[Initiative]:
+    """A page of the initiatives that pass the filters."""
+    where: list[ColumnElement[bool]] = []
+    if query.status is not None:
+        where.append(initiative.c.status == query.status)
+    if query.project_id is not None:
+        where.append(
+            exists().where(
+                initiative_project.c.initiative_id == initiative.c.id,
+                initiative_project.c.project_id == query.project_id,
+            )
+        )
+    if query.search is not None:
+        where.append(initiative.c.name.icontains(query.search, autoescape=True))
+    return await _paging.page(db, query, Initiative, where)
+
+
+async def overview(db: AsyncConnection, id_: UUID) -> InitiativeOverview:
+    """An initiative, its phases and how many tasks have which status, in one statement."""
+    counts = _task_counts()
+    summary = {name: phase.c[name] for name in PhaseSummary.model_fields}
+    progress = _object(
+        phase=_object(**summary),
+        tasks=select(counts).where(task.c.phase_id == phase.c.id).scalar_subquery(),
+    )
+    phases = select(
+        func.json_agg(aggregate_order_by(progress, phase.c.position, phase.c.id), type_=JSON)
+    )
+    phases = phases.where(phase.c.initiative_id == initiative.c.id)
+    totals = select(counts).where(task.c.initiative_id == initiative.c.id)
+    row = (
+        await db.execute(
+            columns(Initiative)
+            .add_columns(
+                phases.scalar_subquery().label("phases"), totals.scalar_subquery().label("tasks")
+            )
+            .where(initiative.c.id == id_)
+        )
+    ).one_or_none()
+    if row is None:
+        raise InitiativeNotFound(id=id_)
+    return InitiativeOverview(
+        initiative=entity_from(Initiative, row),
+        phases=[PhaseProgress.model_validate(each) for each in row.phases or []],
+        tasks=TaskCounts.model_validate(row.tasks),
+    )
+
+
+async def project_ids(db: AsyncConnection, id_: UUID) -> list[UUID]:
+    """The projects of an initiative."""
+    statement = select(initiative_project.c.project_id).where(
+        initiative_project.c.initiative_id == id_
+    )
+    return list((await db.execute(statement.order_by(initiative_project.c.project_id))).scalars())
+
+
+async def add_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -> None:
+    """Let an initiative be about these projects too."""
+    rows = [
+        {"id": func.uuidv7(), "initiative_id": id_, "project_id": project_id} for project_id in ids
+    ]
+    if rows:
+        await db.execute(insert(initiative_project).values(rows))
+
+
+async def remove_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -> None:
+    """Let an initiative no longer be about these projects."""
+    await db.execute(
+        delete(initiative_project).where(
+            initiative_project.c.initiative_id == id_,
+            initiative_project.c.project_id == func.any(list(ids)),
+        )
+    )
+
+
+async def lock_active(db: AsyncConnection, ids: Iterable[UUID]) -> list[Initiative]:
+    """Lock those of these initiatives that are active."""
+    statement = (
+        columns(Initiative)
+        .where(initiative.c.id == func.any(list(ids)), initiative.c.status == "active")
+        .order_by(initiative.c.id)
+        .with_for_update(key_share=True)
+    )
+    return [entity_from(Initiative, row) for row in await db.execute(statement)]
+
+
+async def unfinished(db: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of these initiatives that have a phase that is not completed."""
+    statement = select(phase.c.initiative_id).where(
+        phase.c.initiative_id == func.any(list(ids)), phase.c.status != "completed"
+    )
+    return set((await db.execute(statement.distinct())).scalars())
+
+
+async def contents(db: AsyncConnection, locked: Initiative) -> InitiativeContents:
+    """What goes along when this initiative is deleted."""
+    phases = select(func.count()).where(phase.c.initiative_id == locked.id)
+    return InitiativeContents(
+        phases=(await db.execute(phases)).scalar_one(),
+        tasks=await count_tasks(db, task.c.initiative_id == locked.id),
+    )
+
+
+def _task_counts() -> ColumnElement[Any]:
+    counts = {
+        status: func.count().filter(task.c.status == status) for status in TaskCounts.model_fields
+    }
+    return _object(**counts)
+
+
+def _object(**members: ColumnElement[Any]) -> ColumnElement[Any]:
+    flat = [part for name, value in members.items() for part in (name, value)]
+    return func.json_build_object(*flat, type_=JSON)

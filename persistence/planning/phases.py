@@ -1,0 +1,136 @@
+"""Queries of phases: which there are, where they stand, what their tasks make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.planning._phase_parts import PhaseContents
+from contracts.planning.initiatives import ExecutionMode
+from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase
+from contracts.planning.tasks import Task
+from persistence import _paging
+from persistence._entities import columns, entity_from
+from persistence.planning._deletion import count_tasks
+from persistence.planning._phase_graph import waits
+from persistence.planning.tables import initiative, phase, phase_dependency, task
+
+
+async def page(db: AsyncConnection, query: ListPhases) -> Page[Phase]:
+    """A page of the phases that pass the filters."""
+    wanted = {
+        phase.c.initiative_id: query.initiative_id,
+        phase.c.status: query.status,
+        phase.c.external_ref: query.external_ref,
+    }
+    where = [column == value for column, value in wanted.items() if value is not None]
+    return await _paging.page(db, query, Phase, where)
+
+
+async def dispatchable_page(db: AsyncConnection, query: ListDispatchablePhases) -> Page[Phase]:
+    """A page of the phases of an initiative that can be started."""
+    where = [
+        phase.c.initiative_id == query.initiative_id,
+        phase.c.status == "approved",
+        ~waits(),
+    ]
+    return await _paging.page(db, query, Phase, where)
+
+
+async def lock_all(db: AsyncConnection, initiative_id: UUID) -> list[Phase]:
+    """Lock every phase of an initiative; in their order."""
+    found = await _lock(db, phase.c.initiative_id == initiative_id)
+    return sorted(found, key=lambda each: (each.position, each.id))
+
+
+async def lock_in_progress(db: AsyncConnection, ids: Iterable[UUID]) -> list[UUID]:
+    """Lock those of these phases that are in progress; their content may be long and stays."""
+    statement = (
+        select(phase.c.id)
+        .where(phase.c.id == func.any(list(ids)), phase.c.status == "in_progress")
+        .order_by(phase.c.id)
+        .with_for_update(key_share=True)
+    )
+    return list((await db.execute(statement)).scalars())
+
+
+async def lock_approved_dependents(db: AsyncConnection, ids: Iterable[UUID]) -> list[Phase]:
+    """Lock the approved phases that depend on any of these."""
+    edges = select(phase_dependency.c.phase_id)
+    dependents = edges.where(phase_dependency.c.depends_on_phase_id == func.any(list(ids)))
+    return await _lock(db, phase.c.id.in_(dependents), phase.c.status == "approved")
+
+
+async def lock_named(db: AsyncConnection, initiative_ids: Iterable[UUID], name: str) -> list[Phase]:
+    """Lock the phases of these initiatives that have this name."""
+    return await _lock(
+        db, phase.c.initiative_id == func.any(list(initiative_ids)), phase.c.name == name
+    )
+
+
+async def finished(db: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, ExecutionMode]:
+    """Those of these phases whose tasks are all completed, with the mode of their initiative."""
+    open_task = exists().where(task.c.phase_id == phase.c.id, task.c.status != "completed")
+    statement = (
+        select(phase.c.id, initiative.c.execution_mode)
+        .join(initiative, initiative.c.id == phase.c.initiative_id)
+        .where(phase.c.id == func.any(list(ids)), ~open_task)
+    )
+    return {row.id: row.execution_mode for row in await db.execute(statement)}
+
+
+async def last_positions(db: AsyncConnection, initiative_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """The position of the last phase of each of these initiatives that has any."""
+    statement = (
+        select(phase.c.initiative_id, func.max(phase.c.position).label("last"))
+        .where(phase.c.initiative_id == func.any(list(initiative_ids)))
+        .group_by(phase.c.initiative_id)
+    )
+    return {row.initiative_id: row.last for row in await db.execute(statement)}
+
+
+async def lock_open_reviews(db: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Task]:
+    """Lock the review tasks of these phases that are not completed; the oldest of each phase."""
+    statement = (
+        columns(Task)
+        .where(
+            task.c.phase_id == func.any(list(ids)),
+            task.c.category == "review",
+            task.c.status.in_(["pending", "in_progress"]),
+        )
+        .order_by(task.c.id)
+        .with_for_update(key_share=True)
+    )
+    tasks = [entity_from(Task, row) for row in await db.execute(statement)]
+    return {each.phase_id: each for each in reversed(tasks) if each.phase_id is not None}
+
+
+async def fresh_ids(db: AsyncConnection, number: int) -> list[UUID]:
+    """New ids for what follows from a command."""
+    if not number:
+        return []
+    series = func.generate_series(1, number).table_valued("n")
+    return list((await db.execute(select(func.uuidv7()).select_from(series))).scalars())
+
+
+async def contents(db: AsyncConnection, locked: Phase) -> PhaseContents:
+    """What goes along when this phase is deleted."""
+    edges = select(func.count()).where(
+        or_(
+            phase_dependency.c.phase_id == locked.id,
+            phase_dependency.c.depends_on_phase_id == locked.id,
+        )
+    )
+    return PhaseContents(
+        tasks=await count_tasks(db, task.c.phase_id == locked.id),
+        dependencies=(await db.execute(edges)).scalar_one(),
+    )
+
+
+async def _lock(db: AsyncConnection, *where: ColumnElement[bool]) -> list[Phase]:
+    statement = columns(Phase).where(*where).order_by(phase.c.id).with_for_update(key_share=True)
+    return [entity_from(Phase, row) for row in await db.execute(statement)]

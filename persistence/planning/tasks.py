@@ -1,0 +1,229 @@
+"""Queries of tasks: what is ready, what waits, what has been lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Entity, Page
+from contracts.planning.tasks import ClaimTasks, ListTasks, Task, TaskQueue
+from persistence import _paging
+from persistence._entities import columns, entity_from
+from persistence._tables import TABLES
+from persistence.planning.tables import phase, task, task_dependency
+
+_other = task.alias("other")
+
+# Written into the text: a plan for any value of a parameter could not use the partial indexes.
+_PENDING = task.c.status == literal_column("'pending'")
+_IN_PROGRESS = task.c.status == literal_column("'in_progress'")
+
+WAITING = exists().where(
+    task_dependency.c.task_id == task.c.id,
+    _other.c.id == task_dependency.c.depends_on_task_id,
+    _other.c.status != "completed",
+)
+"""Whether a task depends on one that is not completed."""
+
+READY = and_(
+    _PENDING,
+    or_(
+        task.c.phase_id.is_(None),
+        exists().where(phase.c.id == task.c.phase_id, phase.c.status == "in_progress"),
+    ),
+    not_(WAITING),
+)
+"""Whether a task can be claimed: pending, nothing left to wait for, its phase in progress."""
+
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+
+_FILTERS = (
+    "phase_id",
+    "initiative_id",
+    "parent_task_id",
+    "status",
+    "category",
+    "priority",
+    "claimed_by",
+)
+
+
+async def page(db: AsyncConnection, query: ListTasks) -> Page[Task]:
+    """A page of the tasks that pass the filters."""
+    given = {name: value for name in _FILTERS if (value := getattr(query, name)) is not None}
+    where: list[ColumnElement[bool]] = [task.c[name] == value for name, value in given.items()]
+    if query.ready is not None:
+        where.append(READY if query.ready else not_(READY))
+    if query.search is not None:
+        where.append(
+            or_(
+                task.c.name.icontains(query.search, autoescape=True),
+                task.c.description.icontains(query.search, autoescape=True),
+            )
+        )
+    return await _paging.page(db, query, Task, where)
+
+
+async def exists_one(db: AsyncConnection, entity: type[Entity], id_: UUID) -> bool:
+    """Whether there is an entity with this id."""
+    found = await db.execute(select(exists().where(TABLES[entity].c.id == id_)))
+    return bool(found.scalar_one())
+
+
+async def lock_ready(
+    db: AsyncConnection, claim: ClaimTasks, *, limit: int, besides: Iterable[UUID]
+) -> list[UUID]:
+    """Lock the next tasks that are ready as this statement sees them and that nobody has locked."""
+    statement = _lock_ready(
+        in_initiative=claim.initiative_id is not None, in_phase=claim.phase_id is not None
+    )
+    values = {
+        "categories": claim.categories,
+        "initiative_id": claim.initiative_id,
+        "phase_id": claim.phase_id,
+        "besides": list(besides),
+        "limit": limit,
+    }
+    return list((await db.execute(statement, values)).scalars())
+
+
+@cache
+def _lock_ready(*, in_initiative: bool, in_phase: bool) -> Select[UUID]:
+    where = [
+        READY,
+        task.c.category == func.any(bindparam("categories", type_=ARRAY(Text))),
+        task.c.id != func.all(bindparam("besides", type_=ARRAY(Uuid))),
+    ]
+    if in_initiative:
+        where.append(task.c.initiative_id == bindparam("initiative_id", type_=Uuid))
+    if in_phase:
+        where.append(task.c.phase_id == bindparam("phase_id", type_=Uuid))
+    return (
+        select(task.c.id)
+        .where(*where)
+        .order_by(task.c.priority_rank, task.c.position, task.c.created_at, task.c.id)
+        # Written into the text, so that the plan of a prepared statement is made for few rows.
+        .limit(bindparam("limit", type_=Integer, literal_execute=True))
+        .with_for_update(of=task, key_share=True, skip_locked=True)
+    )
+
+
+_LOCK_DEPENDENTS = (
+    select(task.c.id)
+    .where(
+        _PENDING,
+        task.c.id.in_(
+            select(task_dependency.c.task_id).where(
+                task_dependency.c.depends_on_task_id == func.any(_IDS)
+            )
+        ),
+    )
+    .order_by(task.c.id)
+    .with_for_update(key_share=True)
+)
+
+_READY_AMONG = columns(Task).where(READY, task.c.id == func.any(_IDS)).order_by(task.c.id)
+
+_LOCK_EXPIRED = (
+    columns(Task)
+    .where(_IN_PROGRESS, task.c.lease_expires_at < bindparam("now"))
+    .order_by(task.c.lease_expires_at, task.c.id)
+    .limit(bindparam("limit", type_=Integer))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+
+
+async def lock_pending_dependents(db: AsyncConnection, ids: Iterable[UUID]) -> list[UUID]:
+    """Lock the pending tasks that depend on any of these, in the order of their ids."""
+    return list((await db.execute(_LOCK_DEPENDENTS, {"ids": list(ids)})).scalars())
+
+
+async def ready_among(db: AsyncConnection, ids: Iterable[UUID]) -> list[Task]:
+    """Those of these tasks that are ready."""
+    return [entity_from(Task, row) for row in await db.execute(_READY_AMONG, {"ids": list(ids)})]
+
+
+async def lock_expired(db: AsyncConnection, *, now: datetime, limit: int) -> list[Task]:
+    """Lock tasks whose lease is over, the longest over first; what is in work is passed over."""
+    rows = await db.execute(_LOCK_EXPIRED, {"now": now, "limit": limit})
+    return [entity_from(Task, row) for row in rows]
+
+
+_below = select(task.c.id).where(task.c.id == bindparam("id", type_=Uuid)).cte(recursive=True)
+_below = _below.union(select(_other.c.id).where(_other.c.parent_task_id == _below.c.id))
+_TREE = select(task.c.id, task.c.status).where(task.c.id.in_(select(_below.c.id)))
+_COUNT_EDGES = select(func.count()).where(
+    or_(
+        task_dependency.c.task_id == func.any(_IDS),
+        task_dependency.c.depends_on_task_id == func.any(_IDS),
+    )
+)
+
+
+async def tree(db: AsyncConnection, id_: UUID) -> dict[UUID, str]:
+    """A task and everything below it, each with its status."""
+    return {row.id: row.status for row in await db.execute(_TREE, {"id": id_})}
+
+
+async def delete_all(db: AsyncConnection, ids: Iterable[UUID]) -> int:
+    """Delete these tasks; returns how many dependencies went along."""
+    values = {"ids": list(ids)}
+    dependencies = (await db.execute(_COUNT_EDGES, values)).scalar_one()
+    await db.execute(delete(task).where(task.c.id == func.any(_IDS)), values)
+    return int(dependencies)
+
+
+@cache
+def _queue(*, in_initiative: bool) -> Select[*tuple[Any, ...]]:
+    """Counts by way of joins: asking task by task what it waits for is slow for all of them."""
+    waiting = select(task_dependency.c.task_id).join(
+        _other, _other.c.id == task_dependency.c.depends_on_task_id
+    )
+    waiting = waiting.where(_other.c.status != "completed").distinct()
+    mine = bindparam("initiative_id", type_=Uuid)
+    if in_initiative:
+        waiting = waiting.where(_other.c.initiative_id == mine)
+    held = waiting.subquery()
+    ready = and_(
+        held.c.task_id.is_(None), or_(task.c.phase_id.is_(None), phase.c.status == "in_progress")
+    )
+    counts = [
+        func.count().filter(_PENDING, ready).label("ready"),
+        func.count().filter(_PENDING, not_(ready)).label("waiting"),
+        *(
+            func.count().filter(task.c.status == status).label(status)
+            for status in ("in_progress", "blocked", "completed")
+        ),
+    ]
+    joined = task.outerjoin(phase, phase.c.id == task.c.phase_id)
+    statement = select(*counts).select_from(joined.outerjoin(held, held.c.task_id == task.c.id))
+    return statement.where(task.c.initiative_id == mine) if in_initiative else statement
+
+
+async def count_queue(db: AsyncConnection, initiative_id: UUID | None) -> TaskQueue:
+    """How many tasks are in which state."""
+    statement = _queue(in_initiative=initiative_id is not None)
+    row = (await db.execute(statement, {"initiative_id": initiative_id})).one()
+    return TaskQueue.model_validate(dict(row._mapping))  # noqa: SLF001  SQLAlchemy's public name

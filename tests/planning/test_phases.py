@@ -1,0 +1,196 @@
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.errors import (
+    AlreadyExists,
+    InvalidReference,
+    VersionConflict,
+)
+from contracts.planning._errors import DifferentInitiatives
+from contracts.planning.phases import (
+    CreatePhase,
+    DeletePhase,
+    GetPhase,
+    ListPhases,
+    PhaseNotFound,
+    ReorderPhases,
+    UnblockPhase,
+    UpdatePhase,
+)
+from fleetbus.client import Bus
+from fleetbus.ids import uuid7
+from tests.planning import _plans as plans
+from tests.planning._plans import Outbox, depend, last, told, two_phases
+from tests.planning._plans import lone_phase as phase
+
+
+class TestCreatePhase:
+    async def test_pending_and_behind_the_last(self, bus: Bus, outbox: Outbox) -> None:
+        one, two = await two_phases(bus)
+        assert (one.version, one.status, one.position, two.position) == (1, "pending", 1, 2)
+        assert await bus.call(GetPhase(id=one.id)) == one
+        assert await told(outbox) == ["initiative.created", "phase.created", "phase.created"]
+
+    async def test_with_everything(self, bus: Bus) -> None:
+        content = {"type": "doc", "content": [{"type": "paragraph"}]}
+        made = await phase(
+            bus, content=content, position=-3, merge_base="5f2c1e9", external_ref="epic-1"
+        )
+        assert (made.content, made.position, made.merge_base) == (content, -3, "5f2c1e9")
+        assert await bus.call(GetPhase(id=made.id)) == made
+
+    @pytest.mark.parametrize("status", ["approved", "in_progress", "completed"])
+    async def test_status_of_a_plan_under_way(self, bus: Bus, outbox: Outbox, status: str) -> None:
+        assert (await phase(bus, status=status)).status == status
+        assert await told(outbox) == ["initiative.created", "phase.created"]
+
+    async def test_blocked_with_its_reason(self, bus: Bus) -> None:
+        made = await phase(bus, status="blocked", blocked_reason="deferred")
+        assert (await bus.call(UnblockPhase(id=made.id))).status == "pending"
+
+    @pytest.mark.parametrize("fields", [{"status": "blocked"}, {"blocked_reason": "why"}])
+    async def test_a_reason_goes_with_blocked(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="blocked_reason"):
+            CreatePhase(initiative_id=uuid7(), name="x", **fields)
+
+    async def test_external_ref_is_unique_within_the_initiative(self, bus: Bus) -> None:
+        one = await phase(bus, external_ref="epic-1")
+        await phase(bus, external_ref="epic-1")
+        with pytest.raises(AlreadyExists):
+            await plans.phase(bus, one.initiative_id, external_ref="epic-1")
+
+    async def test_unknown_initiative(self, bus: Bus) -> None:
+        with pytest.raises(InvalidReference) as refused:
+            await plans.phase(bus, uuid7())
+        assert (refused.value.field, refused.value.entity) == ("initiative_id", "initiative")
+
+    async def test_many_at_once_have_places_of_their_own(self, bus: Bus) -> None:
+        initiative = await plans.initiative(bus)
+        made = await asyncio.gather(
+            *(plans.phase(bus, initiative.id, f"phase {n}") for n in range(8))
+        )
+        assert sorted(each.position for each in made) == list(range(1, 9))
+
+    async def test_behind_the_largest_position(self, bus: Bus) -> None:
+        one = await phase(bus, position=2**31 - 1)
+        assert (await plans.phase(bus, one.initiative_id)).position == 2**31 - 1
+
+
+class TestGetPhase:
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(PhaseNotFound):
+            await bus.call(GetPhase(id=uuid7()))
+
+
+class TestListPhases:
+    async def test_pages_in_one_statement(self, bus: Bus, statements: Any) -> None:
+        one, two = await two_phases(bus)
+        third = await plans.phase(bus, one.initiative_id, "third", position=0)
+        await phase(bus)
+        with statements() as counted:
+            first = await bus.call(ListPhases(initiative_id=one.initiative_id, limit=2))
+        assert counted.total == 1
+        assert first.items == [third, one]
+        rest = await bus.call(
+            ListPhases(initiative_id=one.initiative_id, limit=2, cursor=first.next_cursor)
+        )
+        assert (rest.items, rest.next_cursor) == ([two], None)
+
+    async def test_filters(self, bus: Bus) -> None:
+        one = await phase(bus, external_ref="epic-1")
+        two = await phase(bus, status="approved")
+        assert (await bus.call(ListPhases(external_ref="epic-1"))).items == [one]
+        assert (await bus.call(ListPhases(status="approved"))).items == [two]
+        assert len((await bus.call(ListPhases(order="-name"))).items) == 2
+
+
+class TestUpdatePhase:
+    async def test_what_is_left_out_stays_and_null_clears(self, bus: Bus, outbox: Outbox) -> None:
+        made = await phase(bus, content={"type": "doc"}, merge_base="5f2c1e9")
+        updated = await bus.call(UpdatePhase(id=made.id, content=None, position=9))
+        assert (updated.version, updated.content, updated.position) == (2, None, 9)
+        assert (updated.name, updated.merge_base) == (made.name, "5f2c1e9")
+        assert (await told(outbox))[-1] == "phase.updated"
+
+    async def test_nothing_changed_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
+        made = await phase(bus, content={"b": 1, "a": [True, {}]})
+        same = UpdatePhase(id=made.id, content={"a": [True, {}], "b": 1})
+        assert await bus.call(same) == made
+        assert (await told(outbox))[-1] == "phase.created"
+
+    async def test_true_is_not_one(self, bus: Bus) -> None:
+        made = await phase(bus, content={"a": 1})
+        updated = await bus.call(UpdatePhase(id=made.id, content={"a": True}))
+        assert (updated.version, updated.content) == (2, {"a": True})
+        assert (await bus.call(GetPhase(id=made.id))).content == {"a": True}
+
+    async def test_expected_version(self, bus: Bus) -> None:
+        made = await phase(bus)
+        with pytest.raises(VersionConflict):
+            await bus.call(UpdatePhase(id=made.id, name="x", expected_version=7))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(PhaseNotFound):
+            await bus.call(UpdatePhase(id=uuid7(), name="x"))
+
+
+class TestReorderPhases:
+    async def test_the_named_come_first(self, bus: Bus, outbox: Outbox) -> None:
+        a, b = await two_phases(bus)
+        c = await plans.phase(bus, a.initiative_id, "c")
+
+        sequence = await bus.call(ReorderPhases(ids=[c.id, a.id]))
+
+        assert sequence.ids == [c.id, a.id, b.id]
+        assert set(sequence.moved) == {a.id, b.id, c.id}
+        page = await bus.call(ListPhases(initiative_id=a.initiative_id))
+        assert [(each.id, each.position, each.version) for each in page.items] == [
+            (c.id, 1, 2),
+            (a.id, 2, 2),
+            (b.id, 3, 2),
+        ]
+        assert (await told(outbox)).count("phase.updated") == 3
+
+    async def test_in_order_already(self, bus: Bus, outbox: Outbox) -> None:
+        one, two = await two_phases(bus)
+        sequence = await bus.call(ReorderPhases(ids=[one.id, two.id]))
+        assert (sequence.ids, sequence.moved) == ([one.id, two.id], [])
+        assert "phase.updated" not in await told(outbox)
+
+    async def test_of_two_initiatives(self, bus: Bus) -> None:
+        with pytest.raises(DifferentInitiatives):
+            await bus.call(ReorderPhases(ids=[(await phase(bus)).id, (await phase(bus)).id]))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(PhaseNotFound):
+            await bus.call(ReorderPhases(ids=[(await phase(bus)).id, uuid7()]))
+
+
+class TestDeletePhase:
+    async def test_tasks_and_dependencies_go_along(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        one, two = await two_phases(bus)
+        await depend(bus, two, one)
+        parent = await plans.task(db, one)
+        await plans.task(db, two, parent_task_id=parent)
+        await plans.task(db, two)
+
+        deletion = await bus.call(DeletePhase(id=one.id))
+
+        assert (deletion.deleted.tasks, deletion.deleted.dependencies) == (2, 1)
+        left = await db.execute(text("SELECT count(*) FROM planning.tasks"))
+        assert left.scalar_one() == 1
+        data = await last(outbox, "phase.deleted")
+        assert data["deleted"] == {"tasks": 2, "dependencies": 1}
+        assert (data["phase"]["id"], data["phase"]["version"]) == (str(one.id), 2)
+        with pytest.raises(PhaseNotFound):
+            await bus.call(GetPhase(id=one.id))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(PhaseNotFound):
+            await bus.call(DeletePhase(id=uuid7()))

@@ -1,0 +1,308 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition
+from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from contracts.planning.tasks import (
+    AcceptLateResult,
+    AddTaskDependency,
+    CompleteTask,
+    ListTaskDependencies,
+    ListTaskDependents,
+    RemoveTaskDependency,
+    StaleAttempt,
+    TaskNotFound,
+)
+from fleetbus.client import Bus
+from fleetbus.ids import uuid7
+from handlers.planning._cycles import find_cycle, find_path
+from tests.planning.arranging import (
+    add_claimed,
+    add_initiative,
+    add_phase,
+    add_task,
+    depend,
+    edges,
+    row,
+)
+
+Outbox = Callable[[], Awaitable[list[Any]]]
+
+
+class TestAddTaskDependency:
+    async def test_added(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
+        id_, other = await add_task(db), await add_task(db)
+
+        task = await bus.call(AddTaskDependency(id=id_, depends_on_task_id=other))
+
+        assert (task.id, task.version) == (id_, 2)
+        assert await edges(db) == {(id_, other)}
+        assert (await row(db, id_)).version == 2
+        (event,) = await outbox()
+        assert (event.type, event.entity_id) == ("task.dependency_added", str(id_))
+        assert event.data["depends_on_task_id"] == str(other)
+
+    async def test_there_already(self, bus: Bus, db: AsyncConnection) -> None:
+        id_, other = await add_task(db), await add_task(db)
+        await depend(db, id_, other)
+
+        with pytest.raises(AlreadyExists):
+            await bus.call(AddTaskDependency(id=id_, depends_on_task_id=other))
+
+    async def test_a_cycle_is_told_with_its_path(self, bus: Bus, db: AsyncConnection) -> None:
+        a, b, c, d = [await add_task(db) for _ in range(4)]
+        await depend(db, a, b, d)
+        await depend(db, b, c)
+
+        with pytest.raises(DependencyCycle) as refused:
+            await bus.call(AddTaskDependency(id=c, depends_on_task_id=a))
+
+        assert refused.value.path == [c, a, b, c]
+
+    async def test_on_itself(self, bus: Bus, db: AsyncConnection) -> None:
+        id_ = await add_task(db)
+
+        with pytest.raises(DependencyCycle) as refused:
+            await bus.call(AddTaskDependency(id=id_, depends_on_task_id=id_))
+
+        assert refused.value.path == [id_, id_]
+
+    @pytest.mark.parametrize("within", [True, False])
+    async def test_two_halves_of_a_cycle_at_once(
+        self, bus: Bus, db: AsyncConnection, within: bool
+    ) -> None:
+        initiative_id = await add_initiative(db) if within else None
+        for _ in range(10):
+            a, b = [await add_task(db, initiative_id=initiative_id) for _ in range(2)]
+
+            answers = await asyncio.gather(
+                bus.call(AddTaskDependency(id=a, depends_on_task_id=b)),
+                bus.call(AddTaskDependency(id=b, depends_on_task_id=a)),
+                return_exceptions=True,
+            )
+
+            assert sum(isinstance(answer, DependencyCycle) for answer in answers) == 1, answers
+            assert len({(a, b), (b, a)} & await edges(db)) == 1
+
+    async def test_into_another_initiative(self, bus: Bus, db: AsyncConnection) -> None:
+        mine = await add_task(db, initiative_id=await add_initiative(db))
+        other = await add_task(db, initiative_id=await add_initiative(db))
+
+        for one, another in ((mine, other), (mine, await add_task(db))):
+            with pytest.raises(DifferentInitiatives) as refused:
+                await bus.call(AddTaskDependency(id=one, depends_on_task_id=another))
+            assert (refused.value.id, refused.value.other_id) == (one, another)
+
+    @pytest.mark.parametrize("status", ["in_progress", "completed"])
+    async def test_of_what_has_begun(self, bus: Bus, db: AsyncConnection, status: str) -> None:
+        id_ = await add_task(db, status=status)
+
+        with pytest.raises(InvalidTransition) as refused:
+            await bus.call(AddTaskDependency(id=id_, depends_on_task_id=await add_task(db)))
+
+        assert refused.value.from_ == status
+
+    async def test_on_what_is_not_there(self, bus: Bus, db: AsyncConnection) -> None:
+        with pytest.raises(InvalidReference) as refused:
+            await bus.call(AddTaskDependency(id=await add_task(db), depends_on_task_id=uuid7()))
+
+        assert refused.value.field == "depends_on_task_id"
+
+    async def test_none_there(self, bus: Bus, db: AsyncConnection) -> None:
+        with pytest.raises(TaskNotFound):
+            await bus.call(AddTaskDependency(id=uuid7(), depends_on_task_id=await add_task(db)))
+
+
+class TestRemoveTaskDependency:
+    async def test_the_last_that_was_open(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        id_, one, other = [await add_task(db) for _ in range(3)]
+        await depend(db, id_, one, other)
+
+        await bus.call(RemoveTaskDependency(id=id_, depends_on_task_id=one))
+        task = await bus.call(RemoveTaskDependency(id=id_, depends_on_task_id=other))
+
+        assert task.version == 3
+        assert await edges(db) == set()
+        told = [event.type for event in await outbox()]
+        assert told == ["task.dependency_removed"] * 2 + ["task.ready"]
+
+    async def test_what_was_ready_before_is_not_told_again(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        id_, done = await add_task(db), await add_task(db, status="completed")
+        await depend(db, id_, done)
+
+        await bus.call(RemoveTaskDependency(id=id_, depends_on_task_id=done))
+
+        assert [event.type for event in await outbox()] == ["task.dependency_removed"]
+
+    async def test_no_such_dependency(self, bus: Bus, db: AsyncConnection) -> None:
+        id_ = await add_task(db)
+        for other in (await add_task(db), uuid7()):
+            with pytest.raises(DependencyNotFound):
+                await bus.call(RemoveTaskDependency(id=id_, depends_on_task_id=other))
+
+    async def test_none_there(self, bus: Bus, db: AsyncConnection) -> None:
+        with pytest.raises(TaskNotFound):
+            await bus.call(RemoveTaskDependency(id=uuid7(), depends_on_task_id=await add_task(db)))
+
+
+class TestListTaskDependencies:
+    async def test_pages(self, bus: Bus, db: AsyncConnection) -> None:
+        id_ = await add_task(db)
+        others = [await add_task(db, position=n) for n in range(3)]
+        await depend(db, id_, *others)
+
+        first = await bus.call(
+            ListTaskDependencies(id=id_, order="-position", limit=2, count="exact")
+        )
+        second = await bus.call(
+            ListTaskDependencies(id=id_, order="-position", limit=2, cursor=first.next_cursor)
+        )
+
+        assert [task.id for task in first.items + second.items] == others[::-1]
+        assert (first.total, second.next_cursor) == (3, None)
+
+    async def test_none(self, bus: Bus, db: AsyncConnection) -> None:
+        assert (await bus.call(ListTaskDependencies(id=await add_task(db)))).items == []
+
+    async def test_none_there(self, bus: Bus) -> None:
+        with pytest.raises(TaskNotFound):
+            await bus.call(ListTaskDependencies(id=uuid7()))
+
+
+class TestListTaskDependents:
+    async def test_those_that_wait(self, bus: Bus, db: AsyncConnection) -> None:
+        id_, one, other = [await add_task(db) for _ in range(3)]
+        await depend(db, one, id_)
+        await depend(db, other, id_)
+
+        page = await bus.call(ListTaskDependents(id=id_))
+
+        assert [task.id for task in page.items] == [one, other]
+
+    async def test_none_there(self, bus: Bus) -> None:
+        with pytest.raises(TaskNotFound):
+            await bus.call(ListTaskDependents(id=uuid7()))
+
+
+async def ready_events(outbox: Outbox) -> list[str]:
+    return [event.entity_id for event in await outbox() if event.type == "task.ready"]
+
+
+class TestTellReadyDependents:
+    async def test_once_nothing_is_left_to_wait_for(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        one, other = [await add_claimed(db) for _ in range(2)]
+        waits = await add_task(db)
+        await depend(db, waits, one, other)
+
+        await bus.call(CompleteTask(id=one))
+        assert await ready_events(outbox) == []
+
+        await bus.call(CompleteTask(id=other), key="the cause")
+        assert await ready_events(outbox) == [str(waits)]
+        event = (await outbox())[-1]
+        assert (event.cause, event.data["task"]["version"]) == (
+            "reaction:tell_ready_dependents",
+            1,
+        )
+
+    async def test_only_what_is_pending_and_whose_phase_is_in_progress(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        initiative_id = await add_initiative(db)
+        asleep = await add_phase(db, initiative_id, status="approved")
+        id_ = await add_claimed(db, initiative_id=initiative_id)
+        await depend(db, await add_task(db, status="blocked"), id_)
+        await depend(db, await add_task(db, phase_id=asleep), id_)
+
+        await bus.call(CompleteTask(id=id_))
+
+        assert await ready_events(outbox) == []
+
+    async def test_by_a_late_result(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
+        id_ = await add_claimed(db, attempt=2)
+        waits = await add_task(db)
+        await depend(db, waits, id_)
+        with pytest.raises(StaleAttempt):
+            await bus.call(CompleteTask(id=id_, attempt=1))
+
+        await bus.call(AcceptLateResult(id=id_, attempt=1))
+
+        assert await ready_events(outbox) == [str(waits)]
+
+    async def test_the_last_two_at_once(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        waiting = []
+        for _ in range(10):
+            one, other = [await add_claimed(db) for _ in range(2)]
+            waits = await add_task(db)
+            await depend(db, waits, one, other)
+            waiting.append(str(waits))
+
+            await asyncio.gather(*(bus.call(CompleteTask(id=id_)) for id_ in (one, other)))
+
+        assert await ready_events(outbox) == waiting
+
+    async def test_completions_against_changes_of_dependencies(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        waiting = set()
+        for _ in range(10):
+            one, other = [await add_claimed(db) for _ in range(2)]
+            waits = await add_task(db)
+            await depend(db, waits, one, other)
+            waiting.add(str(waits))
+
+            await asyncio.gather(
+                bus.call(CompleteTask(id=one)),
+                bus.call(RemoveTaskDependency(id=waits, depends_on_task_id=other)),
+                bus.call(CompleteTask(id=other)),
+            )
+
+        told = await ready_events(outbox)
+        assert len(told) == 10
+        assert set(told) == waiting
+
+
+GRAPHS = st.dictionaries(st.integers(0, 9), st.lists(st.integers(0, 9), max_size=4), max_size=10)
+
+
+class TestCycles:
+    @given(GRAPHS)
+    def test_a_cycle_is_one_or_there_is_none(self, edges: dict[int, list[int]]) -> None:
+        cycle = find_cycle(edges)
+
+        if cycle:
+            assert cycle[0] == cycle[-1]
+            assert all(b in edges[a] for a, b in pairwise(cycle))
+        else:
+            closing = (a for a, others in edges.items() for b in others if find_path(edges, b, a))
+            assert not any(True for _ in closing)
+
+    @given(GRAPHS, st.integers(0, 9), st.integers(0, 9))
+    def test_a_path_leads_from_one_to_the_other(
+        self, edges: dict[int, list[int]], start: int, goal: int
+    ) -> None:
+        path = find_path(edges, start, goal)
+
+        reached, new = {start}, {start}
+        while new:
+            new = {b for a in new for b in edges.get(a, ())} - reached
+            reached |= new
+        assert bool(path) == (goal in reached)
+        if path:
+            assert (path[0], path[-1]) == (start, goal)
+            assert all(b in edges[a] for a, b in pairwise(path))
