@@ -11,7 +11,6 @@ from typing import Any, Generic, Self, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from contracts import _catalogue
@@ -128,7 +127,7 @@ class Events(Generic[E]):
         if self._durable is None:
             return await self._arrived.get()
         while not self._fetched:
-            with contextlib.suppress(NatsTimeout):
+            with contextlib.suppress(TimeoutError):
                 self._fetched = await self._subscriptions[0].fetch(FETCH, timeout=FETCH_TIMEOUT)
         self._unacknowledged = self._fetched.pop(0)
         return self._unacknowledged

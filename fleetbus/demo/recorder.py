@@ -1,0 +1,83 @@
+"""The history of a stream, read through a durable consumer while it comes about."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from uuid import UUID
+
+from contracts._declare import Entity, Event
+from contracts.planning.initiatives import GetInitiative
+from contracts.planning.phases import ListPhases
+from contracts.planning.tasks import ListTasks, TaskClaimed, TaskCompleted
+from fleetbus.client import Bus
+from fleetbus.demo.verify import entity_of
+from fleetbus.events import Delivery, Events
+from fleetbus.importing.present import all_of
+
+CATCH_UP_SECONDS = 15.0
+
+
+class Recorder:
+    """Keeps every event of the stream, and who has which task by what they say."""
+
+    def __init__(self, bus: Bus, *, durable: str, stream: str = "EVENTS") -> None:
+        self.history: list[Delivery[Event]] = []
+        self.in_hand: dict[str, tuple[str, str]] = {}
+        """By task id: who has it, and its name."""
+        self.done_by: dict[str, int] = {}
+        self._bus = bus
+        self._durable = durable
+        self._stream = stream
+        self._versions: dict[str, int] = {}
+        self._arrived = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        events: Events[Event] = self._bus.events(durable=self._durable, stream=self._stream)
+        async with events:
+            while True:
+                # Waiting for events ends by a timeout while none come.
+                with contextlib.suppress(TimeoutError):
+                    self._take(await events.delivery())
+
+    async def catch_up(self, stored: Iterable[Entity]) -> None:
+        """Wait until all changes of these entities have been told and the stream is read.
+
+        What has not been told by the limit stays missing, for the checks to find.
+        """
+        wanted = {str(entity.id): entity.version for entity in stored}
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                while any(self._versions.get(key, 0) < wanted[key] for key in wanted):
+                    await self._next()
+                info = await self._bus.nats.jetstream().stream_info(self._stream)
+                while len(self.history) < info.state.messages:
+                    await self._next()
+        except TimeoutError:
+            return
+
+    async def _next(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _take(self, delivery: Delivery[Event]) -> None:
+        self.history.append(delivery)
+        self._versions[delivery.entity_id] = entity_of(delivery).version
+        match delivery.event:
+            case TaskClaimed(task=task):
+                self.in_hand[delivery.entity_id] = (task.claimed_by or "", task.name)
+            case TaskCompleted():
+                who, _ = self.in_hand.pop(delivery.entity_id, ("", ""))
+                self.done_by[who] = self.done_by.get(who, 0) + 1
+            case _ if delivery.type.startswith("task."):
+                if getattr(entity_of(delivery), "status", "") != "in_progress":
+                    self.in_hand.pop(delivery.entity_id, None)
+        self._arrived.set()
+
+
+async def read_stored(bus: Bus, initiative_id: UUID) -> list[Entity]:
+    """An initiative as the tables have it: itself, its phases, its tasks."""
+    initiative = await bus.call(GetInitiative(id=initiative_id))
+    phases = await all_of(bus, ListPhases(initiative_id=initiative_id))
+    tasks = await all_of(bus, ListTasks(initiative_id=initiative_id))
+    return [initiative, *phases, *tasks]

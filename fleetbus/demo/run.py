@@ -1,0 +1,128 @@
+"""``fleetbus demo``: a fleet works off a plan on servers of its own, and is checked for it."""
+
+import asyncio
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import Iterator
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from rich.console import Console
+
+from contracts.planning.phases import PhaseDispatchable, StartPhase
+from contracts.planning.tasks import GetTaskQueue
+from fleetbus.client import Bus, NoAnswer, connect
+from fleetbus.demo.children import Children, ServiceFailed
+from fleetbus.demo.display import Display, Result, say, show_result
+from fleetbus.demo.recorder import Recorder, read_stored
+from fleetbus.demo.verify import verify
+from fleetbus.importing.beads import open_beads
+from fleetbus.importing.load import load_plan
+from fleetbus.importing.plan import Plan, PlanUnreadable
+
+WORKERS = 4
+REFRESH_SECONDS = 0.1
+FAILED, INTERRUPTED = 1, 130
+
+
+def main(plan: Path | None = None) -> int:
+    """Run a plan, the one that comes along by default; 0 only if every check was passed."""
+    console = Console()
+    try:
+        return asyncio.run(_until_signalled(console, _open(plan)))
+    except PlanUnreadable as error:
+        say(console, str(error))
+    except ServiceFailed as error:
+        say(console, f"The service did not start:\n{error}")
+    except NoAnswer as error:
+        say(console, f"The service went away: {error}")
+    except asyncio.CancelledError:
+        say(console, "Interrupted; everything was stopped.")
+        return INTERRUPTED
+    return FAILED
+
+
+def _open(path: Path | None) -> Plan:
+    if path is not None:
+        return open_beads(path)
+    with as_file(files("fleetbus").joinpath("demo", "roadmap.jsonl")) as roadmap:
+        return open_beads(roadmap)
+
+
+async def _until_signalled(console: Console, plan: Plan) -> int:
+    """Run the demo; a signal ends it in order, and a second one does not end that order."""
+    running = asyncio.create_task(_demo(console, plan))
+    loop = asyncio.get_running_loop()
+    stopped: list[int] = []
+
+    def stop(number: int) -> None:
+        if not stopped:
+            running.cancel()
+        stopped.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    return await running
+
+
+async def _demo(console: Console, plan: Plan) -> int:
+    async with Children() as children:
+        say(console, "Starting PostgreSQL, NATS and the service …")
+        url = await children.serve()
+        async with connect(url, name="fleetbus-demo") as bus:
+            result = await _run(console, bus, plan, children, url)
+    show_result(console, result)
+    return 0 if result.good else FAILED
+
+
+async def _run(console: Console, bus: Bus, plan: Plan, children: Children, url: str) -> Result:
+    recorder = Recorder(bus, durable="demo")
+    background = [asyncio.create_task(recorder.run()), asyncio.create_task(_start_phases(bus))]
+    try:
+        report = await load_plan(bus, plan, source="beads", execution_mode="yolo")
+        assert report.initiative_id is not None
+        say(console, f"{plan.name}: {len(plan.tasks)} tasks, {WORKERS} workers at {url}")
+        began = time.monotonic()
+        names = [f"worker-{number}" for number in range(1, WORKERS + 1)]
+        workers = {name: await children.work(url, name) for name in names}
+        with Display(console, recorder, names) as display:
+            await _watch(bus, display, workers, background)
+        seconds = time.monotonic() - began
+        stored = await read_stored(bus, report.initiative_id)
+        await recorder.catch_up(stored)
+        return Result(
+            stored=stored,
+            done_by=recorder.done_by,
+            events=len(recorder.history),
+            seconds=seconds,
+            checks=verify(recorder.history, stored, plan.dependencies + plan.phase_dependencies),
+            failures=tuple(_failures(workers)),
+        )
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
+
+
+async def _start_phases(bus: Bus) -> None:
+    """Start each phase as soon as those before it are completed: what an orchestrator decides."""
+    async for event in bus.events(PhaseDispatchable):
+        await bus.call(StartPhase(id=event.phase.id))
+
+
+async def _watch(
+    bus: Bus, display: Display, workers: dict[str, Process], background: list[asyncio.Task[None]]
+) -> None:
+    while any(process.returncode is None for process in workers.values()):
+        for task in background:
+            if task.done():
+                task.result()
+        display.update(await bus.call(GetTaskQueue()))
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+def _failures(workers: dict[str, Process]) -> Iterator[str]:
+    for name, process in workers.items():
+        if process.returncode:
+            yield f"{name} ended with status {process.returncode}"

@@ -1,0 +1,190 @@
+"""Checks of what a fleet did, from the events alone: nobody's own word is taken for it.
+
+Each check looks at a history, the deliveries of the stream in their order, and answers with what
+is wrong: nothing, if all is well.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contracts._declare import Entity, Event
+from contracts.planning.phases import Phase
+from contracts.planning.tasks import Task, TaskClaimed, TaskCompleted, TaskCreated
+from fleetbus.events import Delivery
+
+History = Sequence[Delivery[Event]]
+Edge = tuple[str, str]
+"""Two external refs: the first waits for the second."""
+
+UNTOLD = {"lease_expires_at"}
+"""A renewed lease is no change: neither version nor event tell it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise, how many things it was checked for, and where it was broken."""
+
+    promise: str
+    count: int
+    violations: tuple[str, ...]
+
+    @property
+    def kept(self) -> bool:
+        return not self.violations
+
+
+def verify(history: History, stored: Iterable[Entity], edges: Iterable[Edge]) -> list[Check]:
+    """Check everything that a history, the tables and the dependencies of the plan must satisfy."""
+    stored, edges = list(stored), list(edges)
+    return [
+        told_once(history),
+        gapless(history),
+        done_once(history),
+        in_order(history, edges),
+        as_stored(history, stored),
+        nothing_left(stored, edges),
+    ]
+
+
+def told_once(history: History) -> Check:
+    """No event is in the stream twice."""
+    counts = Counter(delivery.id for delivery in history)
+    twice = [f"event {event} is there {n} times" for event, n in counts.items() if n > 1]
+    return Check("every event is in the stream once", len(counts), tuple(twice))
+
+
+def gapless(history: History) -> Check:
+    """Each entity is created with version 1 and goes on by one.
+
+    A fact that changes nothing, such as that a task became ready, repeats version and content.
+    """
+    last: dict[str, Entity] = {}
+    wrong: list[str] = []
+    for delivery in history:
+        entity = entity_of(delivery)
+        before = last.get(delivery.entity_id)
+        version = before.version if before else 0
+        if before is None and not delivery.type.endswith(".created"):
+            wrong.append(f"{_named(entity)} begins with {delivery.type}")
+        elif before and entity.version == version:
+            if differing := _differing(before, entity):
+                wrong.append(f"{_named(entity)} changed {differing} within version {version}")
+        elif entity.version != version + 1:
+            wrong.append(f"{_named(entity)} goes from version {version} to {entity.version}")
+        last[delivery.entity_id] = entity
+    return Check("the versions of every entity are told without a gap", len(last), tuple(wrong))
+
+
+def done_once(history: History) -> Check:
+    """Each task that anybody began or finished was claimed once and completed once, in that order.
+
+    The completion belongs to the attempt of the claim.
+    """
+    facts: defaultdict[str, list[Delivery[Event]]] = defaultdict(list)
+    for delivery in history:
+        if isinstance(delivery.event, TaskClaimed | TaskCompleted):
+            facts[delivery.entity_id].append(delivery)
+    wrong = []
+    for told in facts.values():
+        kinds = [delivery.type for delivery in told]
+        tasks = [entity_of(delivery) for delivery in told]
+        if kinds != ["task.claimed", "task.completed"]:
+            wrong.append(f"{_named(tasks[0])}: {', '.join(kinds)}")
+        elif _attempt(tasks[0]) != _attempt(tasks[1]):
+            wrong.append(f"{_named(tasks[0])} was completed by another attempt than claimed it")
+    return Check("every task was claimed once and completed once", len(facts), tuple(wrong))
+
+
+def in_order(history: History, edges: Iterable[Edge]) -> Check:
+    """No task was claimed before everything that it depends on was completed."""
+    awaited: defaultdict[str, list[str]] = defaultdict(list)
+    for ref, depends_on in edges:
+        awaited[ref].append(depends_on)
+    completed: set[str | None] = set()
+    count, wrong = 0, []
+    for delivery in history:
+        match delivery.event:
+            case TaskCreated(task=task) | TaskCompleted(task=task) if task.status == "completed":
+                completed.add(task.external_ref)
+            case TaskClaimed(task=task):
+                needs = awaited.get(task.external_ref or "", [])
+                count += len(needs)
+                early = [ref for ref in needs if ref not in completed]
+                wrong += [f"{_named(task)} was claimed before {ref} was completed" for ref in early]
+    return Check("nothing was begun before what it depends on", count, tuple(wrong))
+
+
+def as_stored(history: History, stored: Iterable[Entity]) -> Check:
+    """What was told last of each entity is what the tables say, and neither has more."""
+    told = {delivery.entity_id: delivery for delivery in history}
+    entities = {str(entity.id): entity for entity in stored}
+    wrong = [f"{_named(entities[key])} was never told" for key in entities.keys() - told.keys()]
+    for key, delivery in told.items():
+        entity, deleted = entity_of(delivery), delivery.type.endswith(".deleted")
+        if key not in entities:
+            wrong += [] if deleted else [f"{_named(entity)} was told and is not there"]
+        elif deleted:
+            wrong.append(f"{_named(entity)} was told to be deleted and is there")
+        elif differing := _differing(entity, entities[key]):
+            wrong.append(f"{_named(entity)} is told and stored with another {differing}")
+    return Check("events and tables say the same", len(entities), tuple(wrong))
+
+
+def nothing_left(stored: Iterable[Entity], edges: Iterable[Edge]) -> Check:
+    """Everything that could be finished is, and phases begin and end by themselves."""
+    tasks, phases = _plan_of(stored)
+    done = {ref for ref, entity in (tasks | phases).items() if entity.status == "completed"}
+    held = {ref for ref, awaited in edges if awaited not in done}
+    begun = {phase.id for phase in phases.values() if phase.status == "in_progress"}
+    wrong = [
+        f"{_named(task)} is {task.status} and nothing holds it up"
+        for ref, task in tasks.items()
+        if task.status == "in_progress"
+        or (task.status == "pending" and ref not in held and task.phase_id in {*begun, None})
+    ]
+    for ref, phase in phases.items():
+        within = [task for task in tasks.values() if task.phase_id == phase.id]
+        if phase.status in {"pending", "approved"} and ref not in held:
+            wrong.append(f"{_named(phase)} is {phase.status} and nothing holds it up")
+        elif phase.id in begun and _all_done(within):
+            wrong.append(f"{_named(phase)} is in progress and all its tasks are completed")
+    return Check("everything that can be finished is", len(tasks), tuple(wrong))
+
+
+def entity_of(delivery: Delivery[Event]) -> Entity:
+    """The entity that an event tells of, as it was after the change."""
+    entity: Entity = getattr(delivery.event, delivery.event.fact.entity)
+    return entity
+
+
+def _plan_of(stored: Iterable[Entity]) -> tuple[dict[str, Task], dict[str, Phase]]:
+    tasks: dict[str, Task] = {}
+    phases: dict[str, Phase] = {}
+    for entity in stored:
+        if isinstance(entity, Task):
+            tasks[entity.external_ref or str(entity.id)] = entity
+        elif isinstance(entity, Phase):
+            phases[entity.external_ref or str(entity.id)] = entity
+    return tasks, phases
+
+
+def _all_done(tasks: list[Task]) -> bool:
+    """Whether these were completed, one of them by the fleet: of itself nothing ends a phase."""
+    return any(task.attempt for task in tasks) and all(t.status == "completed" for t in tasks)
+
+
+def _differing(one: Entity, other: Entity) -> str:
+    fields = type(one).model_fields.keys() - UNTOLD
+    return ", ".join(sorted(name for name in fields if getattr(one, name) != getattr(other, name)))
+
+
+def _attempt(entity: Any) -> int:
+    attempt: int = entity.attempt
+    return attempt
+
+
+def _named(entity: Entity) -> str:
+    ref = getattr(entity, "external_ref", None)
+    return f"{entity.noun} {ref or entity.id}"

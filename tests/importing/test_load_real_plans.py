@@ -1,0 +1,153 @@
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from contracts._declare import Operation
+from contracts.planning.tasks import CreateManyTasks, GetTaskQueue, Task
+from fleetbus.client import Bus
+from fleetbus.demo.recorder import Recorder, read_stored
+from fleetbus.demo.verify import verify
+from fleetbus.demo.worker import run_worker
+from fleetbus.importing.beads import open_beads
+from fleetbus.importing.load import load_plan
+from fleetbus.importing.plan import Plan
+from fleetbus.importing.present import read_present
+from fleetbus.importing.taskmaster import open_taskmaster
+from tests.importing.test_real_plans import real
+
+Outbox = Callable[[], Awaitable[list[Any]]]
+
+WORKERS = 8
+
+
+def _beads() -> Plan:
+    return open_beads(real("beads-issues.jsonl"))
+
+
+def _taskmaster() -> Plan:
+    return open_taskmaster(real("taskmaster-tasks.json"))
+
+
+@pytest.fixture(params=[_beads, _taskmaster], ids=["beads", "taskmaster"])
+def plan(request: pytest.FixtureRequest) -> Plan:
+    opened: Plan = request.param()
+    return opened
+
+
+class LineBroken(Exception):
+    pass
+
+
+class BreakingBus(Bus):
+    """A connection that is lost after the first tasks were created."""
+
+    async def call(self, operation: Operation[Any], **options: Any) -> Any:
+        reply = await super().call(operation, **options)
+        if isinstance(operation, CreateManyTasks):
+            raise LineBroken
+        return reply
+
+
+async def test_every_issue_and_edge_is_accounted_for(bus: Bus) -> None:
+    report = await load_plan(bus, _beads(), source="beads")
+
+    assert report.records == 704
+    assert {what: created for what, created, *_ in report.rows()} == {
+        "initiative": 1,
+        "phases": 39,
+        "tasks": 653,
+        "dependencies": 356,
+        "phase dependencies": 0,
+    }
+    assert Counter(record.reason for record in report.skipped) == {
+        "agent record": 9,
+        "convoy record": 2,
+        "message record": 1,
+    }
+    left_out = Counter((edge.kind, edge.outcome) for edge in report.left_out)
+    assert left_out["blocks", "dangling"] == 21
+    assert report.dependencies.created + left_out["blocks", "dangling"] == 377
+    present = await read_present(bus, report.external_ref)
+    assert present.dependencies == set(_beads().dependencies)
+
+
+async def test_every_record_of_task_master_is_accounted_for(bus: Bus) -> None:
+    plan = _taskmaster()
+    report = await load_plan(bus, plan, source="taskmaster")
+
+    assert report.records == plan.records_read == 1105
+    assert (report.tasks.created, report.dependencies.created) == (1096, 972)
+    present = await read_present(bus, report.external_ref)
+    assert present.dependencies == set(plan.dependencies)
+    parents = {one.id: ref for ref, one in present.tasks.items()}
+    assert {one.ref: one.parent_ref for one in plan.tasks} == {
+        ref: one.parent_task_id and parents[one.parent_task_id]
+        for ref, one in present.tasks.items()
+    }
+
+
+async def test_a_second_import_tells_nothing(bus: Bus, plan: Plan, outbox: Outbox) -> None:
+    first = await load_plan(bus, plan)
+    before = len(await outbox())
+    second = await load_plan(bus, plan)
+
+    assert len(await outbox()) == before
+    assert second.unchanged
+    assert [row[3] for row in second.rows()] == [row[1] for row in first.rows()]
+    assert (second.differences, second.gone_tasks, second.gone_dependencies) == ((), 0, 0)
+
+
+async def test_an_import_that_broke_off_is_completed(bus: Bus, plan: Plan) -> None:
+    broken = BreakingBus(bus.nats, timeout=10, attempt_timeout=5)
+    with pytest.raises(LineBroken):
+        await load_plan(broken, plan)
+    there = await read_present(bus, f"plan:{plan.name}")
+    report = await load_plan(bus, plan)
+
+    assert 0 < len(there.tasks) < len(plan.tasks)
+    assert report.tasks.unchanged == len(there.tasks)
+    assert report.tasks.created == len(plan.tasks) - len(there.tasks)
+    assert report.tasks.updated == report.dependencies.refused == 0
+    assert report.dependencies.unchanged == len(there.dependencies)
+    present = await read_present(bus, f"plan:{plan.name}")
+    assert present.tasks.keys() == {one.ref for one in plan.tasks}
+    assert present.dependencies == set(plan.dependencies)
+    assert (await load_plan(bus, plan)).unchanged
+
+
+@pytest.mark.parametrize("mode", ["yolo", "review_per_phase"])
+async def test_a_fleet_finishes_what_can_be_finished(bus: Bus, plan: Plan, mode: Any) -> None:
+    expected = _finishable(plan)
+    recorder = Recorder(bus, durable="recorder")
+    recording = asyncio.create_task(recorder.run())
+    try:
+        report = await load_plan(bus, plan, execution_mode=mode)
+        assert report.initiative_id is not None
+        workers = (run_worker(bus, f"worker-{n}", work=(0, 0)) for n in range(WORKERS))
+        done = sum(await asyncio.gather(*workers))
+        stored = await read_stored(bus, report.initiative_id)
+        await recorder.catch_up(stored)
+    finally:
+        recording.cancel()
+        await asyncio.wait([recording])
+
+    checks = verify(recorder.history, stored, plan.dependencies + plan.phase_dependencies)
+    assert {check.promise: check.violations for check in checks if not check.kept} == {}
+    completed = {e.external_ref for e in stored if isinstance(e, Task) and e.status == "completed"}
+    before = {one.ref for one in plan.tasks if one.status == "completed"}
+    assert completed == before | expected
+    assert done == len(expected) == sum(recorder.done_by.values())
+    queue = await bus.call(GetTaskQueue())
+    assert (queue.ready, queue.in_progress, queue.completed) == (0, 0, len(completed))
+
+
+def _finishable(plan: Plan) -> set[str]:
+    """The pending tasks that no blocked one holds up, at whatever distance."""
+    pending = {one.ref for one in plan.tasks if one.status == "pending"}
+    held = {one.ref for one in plan.tasks if one.status == "blocked"}
+    while more := {e.ref for e in plan.dependencies if e.depends_on in held} & pending - held:
+        held |= more
+    return pending - held
