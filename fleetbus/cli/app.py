@@ -1,0 +1,79 @@
+"""The command ``fleetbus``: its subcommands, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from fleetbus.cli import calls, checks, describe, events, exports, plans, servers
+from fleetbus.cli.terminal import Failed
+
+SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contract", "Plans"
+
+app = typer.Typer(
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(rich_help_panel=SERVERS)(servers.up)
+app.command(rich_help_panel=SERVERS)(servers.serve)
+app.command(rich_help_panel=SERVERS)(servers.migrate)
+app.command(rich_help_panel=SERVERS)(checks.doctor)
+app.command(rich_help_panel=CLIENTS)(calls.call)
+app.command(rich_help_panel=CLIENTS)(events.events)
+app.command(rich_help_panel=CONTRACT)(describe.describe)
+app.command(rich_help_panel=CONTRACT)(exports.export)
+app.command("import", rich_help_panel=PLANS)(plans.import_)
+app.command(rich_help_panel=PLANS)(plans.demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"fleetbus {version('fleetbus')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fleetbus(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """The state service of agent fleets: Postgres behind NATS, every change an event.
+
+    Flags win over the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
+    for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
+    commands that ask or watch use the servers of the `fleetbus up` that runs
+    in ./.fleetbus, if one does.
+
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+
+    Examples:
+        fleetbus up
+        fleetbus call db.tasks.list '{"limit": 10}'
+        fleetbus events --follow
+    """
+
+
+def main() -> int:
+    """Run the command that the arguments name; returns or exits with its status."""
+    try:
+        try:
+            app(prog_name="fleetbus")
+        except Failed as failure:
+            print(failure, file=sys.stderr)  # noqa: T201  where a person looks
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has left. Python flushes once more at the end, into nothing then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

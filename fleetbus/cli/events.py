@@ -1,0 +1,210 @@
+"""``fleetbus events``: what happened, and what happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from fleetbus.cli.addresses import Address, NatsUrl, nats_address
+from fleetbus.cli.terminal import did_you_mean, printable, run, say
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
+
+
+def events(
+    *,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type", metavar="TYPE", help="Only events of this type, task.completed; repeatable."
+        ),
+    ] = None,
+    entity: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only events of the entity with this id.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="From so long ago (90s, 15m, 1h30m, 2d), from a time (2026-01-31T12:00Z), or "
+            "`now`; else from the beginning of the stream.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One CloudEvents JSON object per line.")
+    ] = False,
+    nats_url: NatsUrl = None,
+) -> None:
+    """Print what happened: time, type, entity id, name and status.
+
+    It reads the stream (EVENTS, or the one that FLEETBUS_STREAM names).
+    Without --follow it ends where the stream ended when it began.
+
+    Examples:
+        fleetbus events --since 1h
+        fleetbus events --type task.completed --type task.blocked --follow
+        fleetbus events --entity 0199c0de-0000-7000-8000-000000000001
+        fleetbus events --since now --follow --json | jq .data.task.name
+    """
+    start = None if since in {None, "now"} else _time(str(since))
+    address = nats_address(nats_url)
+    run(
+        _print(
+            address,
+            types or [],
+            entity,
+            since=start,
+            only_new=since == "now",
+            follow=follow,
+            as_json=as_json,
+        )
+    )
+
+
+async def _print(
+    address: Address,
+    types: list[str],
+    entity: str | None,
+    *,
+    since: datetime | None,
+    only_new: bool,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    from contextlib import aclosing
+
+    from fleetbus.cli.connection import connected
+    from fleetbus.cli.stream import StreamReader
+
+    stream = os.environ.get("FLEETBUS_STREAM") or "EVENTS"
+    async with connected(address) as client:
+        await _check_types(client, types)
+        reader = StreamReader(client, stream, _subjects(types, entity), since, only_new)
+        async with aclosing(reader.messages(follow=follow)) as messages:
+            async for message in messages:
+                say(json.dumps(cloud_event(message)) if as_json else line(message))
+                if follow:
+                    sys.stdout.flush()
+
+
+async def _check_types(client: Client, types: list[str]) -> None:
+    """Refuse a type that neither this program nor the service knows."""
+    from contracts import _catalogue
+    from fleetbus.cli.connection import ask
+    from fleetbus.cli.terminal import Failed
+
+    if not types:
+        return
+    known = {event.fact.type for event in _catalogue.load().events}
+    if set(types) <= known:
+        return
+    try:
+        document = await ask(client, "db.meta.asyncapi")
+    except Failed:
+        document = {}
+    prefix = "events."
+    channels = document.get("channels", {})
+    known |= {name.removeprefix(prefix) for name in channels if name.startswith(prefix)}
+    for unknown in (name for name in types if name not in known):
+        raise typer.BadParameter(
+            f"there is no event {unknown}{did_you_mean(unknown, known)}", param_hint="--type"
+        )
+
+
+def _subjects(types: list[str], entity: str | None) -> list[str]:
+    last = "*" if entity is None else token(entity)
+    return [f"events.{kind}.{last}" for kind in dict.fromkeys(types) or ["*.*"]]
+
+
+def token(entity_id: str) -> str:
+    """An id as the last token of a subject, written as the relay writes it."""
+    return quote(entity_id, safe="~:@+,").replace(".", "%2E") or "%00"
+
+
+def _time(text: str) -> datetime:
+    if _DURATION.fullmatch(text):
+        parts = re.findall(r"([\d.]+)([smhdw])", text)
+        try:
+            return datetime.now(UTC) - sum(
+                (timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta()
+            )
+        except OverflowError:
+            return datetime.fromtimestamp(0, UTC)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither a time like 2026-01-31T12:00Z nor a while like 90s, 15m, 1h30m",
+            param_hint="--since",
+        ) from None
+    return time.astimezone(UTC)
+
+
+def cloud_event(message: Msg) -> dict[str, Any]:
+    """An event in the JSON format of CloudEvents, its data inside."""
+    headers = message.headers or {}
+    attributes: dict[str, Any] = {
+        name.removeprefix("ce-"): value for name, value in headers.items() if name[:3] == "ce-"
+    }
+    if (position := headers.get("Fleet-Position", "")).isdecimal():
+        attributes["position"] = int(position)
+    if cause := headers.get("Fleet-Cause"):
+        attributes["cause"] = cause
+    if traceparent := headers.get("traceparent"):
+        attributes["traceparent"] = traceparent
+    return attributes | {"data": _data(message)}
+
+
+def line(message: Msg) -> str:
+    """An event on one line: time, type, entity id, name and status."""
+    event = cloud_event(message)
+    _, entity, fact, last = (message.subject.split(".") + [""] * 3)[:4]
+    kind = str(event.get("type") or f"{entity}.{fact}")
+    time = _shown_time(str(event.get("time", "")))
+    subject = str(event.get("subject") or last)
+    text = f"{time}  {kind:<26}  {subject:<36}  {_summary(kind, event['data'])}"
+    return printable(text).rstrip()
+
+
+def _summary(kind: str, data: Any) -> str:
+    """The name of the entity, and its status, with the one before where the event tells it."""
+    if not isinstance(data, dict):
+        return ""
+    entity = data.get(kind.partition(".")[0])
+    if not isinstance(entity, dict):
+        return ""
+    name = next((entity[key] for key in ("name", "title", "slug") if entity.get(key)), "")
+    status = str(entity.get("status") or "")
+    if (before := data.get("previous_status")) and before != status:
+        status = f"{before} → {status}"
+    return f"{name}  [{status}]" if status else str(name)
+
+
+def _shown_time(text: str) -> str:
+    try:
+        time = datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return text.ljust(24)
+    return time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03}Z"
+
+
+def _data(message: Msg) -> Any:
+    try:
+        return json.loads(message.data)
+    except ValueError:
+        return message.data.decode(errors="replace")

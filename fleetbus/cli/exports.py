@@ -1,0 +1,94 @@
+"""``fleetbus export``: the contract as documents, from the code itself."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fleetbus.cli.terminal import Failed, note, say
+
+if TYPE_CHECKING:
+    from contracts._catalogue import Catalogue
+
+
+class Document(StrEnum):
+    """What can be exported."""
+
+    ASYNCAPI = "asyncapi"
+    JSONSCHEMA = "jsonschema"
+
+
+def export(
+    document: Annotated[
+        Document,
+        typer.Argument(
+            metavar="asyncapi|jsonschema", help="AsyncAPI 3.0, or JSON Schemas (2020-12)."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write there, not to standard output."),
+    ] = None,
+) -> None:
+    """Write the contract as a document; no server is needed.
+
+    jsonschema is one document: $defs holds every message once, `operations`
+    and `events` say which of them is whose request, reply, error and data.
+
+    Examples:
+        fleetbus export asyncapi --output asyncapi.json
+        fleetbus export jsonschema | jq '.["$defs"].Task'
+    """
+    from importlib.metadata import version
+
+    from contracts import _asyncapi, _catalogue
+
+    catalogue = _catalogue.load()
+    if document is Document.ASYNCAPI:
+        made = _asyncapi.document(catalogue, version("fleetbus"))
+    else:
+        made = json_schemas(catalogue)
+    text = json.dumps(made, indent=2, ensure_ascii=False)
+    if output is None:
+        say(text)
+        return
+    try:
+        output.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"{output} cannot be written: {error.strerror}") from None
+    note(f"wrote {output}")
+
+
+def json_schemas(catalogue: Catalogue) -> dict[str, Any]:
+    """Every message of the contract in one JSON Schema document."""
+    from importlib.metadata import version
+
+    from contracts._schemas import DIALECT, definitions
+    from contracts.errors import EVERYWHERE
+
+    replies = dict.fromkeys(o.declared.reply for o in catalogue.operations)
+    errors = dict.fromkeys(
+        (*EVERYWHERE, *(error for o in catalogue.operations for error in o.declared.errors))
+    )
+    refs, schemas = definitions(
+        [*catalogue.operations, *replies, *catalogue.events], errors, "#/$defs/{model}"
+    )
+    return {
+        "$schema": DIALECT,
+        "title": f"fleetbus {version('fleetbus')}",
+        "operations": {
+            o.declared.subject: {
+                "request": {"$ref": refs[o]},
+                "reply": {"$ref": refs[o.declared.reply]},
+                "errors": [{"$ref": refs[e]} for e in (*o.declared.errors, *EVERYWHERE)],
+                "events": [event.fact.type for event in o.declared.emits],
+            }
+            for o in catalogue.operations
+        },
+        "events": {event.fact.type: {"$ref": refs[event]} for event in catalogue.events},
+        "$defs": schemas,
+    }

@@ -1,0 +1,149 @@
+"""``fleetbus up``, ``serve`` and ``migrate``: the commands that run the system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fleetbus.cli.addresses import DATA_DIR, DatabaseUrl, ServedNatsUrl
+from fleetbus.cli.terminal import Failed, run, say
+
+if TYPE_CHECKING:
+    from fleetbus.config import Settings
+
+Workers = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, envvar="FLEETBUS_WORKERS", help="Handler processes to run."),
+]
+
+
+def up(
+    *,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the data is kept.", show_default=str(DATA_DIR)),
+    ] = None,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Keep nothing: all data goes at the end.")
+    ] = False,
+    nats_port: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=65_535,
+            help="The port of NATS; else a free one, the same at each start.",
+            show_default=False,
+        ),
+    ] = 0,
+    workers: Workers = 1,
+) -> None:
+    """Run everything on this machine: PostgreSQL, NATS, handlers.
+
+    Both servers come from the extra "embedded" and listen on loopback only.
+    Once requests are taken it prints `ready nats://…` on standard output; the
+    log goes to standard error. Ctrl-C ends it. Commands started in the same
+    directory find it.
+
+    Examples:
+        fleetbus up
+        fleetbus up --ephemeral --workers 2
+        fleetbus up --data-dir /var/lib/fleetbus --nats-port 4222
+    """
+    if ephemeral and data_dir is not None:
+        raise typer.BadParameter("is for data that goes away", param_hint="--ephemeral")
+    loaded = settings()
+    from fleetbus import processes
+
+    directory = None if ephemeral else data_dir or DATA_DIR
+    raise typer.Exit(processes.up(loaded, data_dir=directory, nats_port=nats_port, workers=workers))
+
+
+def serve(
+    *,
+    workers: Workers = 1,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for Postgres, NATS and the schema.")
+    ] = False,
+    no_relay: Annotated[
+        bool, typer.Option("--no-relay", help="Do not stand by as the relay of events.")
+    ] = False,
+    no_sweeper: Annotated[bool, typer.Option("--no-sweeper", help="Do no periodic work.")] = False,
+    nats_url: ServedNatsUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Run handlers for a Postgres and a NATS that are there.
+
+    Start as many as you like, on as many machines: they share the work. It
+    refuses to start on a schema that does not fit. On SIGTERM it finishes
+    what it has and ends with code 0.
+
+    Examples:
+        fleetbus migrate && fleetbus serve --workers 4
+        DATABASE_URL=postgresql://… NATS_URL=nats://… fleetbus serve --wait
+    """
+    flags: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url}
+    flags |= {"relay": False if no_relay else None, "sweeper": False if no_sweeper else None}
+    loaded = settings(**flags)
+    from fleetbus import processes
+
+    raise typer.Exit(processes.serve(loaded, workers=workers, wait=wait))
+
+
+def migrate(
+    revision: Annotated[
+        str, typer.Option(metavar="REVISION", help="How far; head is the newest.")
+    ] = "head",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Bring the database schema up to date.
+
+    It is safe to run anywhere: one process at a time does it.
+
+    Examples:
+        fleetbus migrate
+        fleetbus migrate --database-url postgresql://fleetbus@localhost/fleetbus
+    """
+    loaded = settings(database_url=database_url)
+    say(f"the schema is at revision {run(_upgrade(loaded.database_url, revision))}")
+
+
+def settings(**flags: Any) -> Settings:
+    """The settings of the environment, with the flags that were given."""
+    from pydantic import ValidationError
+
+    from fleetbus.config import Settings
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()
+        )
+        raise typer.BadParameter(wrong, param_hint="the environment") from None
+
+
+def _variable(name: str) -> str:
+    return name if name.isupper() else f"FLEETBUS_{name.upper()}"
+
+
+async def _upgrade(url: str, revision: str) -> str:
+    import asyncpg
+    from alembic.util import CommandError
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    from fleetbus.database import describe
+    from fleetbus.migrate import upgrade
+
+    try:
+        return await upgrade(url, revision)
+    except (ArgumentError, ValueError):
+        raise Failed("this is no URL of a Postgres database: postgresql://…") from None
+    except CommandError as error:
+        raise Failed(f"the schema cannot be brought to {revision}: {error}") from None
+    except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
+        reason = str(getattr(error, "orig", error)) or type(error).__name__
+        raise Failed(f"Postgres at {describe(url)} cannot be used: {reason}") from None

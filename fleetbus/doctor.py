@@ -1,0 +1,298 @@
+"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js.errors import NotFoundError
+from sqlalchemy import text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from contracts import _catalogue
+from fleetbus import migrate
+from fleetbus.bus.registry import load
+from fleetbus.cli.addresses import without_secrets
+from fleetbus.config import Settings
+from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
+from fleetbus.sweeper.sweeper import tasks
+from persistence import _outbox, _sweeps
+
+PING_WAIT = 0.5
+"""Seconds in which handler processes may answer that they are there."""
+
+LARGEST_BACKLOG_AGE = timedelta(seconds=10)
+LARGEST_CLOCK_DIFFERENCE = 1.0
+LARGEST_ROUND_TRIP = 0.25
+"""Seconds; a command takes four round trips to the database."""
+
+QUERY = "db.tasks.list"
+
+RUNS = 5
+
+LATE_ROUNDS = 20
+"""Rounds that a job of the sweeper may miss before it counts as not running."""
+
+_RELAY_LOCKED = text("""
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (CAST(classid AS bigint) << 32) + CAST(objid AS bigint) = :key
+    )
+""")
+_JOB_ERRORS = text("SELECT job, last_error FROM bus.sweeps WHERE last_error IS NOT NULL")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    """What to do if it is not ok."""
+
+
+async def examine(settings: Settings) -> list[Check]:
+    """Look at everything that can be looked at; what rests on something missing is left out."""
+    postgres, bus = await asyncio.gather(
+        _collect(_examine_postgres(settings)), _collect(_examine_nats(settings))
+    )
+    return [*postgres, *bus]
+
+
+async def _collect(checks: AsyncIterator[Check]) -> list[Check]:
+    return [check async for check in checks]
+
+
+async def _examine_postgres(settings: Settings) -> AsyncIterator[Check]:
+    remedy = "start it, or name another with DATABASE_URL or --database-url"
+    try:
+        where, url = describe(settings.database_url), driver_url(settings.database_url)
+    except (ArgumentError, ValueError):
+        yield Check("Postgres", False, "DATABASE_URL is not one: postgresql://…", remedy)
+        return
+    engine = create_async_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        poolclass=NullPool,
+        connect_args={"timeout": CONNECT_TIMEOUT},
+    )
+    try:
+        async with engine.connect() as db:
+            yield await _server(db, where)
+            yield await _clock(db)
+            yield (schema := await _schema(engine))
+            if schema.ok:
+                yield await _relay(db)
+                yield await _sweeper(db, settings)
+    except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = _words(getattr(error, "orig", None) or error)
+        yield Check("Postgres", False, f"{where}: {reason}", remedy)
+
+
+async def _server(db: AsyncConnection, where: str) -> Check:
+    version = str(await db.scalar(text("SHOW server_version")))
+    took = await _fastest(lambda: db.scalar(text("SELECT 1")))
+    detail = f"{version.partition(' ')[0]} at {where}, a query takes {took * 1000:.1f} ms"
+    if await db.scalar(text("SELECT pg_is_in_recovery()")):
+        return Check("Postgres", False, f"{detail}; a standby", "name the primary server")
+    near = "bring handlers and database nearer to each other"
+    return Check("Postgres", took <= LARGEST_ROUND_TRIP, detail, near)
+
+
+async def _clock(db: AsyncConnection) -> Check:
+    before = datetime.now(UTC)
+    theirs = await db.scalar(text("SELECT clock_timestamp()"))
+    after = datetime.now(UTC)
+    assert isinstance(theirs, datetime)
+    apart = max((before - theirs).total_seconds(), (theirs - after).total_seconds(), 0.0)
+    return Check(
+        "clock",
+        apart <= LARGEST_CLOCK_DIFFERENCE,
+        f"this machine and the database are {apart:.1f} s apart",
+        "set the clocks by NTP: deadlines of requests are points in time",
+    )
+
+
+async def _schema(engine: AsyncEngine) -> Check:
+    try:
+        await migrate.check(engine)
+    except migrate.SchemaMismatch as mismatch:
+        what, _, remedy = str(mismatch).rpartition(": ")
+        return Check("schema", False, what, remedy)
+    return Check("schema", True, f"at revision {migrate.head()}, as this version needs it")
+
+
+async def _relay(db: AsyncConnection) -> Check:
+    active = await db.scalar(_RELAY_LOCKED, {"key": _outbox.RELAY_LOCK})
+    waiting, oldest = await _outbox.backlog(db)
+    detail = f"{'active' if active else 'none is active'}, {waiting} events wait"
+    if waiting and oldest is not None:
+        detail += f", the oldest for {oldest.total_seconds():.0f} s"
+    if not active:
+        return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
+    stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
+    return Check("relay", not stuck, detail, "the log of the active relay says what is in its way")
+
+
+async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
+    runs = await _sweeps.last_runs(db)
+    errors = {row.job: row.last_error for row in await db.execute(_JOB_ERRORS)}
+    now = datetime.now(UTC)
+    wrong = []
+    expected = tasks(load(), pace=settings.sweep_interval, retention=settings.idempotency_retention)
+    for job in expected:
+        late = timedelta(seconds=max(LATE_ROUNDS * job.every, 30))
+        if (last := runs.get(job.name)) is None:
+            wrong.append(f"{job.name} never ran")
+        elif now - last > late:
+            wrong.append(f"{job.name} ran last {last:%Y-%m-%d %H:%M:%S}Z")
+        elif error := errors.get(job.name):
+            wrong.append(f"{job.name} failed: {error}")
+    if wrong:
+        remedy = "start a `fleetbus serve` without --no-sweeper; its log says what fails"
+        return Check("sweeper", False, "; ".join(wrong), remedy)
+    return Check("sweeper", True, f"{len(expected)} jobs ran when they should")
+
+
+async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
+    where = without_secrets(settings.nats_url)
+    reasons: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        reasons.append(error)
+
+    try:
+        client = await nats.connect(
+            settings.nats_servers,
+            name="fleetbus-doctor",
+            error_cb=note,
+            connect_timeout=int(CONNECT_TIMEOUT),
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,
+        )
+    except (OSError, NatsError, TimeoutError, ValueError) as error:
+        remedy = "start it, or name another with NATS_URL or --nats-url"
+        yield Check("NATS", False, f"{where}: {_words((*reasons, error)[0])}", remedy)
+        return
+    try:
+        took = await _fastest(client.flush)
+        found = client.connected_server_version
+        version = f"{found.major}.{found.minor}.{found.patch}"
+        yield Check("NATS", True, f"{version} at {where}, there and back in {took * 1000:.1f} ms")
+        yield await _stream(client, settings)
+        yield (handlers := await _handlers(client))
+        if handlers.ok:
+            yield await _query(client)
+    finally:
+        await client.close()
+
+
+async def _stream(client: Client, settings: Settings) -> Check:
+    js, name = client.jetstream(), "stream"
+    try:
+        info = await js.stream_info(settings.stream)
+        await ensure_stream(js, StreamSettings(name=settings.stream), report=False)
+    except NotFoundError:
+        made = "a `fleetbus serve` without --no-relay makes it"
+        return Check(name, False, f"there is no stream {settings.stream}", made)
+    except StreamUnfit as unfit:
+        return Check(name, False, str(unfit), "mend it with `nats stream edit`")
+    except (NatsError, TimeoutError) as error:
+        detail = f"JetStream does not answer: {_words(error)}"
+        return Check(name, False, detail, "start nats-server with --jetstream")
+    state = info.state
+    detail = f"{settings.stream} holds {state.messages} events, {state.bytes / 2**20:.1f} MiB"
+    if not info.config.allow_atomic:
+        remedy = "use NATS 2.12 or newer and `nats stream edit --allow-batch`"
+        return Check(name, False, f"{detail}; it takes no atomic batches", remedy)
+    return Check(name, True, detail)
+
+
+async def _handlers(client: Client) -> Check:
+    """Ask who is there, as any client of a NATS service can."""
+    answers = await _pings(client)
+    processes = Counter(answer["name"] for answer in answers)
+    contexts = [c.name for c in _catalogue.load().contexts if c.operations]
+    versions = ", ".join(sorted({answer["version"] for answer in answers}))
+    serve = "start `fleetbus serve`"
+    if not any(name in processes for name in contexts):
+        return Check("handlers", False, "no handler process answers", serve)
+    if silent := [name for name in contexts if name not in processes]:
+        detail = f"nobody answers for {', '.join(silent)}"
+        return Check("handlers", False, detail, f"{serve} of this version (there is {versions})")
+    count = max(processes[name] for name in contexts)
+    return Check(
+        "handlers",
+        True,
+        f"{count} {'process answers' if count == 1 else 'processes answer'}, version {versions}",
+    )
+
+
+async def _pings(client: Client) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish("$SRV.PING", reply=inbox)
+    end = time.monotonic() + PING_WAIT
+    while (left := end - time.monotonic()) > 0:
+        try:
+            message = await subscription.next_msg(timeout=left)
+            answers.append(json.loads(message.data))
+        except (NatsError, TimeoutError, ValueError):
+            continue
+    await subscription.unsubscribe()
+    return answers
+
+
+async def _query(client: Client) -> Check:
+    """Time a query all the way: NATS, handler, Postgres and back."""
+    refused = ""
+
+    async def ask() -> None:
+        nonlocal refused
+        answer = await client.request(QUERY, b'{"limit": 1}', timeout=5)
+        refused = (answer.headers or {}).get("Nats-Service-Error", "")
+
+    try:
+        took = await _fastest(ask)
+    except NoRespondersError:
+        return Check("query", False, f"nobody answers {QUERY}", "start `fleetbus serve`")
+    except (NatsError, TimeoutError) as error:
+        return Check("query", False, f"{QUERY}: {_words(error)}", "look into the handlers' logs")
+    if refused:
+        return Check("query", False, f"{QUERY}: {refused}", "look into the handlers' logs")
+    detail = f"{QUERY} is answered in {took * 1000:.1f} ms"
+    return Check("query", took <= LARGEST_ROUND_TRIP, detail, "the service is loaded: add handlers")
+
+
+async def _fastest(action: Callable[[], Awaitable[Any]]) -> float:
+    """The shortest of a few runs, in seconds: what it takes when nothing is in the way."""
+    times = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        await action()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _words(error: BaseException) -> str:
+    """An error in words, on one line; some say nothing but their class."""
+    return " ".join(str(error).split()) or type(error).__name__

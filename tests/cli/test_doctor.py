@@ -1,0 +1,125 @@
+"""``fleetbus doctor``: what is well is ok, what is not says what to do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from nats.js.api import RetentionPolicy
+
+from fleetbus import migrate
+from fleetbus.bus.registry import Registry
+from fleetbus.client import connect
+from fleetbus.config import Settings
+from fleetbus.doctor import Check, examine
+from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.service import Service
+from tests.cli.program import fleetbus
+
+NOWHERE: dict[str, Any] = {
+    "nats_url": "nats://127.0.0.1:1",
+    "database_url": "postgresql://fleetbus:secret@127.0.0.1:1/fleetbus",
+}
+
+
+@pytest.fixture
+async def complete(settings: Settings, registry: Registry) -> AsyncIterator[Settings]:
+    """A service with everything in it, whose sweeper has made a round."""
+    full = settings.model_copy(update={"sweeper": True})
+    service = Service(full, registry)
+    await service.start()
+    try:
+        async with asyncio.timeout(20):
+            while wrong(await examine(full)):  # noqa: ASYNC110  other tasks make it well
+                await asyncio.sleep(0.1)
+        yield full
+    finally:
+        await service.stop()
+
+
+def wrong(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks if not check.ok}
+
+
+class TestProgram:
+    async def test_everything_is_well(self, complete: Settings) -> None:
+        ended = await fleetbus(
+            "doctor", NATS_URL=complete.nats_url, DATABASE_URL=complete.database_url
+        )
+        assert (ended.code, ended.err) == (0, ""), ended.out
+        names = [line.split()[1] for line in ended.out.splitlines()]
+        assert names == [
+            "Postgres",
+            "clock",
+            "schema",
+            "relay",
+            "sweeper",
+            "NATS",
+            "stream",
+            "handlers",
+            "query",
+        ]
+        assert {line.split()[0] for line in ended.out.splitlines()} == {"ok"}
+
+    async def test_nothing_is_there(self) -> None:
+        ended = await fleetbus(
+            "doctor", NATS_URL=NOWHERE["nats_url"], DATABASE_URL=NOWHERE["database_url"]
+        )
+        assert (ended.code, ended.err) == (1, "")
+        lines = ended.out.splitlines()
+        assert [line.split()[:2] for line in lines[::2]] == [
+            ["WRONG", "Postgres"],
+            ["WRONG", "NATS"],
+        ]
+        assert all("→ start it, or name another" in line for line in lines[1::2])
+        assert "secret" not in ended.out
+
+
+class TestPostgres:
+    async def test_a_schema_that_is_too_old(self, own_postgres: EmbeddedPostgres) -> None:
+        settings = Settings(**NOWHERE | {"database_url": own_postgres.url})
+        assert "fleetbus migrate" in wrong(await examine(settings))["schema"].remedy
+        await migrate.upgrade(own_postgres.url)
+        found = wrong(await examine(settings))
+        assert found.keys() == {"relay", "sweeper", "NATS"}
+        assert "none is active" in found["relay"].detail
+        assert "never ran" in found["sweeper"].detail
+
+    @pytest.mark.parametrize("url", ["nonsense", "postgresql://host:port/x"])
+    async def test_an_address_that_is_none(self, url: str) -> None:
+        found = wrong(await examine(Settings(**NOWHERE | {"database_url": url})))
+        assert "is not one" in found["Postgres"].detail
+
+    async def test_a_database_that_does_not_exist(self, database_url: str) -> None:
+        settings = Settings(**NOWHERE | {"database_url": database_url + "_missing"})
+        assert "does not exist" in wrong(await examine(settings))["Postgres"].detail
+
+
+class TestNats:
+    async def test_no_stream_and_no_handlers(self, settings: Settings) -> None:
+        found = wrong(await examine(settings))
+        assert found["stream"].detail == "there is no stream EVENTS"
+        assert found["handlers"].detail == "no handler process answers"
+
+    async def test_looking_makes_no_stream(self, settings: Settings) -> None:
+        await examine(settings)
+        async with connect(settings.nats_url) as bus:
+            assert await bus.nats.jetstream().streams_info() == []
+
+    async def test_a_stream_that_does_not_fit(self, settings: Settings) -> None:
+        async with connect(settings.nats_url) as bus:
+            await bus.nats.jetstream().add_stream(
+                name="EVENTS", subjects=["events.>"], retention=RetentionPolicy.WORK_QUEUE
+            )
+            assert "retention" in wrong(await examine(settings))["stream"].detail
+
+    async def test_a_stream_without_atomic_batches(self, settings: Settings) -> None:
+        async with connect(settings.nats_url) as bus:
+            await bus.nats.jetstream().add_stream(name="EVENTS", subjects=["events.>"])
+            assert "no atomic batches" in wrong(await examine(settings))["stream"].detail
+
+    @pytest.mark.usefixtures("service")
+    async def test_a_service_without_a_sweeper(self, settings: Settings) -> None:
+        found = wrong(await examine(settings))
+        assert found.keys() <= {"sweeper", "relay"}
+        assert "--no-sweeper" in found["sweeper"].remedy
