@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+import pydantic_core
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -63,7 +64,12 @@ def is_outage(error: BaseException) -> bool:
         cause = error.orig
         chain = {cause, getattr(cause, "__cause__", None), error.__cause__}
         return any(link is not None and is_outage(link) for link in chain if link is not error)
-    if isinstance(error, (OSError, asyncpg.InterfaceError, PoolTimeout)):
+    if isinstance(error, TimeoutError):
+        return False  # an OSError, but a deadline that passed says nothing about the server
+    # InternalClientError: Postgres has ended the session, and the socket is still open.
+    if isinstance(
+        error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, PoolTimeout)
+    ):
         return True
     state = sqlstate(error)
     return state is not None and (state[:2] == "08" or state in _RECOVERING)
@@ -83,6 +89,7 @@ class Database:
         self.dedicated = create_async_engine(
             driver_url(url),
             isolation_level="AUTOCOMMIT",
+            json_deserializer=pydantic_core.from_json,
             poolclass=NullPool,
             connect_args=self._connect_args(read_only=False),
         )
@@ -90,6 +97,7 @@ class Database:
         self._write_slots = asyncio.Semaphore(self.pools.write)
         self._read_slots = asyncio.Semaphore(self.pools.read)
         self._probe: asyncio.Task[None] | None = None
+        self._outages = 0
         self._closed = False
 
     @property
@@ -103,24 +111,30 @@ class Database:
 
         A connection that died while it lay in the pool is replaced once, unseen.
         """
-        engine, slots = (
-            (self.read, self._read_slots) if read_only else (self.write, self._write_slots)
+        engine, slots, size = (
+            (self.read, self._read_slots, self.pools.read)
+            if read_only
+            else (self.write, self._write_slots, self.pools.write)
         )
         async with slots:
-            connection = await self._checkout(engine)
+            connection = await self._checkout(engine, size)
             try:
                 yield connection
             except BaseException as error:
-                if is_outage(error):
-                    await _discard(connection)
+                if is_outage(error) or isinstance(error, asyncio.CancelledError):
+                    await asyncio.shield(_discard(connection))
                 raise
             finally:
                 await asyncio.shield(connection.close())
 
     def lost(self, error: BaseException) -> None:
-        """Note an outage: drop the pooled connections and look for the server until it answers."""
+        """Note an outage: use no connection from before it, look for the server until it answers.
+
+        The pools are not disposed of: what is in use would not find back into them, and be lost.
+        """
         if not self.available or self._closed:
             return
+        self._outages += 1
         self._probe = asyncio.create_task(self._until_reachable(error))
 
     async def verify(self) -> None:
@@ -143,10 +157,12 @@ class Database:
         await self.read.dispose()
         await self.dedicated.dispose()
 
-    async def _checkout(self, engine: AsyncEngine) -> AsyncConnection:
+    async def _checkout(self, engine: AsyncEngine, size: int) -> AsyncConnection:
         if not self.available:
             raise Unavailable
-        for last in (False, True):
+        failures = 0
+        # The pool may hold as many dead connections as it holds at all.
+        for _ in range(size + 2):
             connection: AsyncConnection | None = None
             try:
                 connection = await engine.connect()
@@ -154,17 +170,18 @@ class Database:
             except Exception as error:
                 if connection is not None:
                     await _discard(connection)
-                if not is_outage(error):
+                if not is_outage(error) and not isinstance(error, TimeoutError):
                     raise
-                if last:
+                failures += 1
+                if failures == 2:
                     self.lost(error)
                     raise Unavailable from error
                 continue
             driver = raw.driver_connection
-            if driver is not None and not driver.is_closed():
+            outages = connection.info.setdefault("outages", self._outages)
+            if driver is not None and not driver.is_closed() and outages == self._outages:
                 return connection
             await _discard(connection)
-            await engine.dispose()
         self.lost(ConnectionError("connections are closed as soon as they are made"))
         raise Unavailable
 
@@ -172,8 +189,6 @@ class Database:
         log.error("Postgres is unavailable: %s", error)
         attempts = 0
         while True:
-            await self.write.dispose()
-            await self.read.dispose()
             try:
                 await self.verify()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -188,6 +203,7 @@ class Database:
         return create_async_engine(
             driver_url(self.url),
             isolation_level="AUTOCOMMIT",
+            json_deserializer=pydantic_core.from_json,
             pool_size=size,
             max_overflow=0,
             connect_args=self._connect_args(read_only=read_only),

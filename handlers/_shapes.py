@@ -11,8 +11,9 @@ operation, the rest names what the function needs.
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event), ``now``
 (the database's clock), ``new_id`` (a fresh UUIDv7, for what is created), ``catalogue`` (all that is
 declared), ``limit`` (how much a step of a job may handle). A decider's entity is found by the
-command's ``id``; a further entity parameter ``phase`` by its ``phase_id``, and is None where that
-is None.
+command's ``id``, or by ``worker_check_id`` where the noun of the subject is another one
+(``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``, and is None where
+that is None.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -87,6 +89,8 @@ class Needed:
     entity: type[Entity]
     field: str
     optional: bool
+    own: bool = False
+    """Whether the command is about this entity: locked, and written back once decided."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,16 @@ class Handling:
         """The function's name."""
         return self.function.__name__
 
+    @cached_property
+    def own(self) -> Needed | None:
+        """The entity that a decider changes, found by the command's id; None if it makes one."""
+        found = (need for need in self.entities if need.own)
+        return next(found, None) if self.shape == "decider" else None
+
     @property
     def creates(self) -> bool:
         """Whether this decider makes an entity rather than changing one."""
-        return self.shape == "decider" and not any(need.field == "id" for need in self.entities)
+        return self.shape == "decider" and self.own is None
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,10 @@ def _operation(shape: Shape, function: F) -> F:
         shape,
         function,
         operation,
-        entities=tuple(_needed(function, operation, p.name, hints[p.name]) for p in positional),
+        entities=tuple(
+            _needed(function, operation, p.name, hints[p.name], hints.get("return"))
+            for p in positional
+        ),
         dependencies=_dependencies(shape, function, hints, keywords),
     )
     _check_shape(handling, hints.get("return"))
@@ -227,7 +240,11 @@ def _signature(
 
 
 def _needed(
-    function: Callable[..., Any], operation: type[Operation[Any]], name: str, hint: Any
+    function: Callable[..., Any],
+    operation: type[Operation[Any]],
+    name: str,
+    hint: Any,
+    returns: Any,
 ) -> Needed:
     kinds = [kind for kind in _union(hint) if kind is not type(None)]
     if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], Entity)):
@@ -238,7 +255,9 @@ def _needed(
     key = "id" if own and "id" in fields and f"{name}_id" not in fields else f"{name}_id"
     if key not in fields:
         raise _wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
-    return Needed(name, entity, key, optional=type(None) in _union(hint))
+    decided = get_origin(returns) is Decision and get_args(returns) == (entity,)
+    changed = key == "id" or (own and decided)
+    return Needed(name, entity, key, optional=type(None) in _union(hint), own=changed)
 
 
 def _dependencies(

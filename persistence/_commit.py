@@ -6,13 +6,18 @@ transactions of which one saw the other's work, the later has the higher positio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, Text, bindparam, func, text
+import pydantic_core
+from asyncpg import Record
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Entity
+from persistence._driver import Compiled, execute, fetch
+from persistence._entities import entity_from, statements
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,19 @@ class Opening:
 
     now: datetime
     stored: dict[str, StoredReply]
+    locked: dict[Any, Any]
+    """The entities that were asked for by their ids, locked."""
 
 
-_OPEN = text(
+_OPEN = Compiled(
     """
-    SELECT clock_timestamp() AS now, r.key, r.fingerprint, r.status, r.reply, r.position
-    FROM (SELECT) AS always LEFT JOIN bus.requests r ON r.caller = :caller AND r.key = ANY(:keys)
-    """
-).bindparams(bindparam("keys", type_=ARRAY(Text)), bindparam("caller", type_=Text))
+    SELECT clock_timestamp() AS bus_now, CAST(json_agg(r) AS text) AS bus_stored
+    FROM bus.requests r WHERE r.caller = CAST($1 AS text) AND r.key = ANY (CAST($2 AS text[]))
+    """,
+    ("caller", "keys"),
+)
 
-_CLOCK = func.clock_timestamp().select()
+_CLOCK = Compiled("SELECT clock_timestamp() AS bus_now, NULL AS bus_stored", ())
 
 # In the select list the xid comes before the position on purpose: a transaction must have its xid
 # before it takes its first position, or the relay could give up a hole whose owner still runs.
@@ -52,7 +60,7 @@ _EVENTS = """
         )
         SELECT pg_current_xact_id(), nextval('bus.outbox_position'), e.event_id, e.type,
                e.entity_id, e.data, e.cause, e.traceparent, clock_timestamp()
-        FROM json_to_recordset(CAST(:events AS json)) AS e (
+        FROM json_to_recordset(CAST($1 AS json)) AS e (
             event_id uuid, type text, entity_id text, data json, cause text, traceparent text
         )
         RETURNING position
@@ -61,8 +69,9 @@ _EVENTS = """
 _REQUESTS = """
     kept AS (
         INSERT INTO bus.requests (caller, key, fingerprint, status, reply, position)
-        SELECT :caller, q.key, q.fingerprint, q.status, q.reply, (SELECT max(position) FROM events)
-        FROM json_to_recordset(CAST(:replies AS json)) AS q (
+        SELECT CAST($2 AS text), q.key, q.fingerprint, q.status, q.reply,
+               (SELECT max(position) FROM events)
+        FROM json_to_recordset(CAST($3 AS json)) AS q (
             key text, fingerprint text, status smallint, reply text
         )
         ORDER BY q.key
@@ -70,56 +79,67 @@ _REQUESTS = """
         RETURNING key
     )"""
 
-_APPEND = text(
+_APPEND = Compiled(
     f"WITH {_EVENTS}, {_REQUESTS} "
-    "SELECT (SELECT max(position) FROM events) AS position, ARRAY(SELECT key FROM kept) AS kept"
-).bindparams(
-    bindparam("events", type_=Text),
-    bindparam("replies", type_=Text),
-    bindparam("caller", type_=Text),
+    "SELECT (SELECT max(position) FROM events) AS position, (SELECT count(*) FROM kept) AS kept",
+    ("events", "caller", "replies"),
 )
 
-_APPEND_EVENTS = text(
-    f"WITH {_EVENTS} SELECT max(position) AS position, CAST('{{}}' AS text[]) AS kept FROM events"
-).bindparams(bindparam("events", type_=Text))
+_APPEND_EVENTS = Compiled(
+    f"WITH {_EVENTS} SELECT max(position) AS position, 0 AS kept FROM events", ("events",)
+)
 
-_FORGET = text(
+_FORGET = Compiled(
     """
     DELETE FROM bus.requests WHERE (caller, key) IN (
         SELECT caller, key FROM bus.requests
-        WHERE created_at < clock_timestamp() - make_interval(secs => :retention)
-        ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
+        WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+        ORDER BY created_at LIMIT CAST($2 AS bigint) FOR UPDATE SKIP LOCKED
     )
-    """
+    """,
+    ("retention", "limit"),
 )
 
 
 async def open_work(db: AsyncConnection, caller: str, keys: Sequence[str]) -> Opening:
     """The time, and what is stored for these keys of this caller."""
-    if not keys:
-        return Opening((await db.execute(_CLOCK)).scalar_one(), {})
-    rows = (await db.execute(_OPEN, {"caller": caller, "keys": list(keys)})).all()
-    stored = {
-        row.key: StoredReply(row.key, row.fingerprint, row.status, row.reply, row.position)
-        for row in rows
-        if row.key is not None
-    }
-    return Opening(rows[0].now, stored)
+    values = {"caller": caller, "keys": list(keys)}
+    rows = await fetch(db, _OPEN if keys else _CLOCK, values)
+    return Opening(rows[0]["bus_now"], _stored(rows[0]), {})
 
 
-async def append(db: AsyncConnection, caller: str, events: str, replies: str) -> Any:
+async def open_and_lock(
+    db: AsyncConnection, caller: str, keys: Sequence[str], entity: type[Entity], ids: Iterable[Any]
+) -> Opening:
+    """The same, and the entities with these ids, locked in the order of their ids."""
+    values = {"caller": caller, "keys": list(keys), "ids": list(ids)}
+    rows = await fetch(db, statements(entity).open, values)
+    locked = {row["id"]: entity_from(entity, row) for row in rows if row["id"] is not None}
+    return Opening(rows[-1]["bus_now"], _stored(rows[0]), locked)
+
+
+async def append(
+    db: AsyncConnection, caller: str, events: str, replies: str
+) -> tuple[int | None, int]:
     """Insert outbox rows and idempotency rows, each a JSON array, as the transaction's last act.
 
-    Returns ``position``, the highest outbox position, and ``kept``, the keys that were stored: a
-    key that is missing there has been stored by another transaction meanwhile.
+    Returns the highest outbox position, and how many of the keys were stored: one that was not
+    has been stored by another transaction meanwhile.
     """
-    if replies == "[]":
-        return (await db.execute(_APPEND_EVENTS, {"events": events})).one()
+    statement = _APPEND_EVENTS if replies == "[]" else _APPEND
     values = {"caller": caller, "events": events, "replies": replies}
-    return (await db.execute(_APPEND, values)).one()
+    (row,) = await fetch(db, statement, values)
+    return row["position"], row["kept"]
 
 
 async def forget_requests(db: AsyncConnection, *, retention: float, limit: int) -> int:
     """Delete up to ``limit`` idempotency rows older than ``retention`` seconds."""
-    result = await db.execute(_FORGET, {"retention": retention, "limit": limit})
-    return int(result.rowcount)
+    return await execute(db, _FORGET, {"retention": retention, "limit": limit})
+
+
+def _stored(row: Record) -> dict[str, StoredReply]:
+    if row["bus_stored"] is None:
+        return {}
+    found = pydantic_core.from_json(row["bus_stored"])
+    names = ("key", "fingerprint", "status", "reply", "position")
+    return {item["key"]: StoredReply(**{name: item[name] for name in names}) for item in found}

@@ -6,20 +6,20 @@ same whatever the number of rows, is prepared once, and an entity is encoded onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 from uuid import UUID
 
+from asyncpg import Record
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import (
     ARRAY,
-    Executable,
     FromClause,
     Select,
     Table,
     Text,
-    Uuid,
     bindparam,
     cast,
     column,
@@ -32,39 +32,57 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity
+from persistence._driver import Compiled, compiled, execute, fetch
 from persistence._tables import TABLES
 
 E = TypeVar("E", bound=Entity)
 
 
+# One round trip for all that a batch begins with. The clock is read when the locks are held.
+_OPEN = """
+    WITH locked AS MATERIALIZED ({lock})
+    SELECT clock_timestamp() AS bus_now,
+           (SELECT CAST(json_agg(r) AS text) FROM bus.requests r
+            WHERE r.caller = CAST($2 AS text) AND r.key = ANY (CAST($3 AS text[]))) AS bus_stored,
+           locked.*
+    FROM (SELECT) AS always LEFT JOIN locked ON true
+"""
+
+
 @dataclass(frozen=True)
 class Statements(Generic[E]):
-    """The statements that serve one entity."""
+    """The statements that serve one entity, and how its columns become models."""
 
-    entity: type[E]
     table: Table
-    read: Select[Any]
-    lock: Select[Any]
-    insert: Executable
-    update: Executable
+    read: Compiled
+    lock: Compiled
+    open: Compiled
+    """``lock``, with the clock and the stored replies of the requests that want the rows."""
+    insert: Compiled
+    update: Compiled
+    models: Mapping[str, TypeAdapter[Any]]
+    """What makes models of the ``jsonb`` columns that hold some."""
 
 
 @cache
 def statements(entity: type[E]) -> Statements[E]:
     """The statements of an entity, built once."""
     table = TABLES[entity]
-    read = columns(entity).where(table.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
     rows = _recordset(table)
+    read = columns(entity).where(
+        table.c.id == func.any(bindparam("ids", type_=ARRAY(table.c.id.type)))
+    )
+    changed = {c.name: c for c in rows.c if c.name not in {"id", "created_at"}}
+    # FOR NO KEY UPDATE: rows that refer to this one by foreign key need not wait.
+    lock = compiled(read.order_by(table.c.id).with_for_update(key_share=True))
     return Statements(
-        entity=entity,
         table=table,
-        read=read,
-        # FOR NO KEY UPDATE: rows that refer to this one by foreign key need not wait.
-        lock=read.order_by(table.c.id).with_for_update(key_share=True),
-        insert=insert(table).from_select([c.name for c in rows.c], select(*rows.c)),
-        update=update(table)
-        .where(table.c.id == rows.c.id)
-        .values({c.name: c for c in rows.c if c.name not in {"id", "created_at"}}),
+        read=compiled(read),
+        lock=lock,
+        open=Compiled(_OPEN.format(lock=lock.text), (*lock.order, "caller", "keys")),
+        insert=compiled(insert(table).from_select([c.name for c in rows.c], select(*rows.c))),
+        update=compiled(update(table).where(table.c.id == rows.c.id).values(changed)),
+        models=_models(entity),
     )
 
 
@@ -74,8 +92,13 @@ def columns(entity: type[Entity]) -> Select[Any]:
 
 
 def entity_from(entity: type[E], row: Any) -> E:
-    """The entity that a row of ``columns`` holds."""
-    return entity.model_validate(dict(row._mapping))  # noqa: SLF001  SQLAlchemy's public name
+    """The entity that a row of ``columns`` holds, as SQLAlchemy or the driver returns it."""
+    found = row if isinstance(row, Record) else row._mapping  # noqa: SLF001  its public name
+    values = {name: found[name] for name in entity.model_fields}
+    for name, adapter in statements(entity).models.items():
+        if values[name]:
+            values[name] = adapter.validate_python(values[name], strict=False)
+    return entity.trusted(values)
 
 
 async def load(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
@@ -107,26 +130,36 @@ async def get_locked(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
 async def add(db: AsyncConnection, entities: Sequence[E]) -> None:
     """Insert new entities, all of one class."""
     if entities:
-        await db.execute(statements(type(entities[0])).insert, {"rows": encode(entities)})
+        await execute(db, statements(type(entities[0])).insert, {"rows": encode(entities)})
 
 
 async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
     """Write changed entities back, all of one class; their rows must be locked."""
     if entities:
-        await db.execute(statements(type(entities[0])).update, {"rows": encode(entities)})
+        await execute(db, statements(type(entities[0])).update, {"rows": encode(entities)})
 
 
 def encode(entities: Sequence[Entity]) -> str:
     """Entities as one JSON array."""
-    serializer = type(entities[0]).__pydantic_serializer__
-    return "[" + ",".join(serializer.to_json(entity).decode() for entity in entities) + "]"
+    return (b"[" + b",".join([entity.encoded() for entity in entities]) + b"]").decode()
 
 
 async def _fetch(
-    db: AsyncConnection, entity: type[E], statement: Select[Any], ids: Iterable[UUID]
+    db: AsyncConnection, entity: type[E], statement: Compiled, ids: Iterable[UUID]
 ) -> dict[UUID, E]:
-    rows = await db.execute(statement, {"ids": list(ids)})
-    return {row.id: entity_from(entity, row) for row in rows}
+    records = await fetch(db, statement, {"ids": list(ids)})
+    return {record["id"]: entity_from(entity, record) for record in records}
+
+
+def _models(entity: type[Entity]) -> dict[str, TypeAdapter[Any]]:
+    annotations: dict[str, Any] = {n: f.annotation for n, f in entity.model_fields.items()}
+    return {n: TypeAdapter(kind) for n, kind in annotations.items() if _holds_models(kind)}
+
+
+def _holds_models(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(_holds_models(part) for part in get_args(annotation))
 
 
 def _own(table: Table) -> list[Any]:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -25,6 +25,7 @@ E = TypeVar("E", bound=Entity)
 
 _KEYS: Mapping[type, TypeAdapter[Any]] = {
     datetime: TypeAdapter(Time),
+    date: TypeAdapter(date),
     str: TypeAdapter(Text),
     int: TypeAdapter(int),
     UUID: TypeAdapter(UUID),
@@ -36,7 +37,7 @@ class _Key:
     """Where a page ends: the value of the order column and the id of its last item."""
 
     value: Any
-    id: UUID
+    id: UUID | str
 
 
 async def page(
@@ -63,7 +64,7 @@ async def page(
     return Page[E](items=items, next_cursor=cursor, total=await _total(db, query, table, where))
 
 
-def encode(query: ListOf[Any], value: Any, id_: UUID) -> str:
+def encode(query: ListOf[Any], value: Any, id_: UUID | str) -> str:
     """The opaque cursor behind an item of a list."""
     content = pydantic_core.to_json([query.declared.subject, query.order, value, id_])
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
@@ -76,7 +77,8 @@ def decode(query: ListOf[Any], column: Column[Any]) -> _Key:
         padded = query.cursor + "=" * (-len(query.cursor) % 4)
         content = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
         subject, order, value, id_ = pydantic_core.from_json(content)
-        key = _Key(_KEYS[column.type.python_type].validate_python(_typed(value, column)), UUID(id_))
+        id_ = _KEYS[column.table.c.id.type.python_type].validate_python(id_)
+        key = _Key(_KEYS[column.type.python_type].validate_python(_typed(value, column)), id_)
     except (ValueError, TypeError, AttributeError, binascii.Error, ValidationError):
         raise _refused("is not a cursor of this list") from None
     if (subject, order) != (query.declared.subject, query.order):

@@ -51,6 +51,8 @@ class EntityRow(VersionedRow):
     __abstract__ = True
 
     def __init_subclass__(cls, *, entity: type[Entity], **kwargs: Any) -> None:
+        if entity.model_fields["id"].annotation is str:
+            cls.id = mapped_column(Text, primary_key=True, sort_order=-4)
         super().__init_subclass__(**kwargs)
         columns = {column.name for column in cls.__table__.columns if not column.computed}
         if odd := entity.model_fields.keys() ^ columns:

@@ -8,6 +8,10 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
+INTROSPECTION = ("current_setting('jit')", "pg_catalog.pg_type")
+"""What the driver asks once on each new connection, to know the types of a statement."""
+
 
 @dataclass
 class Counted:
@@ -22,14 +26,30 @@ class Counted:
 
 @contextmanager
 def counting(*engines: AsyncEngine) -> Iterator[Counted]:
-    """Everything that runs on these engines inside the block."""
+    """Everything that runs on these engines inside the block, through SQLAlchemy or below it."""
     counted = Counted()
+    drivers: set[Any] = set()
 
     def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         counted.texts.append(statement)
 
+    def note_below(record: Any) -> None:
+        query = record.query
+        if not query.startswith(CONTROL) and not any(part in query for part in INTROSPECTION):
+            counted.texts.append(query)
+
+    def watch(dbapi_connection: Any, *_rest: Any) -> None:
+        driver = dbapi_connection.driver_connection
+        if driver not in drivers:
+            drivers.add(driver)
+            driver.add_query_logger(note_below)
+
     with ExitStack() as stack:
         for engine in engines:
-            event.listen(engine.sync_engine, "before_cursor_execute", note)
-            stack.callback(event.remove, engine.sync_engine, "before_cursor_execute", note)
+            for name, listener in (("before_cursor_execute", note), ("checkout", watch)):
+                event.listen(engine.sync_engine, name, listener)
+                stack.callback(event.remove, engine.sync_engine, name, listener)
         yield counted
+    for driver in drivers:
+        if not driver.is_closed():
+            driver.remove_query_logger(note_below)

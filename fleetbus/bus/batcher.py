@@ -15,27 +15,49 @@ from typing import Any
 from contracts.errors import DeadlineExceeded
 from fleetbus.bus.calls import Call
 
-Run = Callable[[Sequence[Call]], Coroutine[Any, Any, None]]
+Run = Callable[[Sequence[Call]], Coroutine[Any, Any, Sequence[Call]]]
+RunAlone = Callable[[Call], Coroutine[Any, Any, None]]
 
 
 class Batcher:
-    """The queue of one operation."""
+    """The queue of one operation.
 
-    def __init__(self, run: Run, *, limit: int, concurrency: int, exclusive: bool) -> None:
+    ``run`` works on a batch and returns the calls that wait for a lock of someone else; those go
+    on through ``run_alone``, beside the batches, so that a slow row holds up no other.
+    """
+
+    def __init__(
+        self, run: Run, run_alone: RunAlone, *, limit: int, concurrency: int, exclusive: bool
+    ) -> None:
         self._run = run
+        self._run_alone = run_alone
         self._limit = limit
         self._concurrency = concurrency
         self._exclusive = exclusive
         self._waiting: deque[Call] = deque()
         self._busy: set[Hashable] = set()
-        self._running: set[asyncio.Task[None]] = set()
+        self._starting = False
+        self._running: set[asyncio.Task[Sequence[Call]]] = set()
+        self._alone: set[asyncio.Task[None]] = set()
 
     def submit(self, call: Call) -> None:
         """Queue a call; it is answered through the call itself."""
         self._waiting.append(call)
-        self._start()
+        self._start_soon()
+
+    def purge(self) -> None:
+        """Let go of queued calls that have been answered already: their deadline passed."""
+        if any(call.answered for call in self._waiting):
+            self._waiting = deque(call for call in self._waiting if not call.answered)
+
+    def _start_soon(self) -> None:
+        """Start when all that has arrived together is queued, not at the first of it."""
+        if not self._starting:
+            self._starting = True
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
+        self._starting = False
         while self._waiting and len(self._running) < self._concurrency:
             batch = self._take()
             if not batch:
@@ -44,12 +66,27 @@ class Batcher:
             self._running.add(task)
             task.add_done_callback(partial(self._ended, batch))
 
-    def _ended(self, batch: Sequence[Call], task: asyncio.Task[None]) -> None:
+    def _ended(self, batch: Sequence[Call], task: asyncio.Task[Sequence[Call]]) -> None:
         self._running.discard(task)
+        waiting = () if task.cancelled() or task.exception() else task.result()
         for call in batch:
-            self._busy.difference_update(_claims(call))
-            call.settle(task)
-        self._start()
+            if call in waiting:
+                self._go_on(call)
+            else:
+                self._busy.difference_update(_claims(call))
+                call.settle(task)
+        self._start_soon()
+
+    def _go_on(self, call: Call) -> None:
+        task = asyncio.create_task(self._run_alone(call))
+        self._alone.add(task)
+        task.add_done_callback(partial(self._ended_alone, call))
+
+    def _ended_alone(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._alone.discard(task)
+        self._busy.difference_update(_claims(call))
+        call.settle(task)
+        self._start_soon()
 
     def _take(self) -> list[Call]:
         """The next batch: in order of arrival, leaving whatever must wait for its entity or key."""

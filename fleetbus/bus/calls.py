@@ -64,6 +64,8 @@ class Call:
     started: int = 0
     new_id: UUID | None = None
     answered: bool = False
+    committing: bool = False
+    """From here on the work may have taken effect, deadline or not."""
 
     @property
     def expired(self) -> bool:
@@ -80,7 +82,7 @@ class Call:
         """Answer with a refusal."""
         self.answer(Answer.refused(refusal))
 
-    def settle(self, task: asyncio.Task[None]) -> None:
+    def settle(self, task: asyncio.Task[Any]) -> None:
         """Answer after all if the task that worked on this call ended without doing so."""
         if self.answered:
             return

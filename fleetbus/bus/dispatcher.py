@@ -12,10 +12,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contracts.errors import DeadlineExceeded, FieldError, InvalidRequest, Overloaded
+from contracts.errors import (
+    DeadlineExceeded,
+    FieldError,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
 from fleetbus.bus.batcher import Batcher
 from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.executor import Executor
+from fleetbus.bus.executor import UNKNOWN, Executor
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.stats import Stats
@@ -28,6 +34,12 @@ MAX_FIELD_ERRORS = 20
 MAX_FIELD_PATH = 300
 
 MAX_KEY_LENGTH = 200
+
+WATCH_INTERVAL = 0.02
+"""Seconds between two looks for calls whose deadline has passed."""
+
+COMMIT_GRACE = 1.0
+"""Seconds beyond its deadline that a call may wait for the answer to COMMIT."""
 
 Respond = Callable[[Answer], None]
 
@@ -59,6 +71,8 @@ class Dispatcher:
             if bound.batched
         }
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[Call] = set()
+        self._watching = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -76,7 +90,13 @@ class Dispatcher:
         self.stats.in_flight += 1
         stats.in_flight += 1
         self._idle.clear()
-        call = Call(bound, None, self._finisher(respond), started=time.perf_counter_ns())
+        call = Call(
+            bound,
+            None,
+            self._finisher(respond),
+            deadline=time.monotonic() + self._executor.settings.timeout,
+            started=time.perf_counter_ns(),
+        )
         try:
             _read_headers(call, headers, body)
             call.message = bound.validator.validate_json(body or b"{}")
@@ -95,6 +115,10 @@ class Dispatcher:
         if call.expired:
             call.refuse(DeadlineExceeded())
             return
+        self._open.add(call)
+        if not self._watching:
+            self._watching = True
+            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
         batcher = self._batchers.get(call.bound.subject)
         if batcher is not None:
             batcher.submit(call)
@@ -106,12 +130,31 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
 
+    def _watch(self) -> None:
+        """Answer calls whose deadline has passed, whatever their work is waiting for.
+
+        What they began is not committed any more; one that is at its COMMIT has a little longer.
+        """
+        now = time.monotonic()
+        late = [call for call in self._open if call.deadline <= now]
+        for call in late:
+            if not call.committing:
+                call.refuse(DeadlineExceeded(when="during the work"))
+            elif call.deadline + COMMIT_GRACE <= now:
+                call.refuse(Unavailable(what=UNKNOWN))
+        for subject in {call.bound.subject for call in late} & self._batchers.keys():
+            self._batchers[subject].purge()
+        self._watching = bool(self._open)
+        if self._watching:
+            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
+
     def _ended(self, task: asyncio.Task[None], call: Call) -> None:
         self._tasks.discard(task)
         call.settle(task)
 
     def _finisher(self, respond: Respond) -> Callable[[Call, Answer], None]:
         def finish(call: Call, answer: Answer) -> None:
+            self._open.discard(call)
             stats = self.stats.operations[call.bound.subject]
             stats.in_flight -= 1
             self.stats.in_flight -= 1
@@ -135,6 +178,7 @@ class Dispatcher:
         lookup = bound.handling.shape == "lookup"
         return Batcher(
             self._executor.run_lookups if lookup else self._executor.run_batch,
+            self._executor.run_alone,
             limit=self.limits.batch,
             concurrency=self.limits.concurrent_batches,
             exclusive=not lookup,
@@ -143,13 +187,14 @@ class Dispatcher:
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
     """Each wrong field with its path and why, without the value that was sent."""
+    items = error.errors(include_url=False, include_input=False, include_context=False)
     errors = [
         FieldError(
             field=".".join(str(part) for part in item["loc"])[:MAX_FIELD_PATH], message=item["msg"]
         )
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
+        for item in items[:MAX_FIELD_ERRORS]
     ]
-    return InvalidRequest(errors=errors[:MAX_FIELD_ERRORS])
+    return InvalidRequest(errors=errors)
 
 
 def wrong_header(name: str, message: str) -> InvalidRequest:
@@ -167,7 +212,7 @@ def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
         call.key = key
         call.fingerprint = fingerprint(call.bound.subject, body)
     if deadline := headers.get("Fleet-Deadline"):
-        call.deadline = time.monotonic() + _seconds_until(deadline)
+        call.deadline = min(call.deadline, time.monotonic() + _seconds_until(deadline))
     if dry_run := headers.get("Fleet-Dry-Run"):
         if dry_run.lower() not in {"true", "false"}:
             raise wrong_header("Fleet-Dry-Run", "is true or false")

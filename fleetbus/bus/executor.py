@@ -7,6 +7,7 @@ A transaction's course: BEGIN · the clock and stored replies · the work · wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from contracts._errors import Refusal
+from contracts._declare import Entity
 from contracts.errors import (
     DeadlineExceeded,
     IdempotencyKeyReused,
@@ -23,11 +24,11 @@ from contracts.errors import (
     Unavailable,
 )
 from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.failures import is_retryable, refusal_for
+from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, is_retryable, refusal_for
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import CommitUnknown, KeyTaken, Transaction, begin
 from fleetbus.bus.work import decide, handle, react
-from fleetbus.database import Database, is_outage
+from fleetbus.database import Database, is_outage, sqlstate
 from handlers._shapes import Handling
 from persistence import _commit, _entities
 
@@ -35,6 +36,17 @@ log = logging.getLogger("fleetbus.bus")
 
 ATTEMPTS = 4
 """One run and three repetitions after serialization failures, deadlocks and lost connections."""
+
+FIND_OUT_TIME = 0.5
+"""Seconds that the database is asked what became of a request before its caller is told."""
+
+CLEAN_UP_TIME = 0.5
+"""Seconds beyond the deadline after which the database is not waited for any more."""
+
+UNKNOWN = (
+    "the connection to the database was lost during COMMIT; "
+    "whether it took effect is not known: repeat it with the same key"
+)
 
 HEADER_ROOM = 4096
 """Bytes of a message that are kept for its headers."""
@@ -51,6 +63,8 @@ class ExecutorSettings:
     """Seconds for the statements of a transaction whose callers gave no deadline."""
     batch_lock_timeout: float = 0.2
     """Seconds that a batch waits for a row lock before its calls are run one by one."""
+    lone_lock_timeout: float = 1.0
+    """Seconds that a call that waits for a row lock keeps its connection at a time."""
     max_payload: int = 1024 * 1024
     reply_advice: str = "ask for a smaller page with limit"
 
@@ -61,6 +75,14 @@ class Outcome(NamedTuple):
     call: Call
     answer: Answer
     kept: bool
+
+
+class LockedOut(Exception):
+    """Someone else held a row lock for longer than was to be waited for it."""
+
+
+class Overtaken(Exception):
+    """A call was answered during the work, for its deadline passed: nothing of it may be kept."""
 
 
 Work = Callable[[Transaction, Sequence[Call]], Awaitable[list[Outcome]]]
@@ -81,42 +103,75 @@ class Executor:
         self._database = database
         self.settings = settings or ExecutorSettings()
         self._committed = committed
+        # Calls that wait for locks leave half of the connections to those that need not.
+        self._patience = asyncio.Semaphore(max(1, database.pools.write // 2))
         self._dependencies: dict[str, Any] = {"catalogue": registry.catalogue}
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
         await self._guarded([call], self._query)
 
-    async def run_lookups(self, calls: Sequence[Call]) -> None:
+    async def run_lookups(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
         await self._guarded(calls, self._lookups)
+        return ()
 
     async def run_handler(self, call: Call) -> None:
         """Run one command in a transaction of its own."""
         await self._guarded([call], lambda calls: self._transact(calls, self._handle))
 
-    async def run_batch(self, calls: Sequence[Call]) -> None:
+    async def run_batch(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Run commands of one decider, each on another entity, in one transaction.
 
-        If the database refuses the batch as a whole they are run again one by one.
+        If the database refuses the batch as a whole they are run again one by one. Returns those
+        that wait for a lock of someone else: ``run_alone`` has the patience for them.
         """
+        lock_timeout = self.settings.batch_lock_timeout
         if len(calls) > 1:
             try:
-                await self._transact(calls, self._decide, self.settings.batch_lock_timeout)
-            except (CommitUnknown, Unavailable):
-                log.debug("a batch of %d was cut off; each call is looked after", len(calls))
+                await self._transact(calls, self._decide, lock_timeout)
+            except CommitUnknown:
+                await self._find_out(calls)
             except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
                 log.debug("a batch of %d is run one by one: %s", len(calls), error)
+                lock_timeout /= 10
             else:
-                return
+                return ()
+        waiting = []
         for call in calls:
-            if not call.answered:
-                await self._guarded([call], lambda one: self._transact(one, self._decide))
+            try:
+                await self._guarded([call], lambda one: self._decide_unless(one, lock_timeout))
+            except LockedOut:
+                waiting.append(call)
+        return waiting
+
+    async def run_alone(self, call: Call) -> None:
+        """Run a command of a decider that waits for a lock, for as long as its caller does.
+
+        The connection is given back now and then: who waits for one row must not keep another
+        from one that is free by now.
+        """
+
+        async def run(calls: Sequence[Call]) -> None:
+            async with self._patience:
+                await self._decide_unless(calls, self.settings.lone_lock_timeout)
+
+        while not call.answered:
+            with contextlib.suppress(LockedOut):
+                await self._guarded([call], run)
+
+    async def _decide_unless(self, calls: Sequence[Call], lock_timeout: float) -> None:
+        try:
+            await self._transact(calls, self._decide, lock_timeout)
+        except Exception as error:
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                raise LockedOut from error
+            raise
 
     async def _guarded(
         self, calls: Sequence[Call], run: Callable[[Sequence[Call]], Awaitable[None]]
     ) -> None:
-        """Run with repetitions where they help; whatever happens, every call is answered."""
+        """Run with repetitions where they help; every call is answered, or ``LockedOut`` raised."""
         for attempt in range(1, ATTEMPTS + 1):
             waiting = [call for call in calls if not call.answered]
             for call in [call for call in waiting if call.expired]:
@@ -126,10 +181,13 @@ class Executor:
                 return
             try:
                 await run(waiting)
-            except KeyTaken:
+            except (KeyTaken, Overtaken):
                 continue
             except CommitUnknown:
                 await self._find_out(waiting)
+                continue
+            except LockedOut:
+                raise
             except Exception as error:  # noqa: BLE001  every exception becomes an answer
                 if attempt < ATTEMPTS and (is_retryable(error) or is_outage(error)):
                     await asyncio.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311  jitter
@@ -141,34 +199,42 @@ class Executor:
     async def _refuse(self, calls: Sequence[Call], error: Exception) -> None:
         """Answer with what the error means, or with the reply that its key has by now."""
         for call in calls:
-            stored = await self._stored(call) if isinstance(error, Refusal) else None
-            call.answer(stored or Answer.refused(refusal_for(error, call.bound)))
+            stored = None
+            if call.key is not None:
+                with contextlib.suppress(Exception):
+                    stored = await self._stored(call)
+            if not call.answered:
+                call.answer(stored or Answer.refused(refusal_for(error, call.bound)))
 
     async def _find_out(self, calls: Sequence[Call]) -> None:
-        """After a COMMIT without an answer: the idempotency row tells whether it took effect."""
+        """After a COMMIT without an answer: the idempotency row tells whether it took effect.
+
+        Without a key nothing tells, and the caller learns that. With one a call that is not
+        answered here may be run again: it took effect before or does so now, not twice.
+        """
+        end = time.monotonic() + FIND_OUT_TIME
         for call in calls:
-            while call.key is not None and not call.expired:
+            stored = None
+            known = False
+            while call.key is not None and not known and time.monotonic() < end:
                 try:
                     stored = await self._stored(call)
-                except Unavailable:
+                    known = True
+                except Exception:  # noqa: BLE001  the database is still away
                     await asyncio.sleep(0.05)
-                    continue
-                if stored is not None:
-                    stored.replayed = False
-                    call.answer(stored)
-                break
-            call.refuse(
-                Unavailable(
-                    what="the connection to the database was lost during COMMIT; "
-                    "whether it took effect is not known: repeat it with the same key"
-                )
-            )
+            call.committing = False
+            if stored is not None:
+                stored.replayed = False
+                call.answer(stored)
+            elif not known:
+                call.refuse(Unavailable(what=UNKNOWN))
 
     async def _stored(self, call: Call) -> Answer | None:
-        if call.key is None:
-            return None
-        async with self._database.connection(read_only=True) as db:
-            opening = await _commit.open_work(db, CALLER, [call.key])
+        async with (
+            asyncio.timeout(FIND_OUT_TIME),
+            self._database.connection(read_only=True) as db,
+        ):
+            opening = await _commit.open_work(db, CALLER, [str(call.key)])
         return _replay(call, opening)
 
     async def _query(self, calls: Sequence[Call]) -> None:
@@ -208,13 +274,15 @@ class Executor:
         self, calls: Sequence[Call], work: Work, lock_timeout: float | None = None
     ) -> None:
         left = partial(self._left, calls)
-        async with begin(self._database, left=left, lock_timeout=lock_timeout) as tx:
-            keys = [call.key for call in calls if call.key is not None]
-            opening = await _commit.open_work(tx.db, CALLER, keys)
+        async with (
+            asyncio.timeout(left() + CLEAN_UP_TIME),
+            begin(self._database, left=left, lock_timeout=lock_timeout) as tx,
+        ):
+            opening = await _open(tx, calls)
             fresh = _unanswered(calls, opening)
             if not fresh:
                 return
-            tx.now = opening.now
+            tx.now, tx.locked = opening.now, opening.locked
             outcomes = await self._recheck(tx, await work(tx, fresh))
             await react(self._registry, tx)
             position = await self._finish(tx, outcomes)
@@ -267,11 +335,22 @@ class Executor:
         if not (events or replies or tx.wrote):
             return None
         position = await tx.append(CALLER, events, replies)
-        await tx.commit()
+        if any(outcome.call.answered for outcome in outcomes):
+            raise Overtaken
+        for outcome in outcomes:
+            outcome.call.committing = True
+        try:
+            await tx.commit()
+        except Exception as error:
+            if not isinstance(error, CommitUnknown):
+                for outcome in outcomes:
+                    outcome.call.committing = False
+            raise
         return position
 
     def _reply(self, call: Call, reply: Any) -> Answer:
-        body = call.bound.serializer.to_json(reply)
+        whole = type(reply) is call.bound.declared.reply and isinstance(reply, Entity)
+        body = reply.encoded() if whole else call.bound.serializer.to_json(reply)
         self._fits(len(body), self.settings.reply_advice)
         return Answer(200, body)
 
@@ -286,6 +365,16 @@ class Executor:
         if left <= 0:
             raise DeadlineExceeded
         return min(left, self.settings.timeout)
+
+
+async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
+    """What a transaction begins with: the clock, stored replies, and a decider's own entities."""
+    keys = [call.key for call in calls if call.key is not None]
+    own = calls[0].bound.handling.own
+    if own is None:
+        return await _commit.open_work(tx.db, CALLER, keys)
+    ids = {getattr(call.message, own.field) for call in calls}
+    return await _commit.open_and_lock(tx.db, CALLER, keys, own.entity, ids)
 
 
 def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:

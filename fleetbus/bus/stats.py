@@ -88,7 +88,8 @@ class Stats:
 
 def _bucket(nanoseconds: int) -> int:
     """Which bucket: ``_STEPS`` equal parts of each power of two."""
-    power = max(nanoseconds, 1).bit_length() - 1
+    nanoseconds = max(nanoseconds, 1)
+    power = nanoseconds.bit_length() - 1
     rest = nanoseconds - (1 << power)
     return power * _STEPS + (rest * _STEPS >> power)
 

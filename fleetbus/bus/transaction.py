@@ -42,6 +42,7 @@ class Transaction:
     def __init__(self, db: AsyncConnection, raw: Any) -> None:
         self.db = db
         self.now: datetime
+        self.locked: dict[Any, Any] = {}
         self.told: list[Told] = []
         self.wrote = False
         self._raw = raw
@@ -65,28 +66,30 @@ class Transaction:
         """Write outbox and idempotency rows; returns the transaction's highest position."""
         if not events and not replies:
             return None
-        rows = await _commit.append(
+        position, kept = await _commit.append(
             self.db,
             caller,
             (b"[" + b",".join(events) + b"]").decode(),
             pydantic_core.to_json(replies).decode(),
         )
-        if len(rows.kept) != len(replies):
+        if kept != len(replies):
             raise KeyTaken
-        position: int | None = rows.position
         return position
 
     async def commit(self) -> None:
         """COMMIT; a connection lost meanwhile is ``CommitUnknown``."""
         self._state = "committing"
         try:
-            await self._raw.execute("COMMIT")
+            done = await self._raw.execute("COMMIT")
         except BaseException as error:
             if is_outage(error) or isinstance(error, asyncio.CancelledError):
                 raise CommitUnknown from error
             self._state = "open"
             raise
         self._state = "done"
+        if done != "COMMIT":
+            # Postgres answers COMMIT of a failed transaction with ROLLBACK, which is no error.
+            raise RuntimeError("an error of the database was swallowed inside the transaction")
 
     @property
     def unsettled(self) -> bool:
@@ -98,6 +101,11 @@ class Transaction:
         if self._state == "open":
             self._state = "done"
             await self._raw.execute("ROLLBACK")
+
+    def cut_off(self) -> None:
+        """End the connection at once, and with it the transaction, without waiting for anyone."""
+        self._state = "done"
+        self._raw.terminate()
 
 
 @contextlib.asynccontextmanager
@@ -118,6 +126,9 @@ async def begin(
         transaction = Transaction(db, raw)
         try:
             yield transaction
+        except asyncio.CancelledError:
+            transaction.cut_off()
+            raise
         finally:
             await asyncio.shield(_settle(transaction, db))
 
@@ -126,6 +137,7 @@ async def _settle(transaction: Transaction, db: AsyncConnection) -> None:
     """Leave no transaction open on a connection that goes back to the pool."""
     try:
         if transaction.unsettled:
+            transaction.cut_off()
             await db.invalidate()
         else:
             await transaction.rollback()
@@ -147,5 +159,4 @@ def _outbox_row(told: Told) -> bytes:
         "cause": told.cause,
         "traceparent": told.traceparent,
     }
-    body = event.__pydantic_serializer__.to_json(event)
-    return pydantic_core.to_json(head)[:-1] + b',"data":' + body + b"}"
+    return pydantic_core.to_json(head)[:-1] + b',"data":' + event.encoded() + b"}"

@@ -58,6 +58,9 @@ async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
         decisions.append(decided)
         try:
             entities = [_entity(call, need, loaded[need.name]) for need in handling.entities]
+            # The batcher keeps calls with one ``id`` apart, not those that name it otherwise.
+            if entities and not handling.creates and (own := entities[0]) is not None:
+                entities[0] = after.get(own.id, own)
             given = {"now": tx.now, "new_id": _new_id(call)}
             decision = handling.function(call.message, *entities, **_pick(handling, given))
         except Exception as error:  # noqa: BLE001  one call's error is its own
@@ -119,11 +122,10 @@ async def _run_reaction(tx: Transaction, handling: Handling, told: Iterable[Even
 
 
 async def _load(tx: Transaction, need: Needed, calls: Sequence[Call]) -> dict[UUID, Entity]:
+    if need.own:
+        return tx.locked
     ids = {id_ for call in calls if (id_ := getattr(call.message, need.field)) is not None}
-    if not ids:
-        return {}
-    fetch = _entities.lock if need.field == "id" else _entities.load
-    return await fetch(tx.db, need.entity, ids)
+    return await _entities.load(tx.db, need.entity, ids) if ids else {}
 
 
 def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | None:
@@ -132,7 +134,7 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
         return None
     if id_ in loaded:
         return loaded[id_]
-    if need.field == "id":
+    if need.own:
         raise need.entity.not_found(id=id_)
     raise InvalidReference(field=need.field, entity=need.entity.noun)
 
@@ -147,8 +149,13 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
 
 
 def _new_id(call: Call) -> UUID:
-    """The id of what a call creates: the caller's, else one that outlives a repetition."""
-    given: UUID | None = getattr(call.message, "id", None)
+    """A fresh id that outlives a repetition, or the one that the caller gave to what it creates.
+
+    An ``id`` that is required names what is there already; only an optional one is for something
+    new.
+    """
+    field = call.bound.operation.model_fields.get("id")
+    given: UUID | None = call.message.id if field and not field.is_required() else None
     if given is not None:
         return given
     if call.new_id is None:

@@ -17,6 +17,7 @@ class Running:
         self.process = process
         self.output = ""
         self._changed = asyncio.Event()
+        self._open = 2
         self._readers = [
             asyncio.create_task(self._read(stream))
             for stream in (process.stdout, process.stderr)
@@ -30,7 +31,7 @@ class Running:
                 for line in self.output.splitlines():
                     if text in line:
                         return line
-                if self.process.returncode is not None and all(r.done() for r in self._readers):
+                if self._open == 0:
                     raise AssertionError(f"ended without saying {text!r}:\n{self.output}")
                 self._changed.clear()
                 await self._changed.wait()
@@ -50,6 +51,7 @@ class Running:
         async for line in stream:
             self.output += line.decode()
             self._changed.set()
+        self._open -= 1
         self._changed.set()
 
 

@@ -54,7 +54,7 @@ class TestUp:
                 )
                 server.kill()
                 await up.said(f"{'NATS' if name == 'nats-server' else 'PostgreSQL'} ended")
-                project = CreateProject(name=name, url="https://example.org/a")
+                project = CreateProject(name=name, url=f"https://example.org/{name}")
                 assert (await bus.call(project)).name == name
 
 

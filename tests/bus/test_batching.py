@@ -1,0 +1,210 @@
+"""Many callers share a transaction, and none of them notices the others."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fleetbus.bus.registry import Registry
+from fleetbus.config import Settings
+from fleetbus.ids import uuid7
+from fleetbus.service import Service
+from tests.bus.asking import (
+    CREATE,
+    NOTE,
+    Asker,
+    Got,
+    add_tasks,
+    asking,
+    column_of,
+    count_of,
+    eventually,
+    locked,
+)
+from tests.counting import Counted
+
+Count = Callable[[], AbstractContextManager[Counted]]
+
+PER_COMMAND = 3
+"""Statements of one keyless command with an event: clock and locked row, update, outbox."""
+
+
+async def note_all(ask: Asker, tasks: list[UUID], **body: object) -> list[Got]:
+    return list(await asyncio.gather(*(ask(NOTE, {"id": str(t)} | body) for t in tasks)))
+
+
+class TestGathering:
+    async def test_alone_a_command_runs_at_once(
+        self, ask: Asker, db: AsyncConnection, statements: Count
+    ) -> None:
+        [task] = await add_tasks(db)
+
+        with statements() as counted:
+            await ask(NOTE, {"id": str(task)})
+
+        assert counted.total == PER_COMMAND
+
+    async def test_many_use_few_transactions(
+        self, ask: Asker, db: AsyncConnection, statements: Count
+    ) -> None:
+        tasks = await add_tasks(db, 64)
+
+        with statements() as counted:
+            replies = await note_all(ask, tasks)
+
+        assert {got.status for got in replies} == {200}
+        assert counted.total <= PER_COMMAND * 10
+
+    async def test_reads_by_id_gather_too(
+        self, ask: Asker, db: AsyncConnection, statements: Count
+    ) -> None:
+        tasks = [*await add_tasks(db, 63), uuid7()]
+
+        with statements() as counted:
+            replies = await asyncio.gather(*(ask("db.tasks.get", {"id": str(t)}) for t in tasks))
+
+        assert [got.body["id"] for got in replies] == [str(task) for task in tasks]
+        assert [got.status for got in replies] == [200] * 63 + [404]
+        assert counted.total <= 10
+
+    async def test_no_more_than_the_limit_share_one(
+        self, settings: Settings, registry: Registry, db: AsyncConnection
+    ) -> None:
+        tasks = await add_tasks(db, 40)
+        service = Service(settings.model_copy(update={"batch_limit": 5}), registry)
+        await service.start()
+        try:
+            async with asking(settings.nats_url) as ask:
+                await note_all(ask, tasks)
+        finally:
+            await service.stop()
+
+        biggest = "SELECT max(n) FROM (SELECT count(*) AS n FROM bus.outbox GROUP BY xid) AS b"
+        assert (await db.execute(text(biggest))).scalar_one() <= 5
+
+
+class TestOnOneEntity:
+    async def test_commands_keep_their_order(self, ask: Asker, db: AsyncConnection) -> None:
+        [task] = await add_tasks(db)
+        notes = [chr(ord("a") + n) for n in range(26)]
+
+        replies = await asyncio.gather(*(ask(NOTE, {"id": str(task), "note": n}) for n in notes))
+
+        assert await column_of(db, "summary", task) == "".join(notes)
+        assert [got.body["version"] for got in replies] == list(range(2, 28))
+
+    async def test_at_most_one_is_in_a_transaction(self, ask: Asker, db: AsyncConnection) -> None:
+        tasks = await add_tasks(db, 4)
+
+        await note_all(ask, tasks * 10)
+
+        doubles = "SELECT count(*) FROM bus.outbox GROUP BY xid, entity_id HAVING count(*) > 1"
+        assert (await db.execute(text(doubles))).all() == []
+        assert await count_of(db, "bus.outbox") == 40
+
+    async def test_positions_follow_the_versions(self, ask: Asker, db: AsyncConnection) -> None:
+        tasks = await add_tasks(db, 4)
+
+        await note_all(ask, tasks * 10)
+
+        query = "SELECT entity_id, data->'task'->>'version' FROM bus.outbox ORDER BY position"
+        rows = (await db.execute(text(query))).all()
+        for task in tasks:
+            versions = [int(version) for entity, version in rows if entity == str(task)]
+            assert versions == list(range(2, 12))
+
+
+class TestBadNeighbours:
+    @pytest.mark.parametrize(
+        ("how", "status"), [("refuse", 409), ("raise", 500), ("violate", 422), ("huge", 413)]
+    )
+    async def test_one_that_fails_is_alone_in_it(
+        self, ask: Asker, db: AsyncConnection, how: str, status: int
+    ) -> None:
+        tasks = await add_tasks(db, 30)
+        bodies = [{"id": str(task)} for task in tasks]
+        bodies[7]["how"] = how
+
+        replies = await asyncio.gather(*(ask(NOTE, body, key=body["id"]) for body in bodies))
+
+        assert [got.status for got in replies] == [200] * 7 + [status] + [200] * 22
+        assert await count_of(db, "bus.outbox") == 29
+        assert await count_of(db, "bus.requests") == 29
+        assert await column_of(db, "version", tasks[7]) == 1
+
+    async def test_of_two_creations_with_one_name_one_succeeds(
+        self, ask: Asker, db: AsyncConnection
+    ) -> None:
+        names = [f"n{n % 10}" for n in range(20)]
+
+        replies = await asyncio.gather(*(ask(CREATE, {"name": name}) for name in names))
+
+        assert sorted(got.status for got in replies) == [200] * 10 + [409] * 10
+        assert await count_of(db, "planning.projects") == 10
+
+    async def test_unknown_ids_are_refused_each(self, ask: Asker, db: AsyncConnection) -> None:
+        [task] = await add_tasks(db)
+
+        replies = await note_all(ask, [uuid7(), task, uuid7()])
+
+        assert [got.status for got in replies] == [404, 200, 404]
+
+
+class TestLockedRows:
+    async def test_one_does_not_hold_up_the_batch(self, ask: Asker, db: AsyncConnection) -> None:
+        stuck, *free = await add_tasks(db, 30)
+
+        async with locked(db, stuck):
+            late = asyncio.create_task(ask(NOTE, {"id": str(stuck)}))
+            replies = await note_all(ask, free)
+            assert not late.done()
+
+        assert {got.status for got in [*replies, await late]} == {200}
+
+    async def test_as_many_as_there_are_batches_do_not_stop_the_operation(
+        self, ask: Asker, db: AsyncConnection, service: Service
+    ) -> None:
+        """Each alone in its batch, so that every batch and every connection might be taken."""
+        *stuck, free = await add_tasks(db, 9)
+        assert len(stuck) > service.settings.concurrent_batches
+        assert len(stuck) > service.settings.pool_write
+
+        async with locked(db, *stuck):
+            late = []
+            for task in stuck:
+                late.append(asyncio.create_task(ask(NOTE, {"id": str(task)})))
+                await eventually(lambda: service.dispatcher.stats.in_flight == len(late))
+            got = await ask(NOTE, {"id": str(free)}, deadline=5)
+
+            assert got.status == 200
+            assert not any(task.done() for task in late)
+
+        assert {(await task).status for task in late} == {200}
+
+    async def test_what_is_free_by_now_does_not_wait_for_what_is_not(
+        self, ask: Asker, db: AsyncConnection, service: Service
+    ) -> None:
+        tasks = await add_tasks(db, 8)
+
+        async with locked(db, *tasks[:-1]):
+            late = [asyncio.create_task(ask(NOTE, {"id": str(t)})) for t in tasks[:-1]]
+            await eventually(lambda: service.dispatcher.stats.in_flight == len(late))
+            assert (await ask(NOTE, {"id": str(tasks[-1])}, deadline=5)).status == 200
+
+        assert {(await task).status for task in late} == {200}
+
+    async def test_the_order_on_the_locked_entity_is_kept(
+        self, ask: Asker, db: AsyncConnection, service: Service
+    ) -> None:
+        [task] = await add_tasks(db)
+
+        async with locked(db, task):
+            late = [asyncio.create_task(ask(NOTE, {"id": str(task), "note": n})) for n in "abcdef"]
+            await eventually(lambda: service.dispatcher.stats.in_flight == len(late))
+
+        assert {(await other).status for other in late} == {200}
+        assert await column_of(db, "summary", task) == "abcdef"

@@ -1,0 +1,111 @@
+"""The connection is cut between COMMIT and its answer: who has a key is told the truth."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fleetbus.bus.registry import Registry
+from fleetbus.service import Service
+from tests.bus.asking import CREATE, NOTE, RUN, Asker, add_tasks, asking, column_of, count_of
+from tests.bus.outages import Proxy, serving
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy(database_url).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def behind(proxy: Proxy, nats_url: str, registry: Registry) -> AsyncIterator[Service]:
+    async with serving(registry, proxy.url, nats_url, relay=False) as service:
+        yield service
+
+
+@pytest.fixture
+async def ask(behind: Service) -> AsyncIterator[Asker]:
+    async with asking(behind.settings.nats_url) as asker:
+        yield asker
+
+
+def append_sql(task: object) -> dict[str, Any]:
+    sql = f"UPDATE planning.tasks SET summary = concat(summary, '.') WHERE id = '{task}'"
+    return {"sql": [sql], "task": str(task)}
+
+
+class TestWithAKey:
+    @pytest.mark.parametrize("shape", ["decider", "handler"])
+    async def test_the_caller_gets_the_reply_of_the_one_effect(
+        self, ask: Asker, proxy: Proxy, db: AsyncConnection, shape: str
+    ) -> None:
+        [task] = await add_tasks(db)
+        subject, body = (NOTE, {"id": str(task)}) if shape == "decider" else (RUN, append_sql(task))
+        proxy.arm()
+
+        got = await ask(subject, body, key="k")
+
+        assert proxy.cuts == 1
+        assert (got.status, got.replayed, got.position) == (200, False, "1")
+        assert await column_of(db, "summary", task) == "."
+        assert [await count_of(db, f"bus.{name}") for name in ("outbox", "requests")] == [1, 1]
+
+    async def test_a_creation_is_not_refused_as_its_own_double(
+        self, ask: Asker, proxy: Proxy, db: AsyncConnection
+    ) -> None:
+        proxy.arm()
+
+        got = await ask(CREATE, {"name": "once"}, key="k")
+
+        assert (got.status, proxy.cuts) == (200, 1)
+        assert await count_of(db, "planning.projects") == 1
+
+    async def test_again_and_again(self, ask: Asker, proxy: Proxy, db: AsyncConnection) -> None:
+        [task] = await add_tasks(db)
+
+        for n in range(20):
+            proxy.arm()
+            got = await ask(NOTE, {"id": str(task)}, key=f"{n}")
+            assert got.status == 200
+
+        assert proxy.cuts == 20
+        assert await column_of(db, "summary", task) == "." * 20
+
+
+class TestWithoutAKey:
+    @pytest.mark.parametrize("shape", ["decider", "handler"])
+    async def test_the_caller_is_told_that_nobody_knows(
+        self, ask: Asker, proxy: Proxy, db: AsyncConnection, shape: str
+    ) -> None:
+        [task] = await add_tasks(db)
+        subject, body = (NOTE, {"id": str(task)}) if shape == "decider" else (RUN, append_sql(task))
+        proxy.arm()
+
+        got = await ask(subject, body)
+
+        assert (got.status, got.type) == (503, "unavailable")
+        assert "not known" in got.body["detail"]
+        assert await column_of(db, "summary", task) == "."
+
+
+class TestInABatch:
+    async def test_no_command_takes_effect_twice(
+        self, ask: Asker, proxy: Proxy, db: AsyncConnection
+    ) -> None:
+        tasks = await add_tasks(db, 40)
+        proxy.arm()
+
+        replies = await asyncio.gather(
+            *(
+                ask(NOTE, {"id": str(task)}, key=f"{n}" if n % 2 else None)
+                for n, task in enumerate(tasks)
+            )
+        )
+
+        assert proxy.cuts == 1
+        assert {await column_of(db, "summary", task) for task in tasks} == {"."}
+        assert await count_of(db, "bus.outbox") == 40
+        assert {got.status for got in replies[1::2]} == {200}
+        assert {got.status for got in replies[::2]} <= {200, 503}
