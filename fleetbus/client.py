@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import nats
 import pydantic_core
@@ -115,13 +115,27 @@ class Bus:
             replayed=_header(message, "Fleet-Replayed") == "true",
         )
 
+    @overload
+    def events(
+        self, *, entity: object | None = None, durable: str | None = None, stream: str = "EVENTS"
+    ) -> Events[Event]: ...
+
+    @overload
     def events(
         self,
         *kinds: type[E],
         entity: object | None = None,
         durable: str | None = None,
         stream: str = "EVENTS",
-    ) -> Events[E]:
+    ) -> Events[E]: ...
+
+    def events(
+        self,
+        *kinds: type[Any],
+        entity: object | None = None,
+        durable: str | None = None,
+        stream: str = "EVENTS",
+    ) -> Events[Any]:
         """Events of these types (none: all), of one entity if its id is given.
 
         With ``durable`` the name of a durable consumer on the stream: nothing is missed between

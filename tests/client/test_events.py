@@ -1,0 +1,110 @@
+"""What consumers see: every event once, each entity in the order of its versions."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from contracts._declare import Event
+from contracts.planning.tasks import (
+    BlockTask,
+    ClaimTasks,
+    CompleteTask,
+    CreateTask,
+    Task,
+    TaskCompleted,
+    TaskCreated,
+    UpdateTask,
+)
+from fleetbus.client import Bus
+from fleetbus.events import Delivery, Events
+
+TASKS = 200
+COMMANDS = 5 * TASKS
+
+
+class TestThousandCommands:
+    async def test_a_durable_consumer_and_a_plain_subscriber_see_each_event_once(
+        self, bus: Bus, outbox: Any
+    ) -> None:
+        async with bus.events() as plain:
+            await asyncio.gather(*(_five_commands(bus, number) for number in range(TASKS)))
+            told = await outbox()
+            seen = await _read(plain, len(told))
+            durable = bus.events(durable="thousand")
+            stored = await _read(durable, len(told))
+            await durable.close()
+
+        assert len(told) == COMMANDS
+        for deliveries in (seen, stored):
+            assert sorted(d.position for d in deliveries) == [row.position for row in told]
+            assert len({d.id for d in deliveries}) == len(told)
+            assert all(versions == [1, 2, 3, 4, 5] for versions in _versions(deliveries))
+        assert [d.id for d in seen] == [d.id for d in stored]
+
+
+class TestDurable:
+    async def test_what_was_not_followed_by_another_request_comes_again(self, bus: Bus) -> None:
+        first, second = [await bus.call(CreateTask(name=name)) for name in "ab"]
+
+        reader = bus.events(TaskCreated, durable="one-by-one")
+        assert (await anext(reader)).task == first
+        await reader.close()
+        again = bus.events(TaskCreated, durable="one-by-one")
+        assert (await anext(again)).task == first
+        assert (await anext(again)).task == second
+        await again.close()
+
+        rest = bus.events(TaskCreated, durable="one-by-one")
+        assert (await anext(rest)).task == second
+        await rest.close()
+
+    async def test_of_one_entity_only(self, bus: Bus) -> None:
+        first, second = [await bus.call(CreateTask(name=name)) for name in "ab"]
+        for task in (first, second):
+            await bus.call(UpdateTask(id=task.id, name="changed"))
+
+        reader = bus.events(entity=second, durable="of-b")
+        seen = [await reader.delivery() for _ in range(2)]
+        await reader.close()
+
+        assert [d.type for d in seen] == ["task.created", "task.updated"]
+        assert {d.entity_id for d in seen} == {str(second.id)}
+
+
+class TestPlain:
+    async def test_events_are_typed_and_carry_their_cause(self, bus: Bus) -> None:
+        task = await bus.call(CreateTask(name="a"))
+        await _claim(bus, "worker")
+
+        async with bus.events(TaskCompleted) as events:
+            await bus.call(CompleteTask(id=task.id), key="because")
+            delivery = await events.delivery()
+
+        assert isinstance(delivery.event, TaskCompleted)
+        assert (delivery.cause, delivery.entity_id) == ("because", str(task.id))
+
+
+async def _five_commands(bus: Bus, number: int) -> None:
+    """Five changes of one task, each known to have happened before the next."""
+    task = await bus.call(CreateTask(name=f"task {number}", category="plan"))
+    for step in range(3):
+        await bus.call(UpdateTask(id=task.id, name=f"task {number}, {step}"))
+    await bus.call(BlockTask(id=task.id, reason="enough"))
+
+
+async def _claim(bus: Bus, agent: str) -> Task:
+    (claimed,) = (await bus.call(ClaimTasks(agent_id=agent))).tasks
+    return claimed.task
+
+
+async def _read(events: Events[Event], count: int) -> list[Delivery[Event]]:
+    async with asyncio.timeout(30):
+        return [await events.delivery() for _ in range(count)]
+
+
+def _versions(deliveries: Iterable[Delivery[Any]]) -> Iterable[list[int]]:
+    versions = defaultdict(list)
+    for delivery in deliveries:
+        versions[delivery.entity_id].append(delivery.event.task.version)
+    return versions.values()
