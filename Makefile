@@ -62,9 +62,12 @@ types: setup  ## Check types
 docs: setup  ## Bring the generated reference pages up to date
 	.venv/bin/python -m fleetbus.reference
 
-bench: setup  ## Run the benchmarks (ARGS: their own options)
-	@if [ -e benchmarks/__main__.py ]; then .venv/bin/python -m benchmarks $(ARGS); \
-	else echo 'There are no benchmarks yet.'; fi
+bench: .venv/.bench  ## Compare with what one would write by hand (ARGS: their own options)
+	.venv/bin/python -m benchmarks $(ARGS)
+
+.venv/.bench: requirements/bench.txt .venv/.project
+	$(INSTALL_LOCKED) -r requirements/bench.txt
+	@touch $@
 
 # One resolution for every platform and every Python from 3.11 on, told apart by markers. Each
 # file constrains the next, so that what is tested is what is deployed.
@@ -85,6 +88,9 @@ lock:  ## Bring requirements/ in line with pyproject.toml (UPGRADE=1: newest ver
 	$(COMPILE) pyproject.toml --extra embedded --extra dev \
 		--constraint requirements/build.txt --constraint requirements/run.txt \
 		--output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra bench \
+		--constraint requirements/build.txt --constraint requirements/dev.txt \
+		--output-file requirements/bench.txt
 	rm -rf build/lock
 
 clean:  ## Remove what the commands above made; the data of `make up` stays

@@ -36,14 +36,16 @@ from persistence.planning.tables import phase, task, task_dependency
 
 _other = task.alias("other")
 
-# Written into the text: a plan for any value of a parameter could not use the partial indexes.
+# Written into the text: a plan for any value of a parameter could neither use the partial indexes
+# nor know how many rows have the status.
 _PENDING = task.c.status == literal_column("'pending'")
+_RUNNING = phase.c.status == literal_column("'in_progress'")
 _IN_PROGRESS = task.c.status == literal_column("'in_progress'")
 
 WAITING = exists().where(
     task_dependency.c.task_id == task.c.id,
     _other.c.id == task_dependency.c.depends_on_task_id,
-    _other.c.status != "completed",
+    _other.c.status != literal_column("'completed'"),
 )
 """Whether a task depends on one that is not completed."""
 
@@ -51,7 +53,9 @@ READY = and_(
     _PENDING,
     or_(
         task.c.phase_id.is_(None),
-        exists().where(phase.c.id == task.c.phase_id, phase.c.status == "in_progress"),
+        exists().where(
+            phase.c.id == task.c.phase_id, phase.c.status == literal_column("'in_progress'")
+        ),
     ),
     not_(WAITING),
 )
@@ -207,7 +211,8 @@ def _queue(*, in_initiative: bool) -> Select[*tuple[Any, ...]]:
         waiting = waiting.where(_other.c.initiative_id == mine)
     held = waiting.subquery()
     ready = and_(
-        held.c.task_id.is_(None), or_(task.c.phase_id.is_(None), phase.c.status == "in_progress")
+        held.c.task_id.is_(None),
+        or_(task.c.phase_id.is_(None), _RUNNING),
     )
     counts = [
         func.count().filter(_PENDING, ready).label("ready"),

@@ -1,0 +1,79 @@
+"""What the peers with an ORM do in the database: a session and a transaction per request."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from benchmarks.peers import _requests
+from benchmarks.peers._serving import DATABASE_URL, POOL, Refused
+from fleetbus.ids import uuid7
+from persistence._bus_tables import outbox
+from persistence._tables import Row
+from persistence.planning.tables import Task
+from persistence.planning.tasks import READY
+
+URL = DATABASE_URL.replace("postgresql:", "postgresql+asyncpg:")
+
+
+class OutboxRow(Row):
+    __table__ = outbox
+
+
+engine = create_async_engine(URL, pool_size=POOL, max_overflow=0)
+sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def complete(id_: UUID, summary: str | None) -> _requests.Task:
+    async with sessions.begin() as session:
+        task = await session.get(Task, id_, with_for_update=True)
+        if task is None or task.status != "in_progress":
+            raise Refused(409, "not a task in progress")
+        task.status, task.summary = "completed", summary
+        task.claimed_by = task.lease_expires_at = None
+        return _changed(session, task, "task.completed")
+
+
+async def create(body: _requests.Create) -> _requests.Task:
+    async with sessions.begin() as session:
+        task = Task(id=uuid7(), **body.model_dump())
+        session.add(task)
+        await session.flush()
+        return _tell(session, task, "task.created")
+
+
+async def claim(agent_id: str) -> _requests.ClaimedTasks:
+    ready = select(Task).where(READY, Task.category.in_(("execute", "verify", "merge", "review")))
+    first = ready.order_by(Task.priority_rank, Task.position, Task.created_at, Task.id).limit(1)
+    async with sessions.begin() as session:
+        task = await session.scalar(first.with_for_update(of=Task, skip_locked=True))
+        claimed = []
+        if task is not None:
+            task.status, task.claimed_by, task.attempt = "in_progress", agent_id, task.attempt + 1
+            task.lease_expires_at = datetime.now(UTC) + timedelta(minutes=5)
+            claimed = [_requests.ClaimedTask(task=_changed(session, task, "task.claimed"))]
+        return _requests.ClaimedTasks(tasks=claimed)
+
+
+async def get(id_: UUID) -> _requests.Task:
+    async with sessions() as session:
+        return _requests.Task.model_validate(await session.get_one(Task, id_))
+
+
+async def page(limit: int) -> _requests.Tasks:
+    async with sessions() as session:
+        rows = await session.scalars(select(Task).order_by(Task.created_at, Task.id).limit(limit))
+        return _requests.Tasks(items=[_requests.Task.model_validate(row) for row in rows])
+
+
+def _changed(session: AsyncSession, task: Task, event: str) -> _requests.Task:
+    task.version, task.updated_at = task.version + 1, datetime.now(UTC)
+    return _tell(session, task, event)
+
+
+def _tell(session: AsyncSession, task: Task, event: str) -> _requests.Task:
+    reply = _requests.Task.model_validate(task)
+    data = {"task": reply.model_dump(mode="json")}
+    session.add(OutboxRow(event_id=uuid7(), type=event, entity_id=str(task.id), data=data))
+    return reply
