@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
     """Seconds that the reply of an idempotency key is kept."""
+    history_retention_days: Annotated[float, Field(gt=0)] = 90.0
+    """Days that test runs and calls to models are kept."""
     relay: bool = True
     """Whether this process stands by as relay."""
     sweeper: bool = True

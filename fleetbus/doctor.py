@@ -157,7 +157,7 @@ async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     errors = {row.job: row.last_error for row in await db.execute(_JOB_ERRORS)}
     now = datetime.now(UTC)
     wrong = []
-    expected = tasks(load(), pace=settings.sweep_interval, retention=settings.idempotency_retention)
+    expected = tasks(load(), settings)
     for job in expected:
         late = timedelta(seconds=max(LATE_ROUNDS * job.every, 30))
         if (last := runs.get(job.name)) is None:

@@ -118,8 +118,7 @@ class Service:
             )
             self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
         if settings.sweeper:
-            pace, retention = settings.sweep_interval, settings.idempotency_retention
-            work = tasks(registry, pace=pace, retention=retention)
+            work = tasks(registry, settings)
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
         self._discovery = Discovery(self.client, registry, self.dispatcher.stats)

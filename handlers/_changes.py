@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from contracts._declare import Entity, Operation
+from pydantic import BaseModel
+
+from contracts._declare import Entity
 
 
-def changes(command: Operation[Any], entity: Entity) -> dict[str, Any]:
+def changes(command: BaseModel, entity: Entity) -> dict[str, Any]:
     """The fields of the entity that the command names and that differ from what the entity has."""
     named = command.model_fields_set & type(entity).model_fields.keys()
     return {

@@ -10,7 +10,8 @@ operation, the rest names what the function needs.
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event), ``now``
 (the database's clock), ``new_id`` (a fresh UUIDv7, for what is created), ``catalogue`` (all that is
-declared), ``limit`` (how much a step of a job may handle). A decider's entity is found by the
+declared), ``limit`` (how much a step of a job may handle) and ``retention``
+(how long history is kept, a setting). A decider's entity is found by the
 command's ``id``, or by ``worker_check_id`` where the noun of the subject is another one
 (``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``, and is None where
 that is None.
@@ -23,7 +24,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -47,6 +48,7 @@ DEPENDENCIES: dict[str, Any] = {
     "new_id": UUID,
     "catalogue": Catalogue,
     "limit": int,
+    "retention": timedelta,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
@@ -55,7 +57,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id"},
     "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit"},
+    "job": {"db", "emit", "now", "limit", "retention"},
 }
 
 

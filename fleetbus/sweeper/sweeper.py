@@ -12,12 +12,14 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
-from fleetbus.bus.executor import CALLER
+from fleetbus.bus.attempts import CALLER
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction, begin
 from fleetbus.bus.work import react, run_job
+from fleetbus.config import Settings
 from fleetbus.database import Database, is_outage
 from persistence import _commit, _sweeps
 
@@ -120,14 +122,17 @@ class Sweeper:
             return
 
 
-def tasks(registry: Registry, *, pace: float, retention: float) -> list[Task]:
-    """Every declared job, and the bus's own; ``pace`` stretches all intervals."""
+def tasks(registry: Registry, settings: Settings) -> list[Task]:
+    """Every declared job, and the bus's own."""
+    pace, kept = settings.sweep_interval, settings.idempotency_retention
+    history = timedelta(days=settings.history_retention_days)
 
     async def forget_requests(tx: Transaction) -> int:
-        return await _commit.forget_requests(tx.db, retention=retention, limit=REQUESTS_PER_STEP)
+        return await _commit.forget_requests(tx.db, retention=kept, limit=REQUESTS_PER_STEP)
 
     declared = [
-        Task(job.name, partial(run_job, job), job.every * pace, job.limit) for job in registry.jobs
+        Task(job.name, partial(run_job, job, history), job.every * pace, job.limit)
+        for job in registry.jobs
     ]
     return [*declared, Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP)]
 

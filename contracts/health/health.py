@@ -1,0 +1,83 @@
+"""Health: what the runs of late say, at a glance."""
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contracts._declare import Query, Reply, Request
+from contracts._fields import Count, Time
+from contracts.health._fields import Days
+from contracts.health.daily_summaries import DailySummary
+from contracts.health.model_calls import ModelUsage
+
+Health = Literal["healthy", "degraded", "unhealthy", "unknown"]
+
+
+class LastRuns(Request):
+    """The runs that were started last."""
+
+    last: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class RunsSince(Request):
+    """The runs that were started then or later."""
+
+    since: Time
+
+
+class HealthStatus(Reply):
+    """How things are, as far as finished runs tell; skipped ones tell nothing.
+
+    ``healthy``: none failed. ``degraded``: fewer than half failed. ``unhealthy``: half or more
+    failed. ``unknown``: there was no run.
+    """
+
+    status: Health
+    total: Count
+    """Runs that passed or failed."""
+    passed: Count
+    failed: Count
+    """Failures and timeouts."""
+
+
+class StatusCounts(Reply):
+    """How many runs have which status."""
+
+    running: Count = 0
+    success: Count = 0
+    failure: Count = 0
+    skipped: Count = 0
+    timeout: Count = 0
+
+
+class DayTrend(Reply):
+    """The runs that were started on one day, UTC."""
+
+    day: date
+    runs: StatusCounts
+
+
+class Dashboard(Reply):
+    """What a person wants to see first."""
+
+    latest_summary: DailySummary | None
+    last_24_hours: StatusCounts
+    usage: list[ModelUsage]
+    """The use of models in these days, the most called first."""
+    trend: list[DayTrend]
+    """One entry a day, the oldest first; a day without runs has zeros."""
+
+
+class GetHealthStatus(
+    Query[HealthStatus], subject="db.health.status", example={"window": {"last": 100}}
+):
+    """How things are: by the last runs, or by those since a time."""
+
+    window: LastRuns | RunsSince
+
+
+class GetDashboard(Query[Dashboard], subject="db.health.dashboard", example={"days": 30}):
+    """The latest summary, runs of 24 hours, use of models and the trend, in one round trip."""
+
+    days: Days = 30

@@ -1,0 +1,148 @@
+"""Test definitions: what is checked, how, and when."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
+from contracts._errors import NotFound
+from contracts._fields import Count, Json, JsonObject, Name, Summary, Time
+from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId
+
+Category = Literal["endpoint", "unit", "integration", "performance", "security", "ai"]
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+HttpStatus = Annotated[int, Field(ge=100, le=599)]
+TimeoutSeconds = Annotated[int, Field(ge=1, le=24 * 60 * 60)]
+Address = Annotated[Name, Field(max_length=2_000)]
+
+
+class TestDefinitionNotFound(NotFound, detail="test definition {id} does not exist"):
+    """There is no such test definition."""
+
+    id: TestDefinitionId
+
+
+class TestDefinition(Entity, not_found=TestDefinitionNotFound):
+    """What is checked, how, and when. Running it is the business of a worker."""
+
+    id: Slug  # type: ignore[assignment]  # people give these ids and read them
+    """Given by the caller: lower case letters, digits and hyphens."""
+    description: Summary
+    category: Category
+    endpoint: Address | None
+    """The path or URL that is asked."""
+    method: Method | None
+    """None: POST where a payload is given, else GET."""
+    payload: Json | None
+    expected_status: HttpStatus
+    """The HTTP status that a run must have met to be a success."""
+    enabled: bool
+    """Whether its schedule is kept; it may be run by hand nevertheless."""
+    schedule: Cron | None
+    timeout_seconds: TimeoutSeconds
+    """A run that takes longer is closed with the status ``timeout``."""
+    retry_attempts: Count
+    """How often a worker should try before it reports a failure."""
+    config: JsonObject | None
+    next_due_at: Time | None
+    """When its schedule says so next; null without a schedule, and while it is not enabled."""
+
+
+class TestDefinitionContents(Reply):
+    """What belonged to a test definition and went along when it was deleted."""
+
+    runs: Count
+
+
+class TestDefinitionDeletion(Reply):
+    """What was deleted."""
+
+    id: TestDefinitionId
+    deleted: TestDefinitionContents
+
+
+class TestDefinitionChanged(Event, type="test_definition.changed"):
+    """A test definition was made, or says something else than before."""
+
+    test_definition: TestDefinition
+
+
+class TestDefinitionDue(Event, type="test_definition.due"):
+    """It is time to run a test: told once for each due time.
+
+    Due times that went by while nobody looked are told together, as the latest of them.
+    """
+
+    test_definition: TestDefinition
+    due_at: Time
+
+
+class TestDefinitionDeleted(Event, type="test_definition.deleted"):
+    """A test definition is gone."""
+
+    test_definition: TestDefinition
+    """As it was last, its version one higher."""
+    deleted: TestDefinitionContents
+
+
+class UpsertTestDefinition(
+    Command[TestDefinition],
+    subject="db.test_definitions.upsert",
+    errors=(InvalidSchedule,),
+    emits=(TestDefinitionChanged,),
+    example={
+        "id": "homepage",
+        "description": "The homepage answers",
+        "endpoint": "https://example.org/",
+        "schedule": "*/5 * * * *",
+    },
+):
+    """Let a test definition be what the request says; what is left out has its default.
+
+    Where there is none with this id it is made. What changes nothing tells nothing.
+    """
+
+    id: TestDefinitionId
+    description: Summary
+    category: Category = "endpoint"
+    endpoint: Address | None = None
+    method: Method | None = None
+    payload: Json | None = None
+    expected_status: HttpStatus = 200
+    enabled: bool = True
+    schedule: Cron | None = None
+    timeout_seconds: TimeoutSeconds = 300
+    retry_attempts: Annotated[Count, Field(le=100)] = 3
+    config: JsonObject | None = None
+
+
+class GetTestDefinition(
+    Query[TestDefinition],
+    subject="db.test_definitions.get",
+    errors=(TestDefinitionNotFound,),
+    example={"id": "homepage"},
+):
+    """One test definition by its id."""
+
+    id: TestDefinitionId
+
+
+class ListTestDefinitions(
+    ListOf[TestDefinition], subject="db.test_definitions.list", example={"enabled": True}
+):
+    """Test definitions that fulfil every filter given."""
+
+    category: Category | None = None
+    enabled: bool | None = None
+
+
+class DeleteTestDefinition(
+    Command[TestDefinitionDeletion],
+    subject="db.test_definitions.delete",
+    errors=(TestDefinitionNotFound,),
+    emits=(TestDefinitionDeleted,),
+    example={"id": "homepage"},
+):
+    """Delete a test definition and all its runs."""
+
+    id: TestDefinitionId

@@ -1,0 +1,63 @@
+"""Due times: told once each, whoever looks, and after a pause only the latest of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.health.schedules import Schedule, ScheduleDue
+from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
+from handlers._shapes import Decision, Emit, job
+from handlers.health._cron import due_times
+from persistence import _entities
+from persistence.health import _sweeping
+
+
+@job(every=1.0, limit=200)
+async def tell_due_definitions(
+    *, db: AsyncConnection, emit: Emit, now: datetime, limit: int
+) -> int:
+    """Tell which tests are to be run now; returns how many, ``limit`` at most."""
+    due = await _sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
+
+    decisions = [definition_due(definition, now) for definition in due]
+    await _entities.save(db, [decision.entity for decision in decisions])
+    for decision in decisions:
+        emit(*decision.events)
+
+    return len(decisions)
+
+
+@job(every=1.0, limit=200)
+async def tell_due_schedules(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+    """Tell which checks are to be started now; returns how many, ``limit`` at most."""
+    due = await _sweeping.lock_due(db, Schedule, now=now, limit=limit)
+
+    decisions = [schedule_due(schedule, now) for schedule in due]
+    await _entities.save(db, [decision.entity for decision in decisions])
+    for decision in decisions:
+        emit(*decision.events)
+
+    return len(decisions)
+
+
+def definition_due(definition: TestDefinition, now: datetime) -> Decision[TestDefinition]:
+    """Due now, and again later."""
+    assert definition.schedule is not None
+    assert definition.next_due_at is not None
+
+    due_at, following = due_times(definition.schedule, definition.next_due_at, now)
+    told = definition.evolve(now, next_due_at=following)
+
+    return Decision(told, TestDefinitionDue(test_definition=told, due_at=due_at))
+
+
+def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
+    """Due now, and again later."""
+    assert schedule.next_due_at is not None
+
+    due_at, following = due_times(schedule.cron, schedule.next_due_at, now)
+    told = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
+
+    return Decision(told, ScheduleDue(schedule=told, due_at=due_at, trigger="cron"))

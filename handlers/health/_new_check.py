@@ -1,0 +1,55 @@
+"""A check and the parts of its workers as they are when it starts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from contracts.health._workers import CheckedWorker
+from contracts.health.checks import Check, StartCheck, WorkerCheck
+from handlers.health._changes import described, made
+from handlers.health._ids import following_id
+
+_NOT_YET = dict.fromkeys(
+    WorkerCheck.model_fields.keys()
+    - {"id", "version", "created_at", "updated_at", "check_id", "status", "requested_at"}
+)
+
+
+def new_check(command: StartCheck, workers: int, *, id_: UUID, now: datetime) -> Check:
+    """A check that waits for this many workers."""
+    return made(
+        Check,
+        now,
+        **described(command, "id", "workers", "worker_filters", "timeout_minutes"),
+        id=id_,
+        status="running",
+        workers_total=workers,
+        workers_completed=0,
+        workers_passed=0,
+        workers_failed=0,
+        overall_score=None,
+        analysis=None,
+        recommendations=None,
+        started_at=now,
+        completed_at=None,
+        timeout_at=now + timedelta(minutes=command.timeout_minutes),
+    )
+
+
+def new_worker_check(check: Check, worker: CheckedWorker, number: int) -> WorkerCheck:
+    """The part of one worker, who has not answered yet."""
+    values = _NOT_YET | {
+        "worker_name": worker.name,
+        "worker_type": worker.type,
+        "worker_url": worker.url,
+    }
+    return made(
+        WorkerCheck,
+        check.started_at,
+        **values,
+        id=following_id(check.id, number + 1),
+        check_id=check.id,
+        status="pending",
+        requested_at=check.started_at,
+    )

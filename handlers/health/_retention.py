@@ -1,0 +1,35 @@
+"""What is too old is forgotten, in bounded steps; counts of it are merged meanwhile."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handlers._shapes import job
+from persistence.health import _sweeping
+
+NEWEST_KEPT = 1_000
+"""So many runs of each definition are kept, however old they are."""
+
+
+@job(every=60.0, limit=1_000)
+async def forget_test_runs(
+    *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
+) -> int:
+    """Delete old runs beyond the newest of each definition; returns how many."""
+    return await _sweeping.forget_runs(db, before=now - retention, kept=NEWEST_KEPT, limit=limit)
+
+
+@job(every=60.0, limit=1_000)
+async def forget_model_calls(
+    *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
+) -> int:
+    """Delete old calls to models; returns how many."""
+    return await _sweeping.forget_calls(db, before=now - retention, limit=limit)
+
+
+@job(every=5.0, limit=1_000)
+async def merge_tallies(*, db: AsyncConnection, limit: int) -> int:
+    """Let one row stand for all that transactions appended; returns for how many hours or days."""
+    return await _sweeping.merge_tallies(db, limit=limit)

@@ -1,0 +1,75 @@
+"""What happens to daily summaries."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.health.daily_summaries import (
+    ComputeDailySummary,
+    DailySummary,
+    DailySummaryChanged,
+    GetDailySummary,
+    ListDailySummaries,
+    NoRunsOfDay,
+    UpsertDailySummary,
+)
+from handlers._shapes import Emit, handler, query
+from handlers.health._changes import described, made, replaced
+from handlers.health._status import day_status
+from persistence._entities import add, save
+from persistence.health import daily_summaries
+from persistence.health._keys import get_by, lock_or_reserve
+
+
+@handler
+async def upsert_daily_summary(
+    command: UpsertDailySummary, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
+) -> DailySummary:
+    return await _put(described(command), new_id, db=db, emit=emit, now=now)
+
+
+@query
+async def get_daily_summary(query: GetDailySummary, *, db: AsyncConnection) -> DailySummary:
+    return await get_by(db, DailySummary, day=query.day)
+
+
+@query
+async def list_daily_summaries(
+    query: ListDailySummaries, *, db: AsyncConnection
+) -> Page[DailySummary]:
+    return await daily_summaries.page(db, query)
+
+
+@handler
+async def compute_daily_summary(
+    command: ComputeDailySummary, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
+) -> DailySummary:
+    numbers = await daily_summaries.measure(db, command.day)
+    if numbers["total"] == 0:
+        raise NoRunsOfDay(day=command.day)
+
+    status = day_status(passed=numbers["passed"], failed=numbers["failed"])
+    values = {"day": command.day, "overall_status": status, **numbers}
+
+    return await _put(values, new_id, db=db, emit=emit, now=now)
+
+
+async def _put(
+    values: dict[str, Any], new_id: UUID, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> DailySummary:
+    known = await lock_or_reserve(db, DailySummary, day=values["day"])
+    if known is None:
+        words = {"issues": None, "recommendations": None}
+        changed = made(DailySummary, now, **words | values, id=new_id)
+        await add(db, [changed])
+    else:
+        changed = replaced(known, now, values)
+        if changed is known:
+            return known
+        await save(db, [changed])
+    emit(DailySummaryChanged(daily_summary=changed))
+
+    return changed

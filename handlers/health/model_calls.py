@@ -1,0 +1,43 @@
+"""What happens to calls to models."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.health.model_calls import (
+    GetModelUsage,
+    ListModelCalls,
+    ModelCall,
+    ModelUsages,
+    RecordModelCall,
+)
+from contracts.health.test_runs import TestRun
+from handlers._shapes import Decision, decider, query
+from handlers.health._changes import described, made
+from persistence.health import model_calls
+
+
+@decider
+def record_model_call(
+    command: RecordModelCall,
+    test_run: TestRun | None,  # noqa: ARG001  it is only looked at to refuse one that is not there
+    *,
+    new_id: UUID,
+    now: datetime,
+) -> Decision[ModelCall]:
+    return Decision(made(ModelCall, now, **described(command, "id"), id=new_id))
+
+
+@query
+async def list_model_calls(query: ListModelCalls, *, db: AsyncConnection) -> Page[ModelCall]:
+    return await model_calls.page(db, query)
+
+
+@query
+async def get_model_usage(
+    query: GetModelUsage, *, db: AsyncConnection, now: datetime
+) -> ModelUsages:
+    first = now.date() - timedelta(days=query.days - 1)
+    return ModelUsages(items=await model_calls.usage(db, first))

@@ -1,0 +1,84 @@
+"""What happens to schedules."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.health.schedules import (
+    DeleteSchedule,
+    GetSchedule,
+    ListSchedules,
+    Schedule,
+    ScheduleChanged,
+    ScheduleDeleted,
+    ScheduleDeletion,
+    ScheduleDue,
+    TriggerSchedule,
+    UpsertSchedule,
+)
+from handlers._shapes import Emit, handler, query
+from handlers.health._changes import described, made, replaced
+from handlers.health._cron import next_due
+from persistence._entities import add, save
+from persistence.health import schedules
+from persistence.health._keys import get_by, get_locked_by, lock_or_reserve
+
+
+@handler
+async def upsert_schedule(
+    command: UpsertSchedule, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
+) -> Schedule:
+    due = next_due(command.cron, now)
+    known = await lock_or_reserve(db, Schedule, name=command.name)
+    values = described(command) | {"next_due_at": due if command.enabled else None}
+    if known and (known.cron, known.enabled) == (command.cron, command.enabled):
+        values["next_due_at"] = known.next_due_at
+
+    if known is None:
+        changed = made(Schedule, now, **values, id=new_id, last_due_at=None)
+        await add(db, [changed])
+    else:
+        changed = replaced(known, now, values)
+        if changed is known:
+            return known
+        await save(db, [changed])
+    emit(ScheduleChanged(schedule=changed))
+
+    return changed
+
+
+@query
+async def get_schedule(query: GetSchedule, *, db: AsyncConnection) -> Schedule:
+    return await get_by(db, Schedule, name=query.name)
+
+
+@query
+async def list_schedules(query: ListSchedules, *, db: AsyncConnection) -> Page[Schedule]:
+    return await schedules.page(db, query)
+
+
+@handler
+async def delete_schedule(
+    command: DeleteSchedule, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> ScheduleDeletion:
+    schedule = await get_locked_by(db, Schedule, name=command.name)
+
+    await schedules.delete_one(db, schedule)
+    emit(ScheduleDeleted(schedule=schedule.evolve(now)))
+
+    return ScheduleDeletion(id=schedule.id, name=schedule.name)
+
+
+@handler
+async def trigger_schedule(
+    command: TriggerSchedule, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Schedule:
+    schedule = await get_locked_by(db, Schedule, name=command.name)
+
+    triggered = schedule.evolve(now, last_due_at=now)
+    await save(db, [triggered])
+    emit(ScheduleDue(schedule=triggered, due_at=now, trigger="on_demand"))
+
+    return triggered

@@ -1,0 +1,126 @@
+"""What happens to test runs."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.errors import InvalidReference
+from contracts.health.test_definitions import TestDefinition
+from contracts.health.test_runs import (
+    FinishTestRun,
+    GetLatestTestRuns,
+    GetTestRun,
+    ListTestRuns,
+    RecordedRun,
+    RecordedRuns,
+    RecordManyTestRuns,
+    RecordTestRun,
+    StartTestRun,
+    TestRun,
+    TestRunFinished,
+    TestRuns,
+    TestRunStarted,
+)
+from handlers._shapes import Decision, Emit, decider, handler, query
+from handlers.health._changes import described, made
+from handlers.health._ids import following_id
+from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
+from handlers.health._states import TEST_RUN
+from persistence import _entities
+from persistence.health import test_definitions, test_runs
+
+
+@decider
+def start_test_run(
+    command: StartTestRun, test_definition: TestDefinition, *, new_id: UUID, now: datetime
+) -> Decision[TestRun]:
+    started = made(
+        TestRun,
+        now,
+        **described(command, "id"),
+        id=new_id,
+        status="running",
+        expected_status=test_definition.expected_status,
+        result=None,
+        error_message=None,
+        duration_ms=None,
+        metrics=None,
+        started_at=now,
+        completed_at=None,
+        timeout_at=now + timedelta(seconds=test_definition.timeout_seconds),
+    )
+
+    return Decision(started, TestRunStarted(test_run=started))
+
+
+@decider
+def finish_test_run(
+    command: FinishTestRun, test_run: TestRun, *, now: datetime
+) -> Decision[TestRun]:
+    TEST_RUN.require(test_run, "finish")
+    refuse_contradiction(command, test_run.test_definition_id, test_run.expected_status)
+
+    took = command.duration_ms
+    finished = test_run.evolve(
+        now,
+        status=command.status,
+        result=command.result,
+        error_message=command.error_message,
+        duration_ms=duration_ms(test_run.started_at, now) if took is None else took,
+        metrics=command.metrics,
+        completed_at=now,
+    )
+
+    return Decision(finished, TestRunFinished(test_run=finished))
+
+
+@decider
+def record_test_run(
+    command: RecordTestRun, test_definition: TestDefinition, *, new_id: UUID, now: datetime
+) -> Decision[TestRun]:
+    run = recorded_run(command, test_definition, id_=new_id, session_id=command.session_id, now=now)
+
+    return Decision(run, TestRunFinished(test_run=run))
+
+
+@handler
+async def record_many_test_runs(
+    command: RecordManyTestRuns, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
+) -> RecordedRuns:
+    named = {item.test_definition_id for item in command.items}
+    definitions = await test_definitions.by_ids(db, named)
+    runs = []
+    for number, item in enumerate(command.items):
+        if (definition := definitions.get(item.test_definition_id)) is None:
+            field = f"items.{number}.test_definition_id"
+            raise InvalidReference(field=field, entity="test_definition")
+        id_ = following_id(new_id, number)
+        runs.append(recorded_run(item, definition, id_=id_, session_id=command.session_id, now=now))
+
+    await _entities.add(db, runs)
+    for run in runs:
+        emit(TestRunFinished(test_run=run))
+
+    return RecordedRuns(
+        items=[
+            RecordedRun(id=run.id, test_definition_id=item.test_definition_id, status=item.status)
+            for run, item in zip(runs, command.items, strict=True)
+        ]
+    )
+
+
+@query
+def get_test_run(query: GetTestRun, test_run: TestRun) -> TestRun:  # noqa: ARG001  the id has been used to find it
+    return test_run
+
+
+@query
+async def list_test_runs(query: ListTestRuns, *, db: AsyncConnection) -> Page[TestRun]:
+    return await test_runs.page(db, query)
+
+
+@query
+async def get_latest_test_runs(query: GetLatestTestRuns, *, db: AsyncConnection) -> TestRuns:
+    return TestRuns(items=await test_runs.latest(db, query.limit))

@@ -1,0 +1,22 @@
+"""Queries of schedules."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.health.schedules import ListSchedules, Schedule
+from persistence import _paging
+from persistence.health._filters import equal
+from persistence.health.tables import schedule
+
+
+async def page(db: AsyncConnection, query: ListSchedules) -> Page[Schedule]:
+    """A page of the schedules that pass the filters."""
+    return await _paging.page(db, query, Schedule, equal(query, schedule, "enabled"))
+
+
+async def delete_one(db: AsyncConnection, locked: Schedule) -> None:
+    """Delete a locked schedule."""
+    await db.execute(delete(schedule).where(schedule.c.id == locked.id))

@@ -1,0 +1,105 @@
+"""A million runs and a hundred thousand calls: how long a glance takes, and by which index."""
+
+import json
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Operation
+from contracts.health.health import GetDashboard, GetHealthStatus, LastRuns, RunsSince
+from contracts.health.model_calls import GetModelUsage
+from fleetbus.client import Bus
+from fleetbus.service import Service
+from persistence.health import health
+from tests.health.arranging import scalar, sweep
+
+MILLION = 1_000_000
+P50_MS = 20
+
+DEFINITIONS = """
+    INSERT INTO health.test_definitions (id, description)
+    SELECT 'd' || n, 'x' FROM generate_series(0, 49) AS n
+"""
+RUNS = """
+    INSERT INTO health.test_runs
+        (id, test_definition_id, status, started_at, completed_at, timeout_at, duration_ms)
+    SELECT uuidv7(), 'd' || n % 50,
+           CASE WHEN n % 10 = 0 THEN 'failure' WHEN n % 17 = 0 THEN 'skipped' ELSE 'success' END,
+           at, at, at, n % 1000
+    FROM (
+        SELECT n, now() - n * interval '90 days' / 1000000 AS at
+        FROM generate_series(1, 1000000) AS n
+    ) AS numbered
+"""
+CALLS = """
+    INSERT INTO health.model_calls (id, model, provider, success, tokens, cost_usd, created_at)
+    SELECT uuidv7(), 'm' || n % 5, 'p' || n % 2, n % 20 > 0, 100, 0.001,
+           now() - n * interval '90 days' / 100000
+    FROM generate_series(1, 100000) AS n
+"""
+
+
+async def p50(bus: Bus, operation: Operation[Any]) -> float:
+    """Milliseconds, over the bus."""
+    took = []
+    for _ in range(41):
+        start = time.perf_counter()
+        await bus.call(operation)
+        took.append((time.perf_counter() - start) * 1000)
+    return statistics.median(took)
+
+
+async def indexes(db: AsyncConnection, statement: Any, **values: Any) -> set[str]:
+    """The indexes that Postgres answers a statement by; a sequential scan is one of its table."""
+    explained = text(f"EXPLAIN (FORMAT JSON) {statement.text}").bindparams(
+        *statement._bindparams.values()
+    )
+    plan = (await db.execute(explained, values)).scalar_one()
+    found = set()
+    nodes = [plan[0]["Plan"] if not isinstance(plan, str) else json.loads(plan)[0]["Plan"]]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if "Index Name" in node:
+            found.add(node["Index Name"])
+        elif "Relation Name" in node and node["Node Type"] == "Seq Scan":
+            found.add(f"all of {node['Relation Name']}")
+    return found
+
+
+async def test_a_glance_at_a_million_runs(bus: Bus, service: Service, db: AsyncConnection) -> None:
+    for statement in (DEFINITIONS, RUNS, CALLS, "VACUUM ANALYZE health.test_runs"):
+        await db.execute(text(statement))
+    assert await scalar(db, "SELECT count(*) FROM health.test_runs") == MILLION
+    await sweep(service, "merge_tallies")
+    await db.execute(text("VACUUM ANALYZE health.run_tallies"))
+    now = datetime.now(UTC)
+
+    operations: dict[str, Operation[Any]] = {
+        "status, last 100": GetHealthStatus(window=LastRuns(last=100)),
+        "status, last 10,000": GetHealthStatus(window=LastRuns(last=10_000)),
+        "status, since a day": GetHealthStatus(window=RunsSince(since=now - timedelta(days=1))),
+        "status, since 89 days": GetHealthStatus(window=RunsSince(since=now - timedelta(days=89))),
+        "dashboard, 30 days": GetDashboard(days=30),
+        "dashboard, 90 days": GetDashboard(days=90),
+        "usage, 90 days": GetModelUsage(days=90),
+    }
+    took = {name: await p50(bus, operation) for name, operation in operations.items()}
+    since = now - timedelta(days=89)
+    window = {"since": since, "whole": health.whole_hour(since)}
+    days = {"first": since.date(), "today": now.date()}
+    used = {
+        "last": await indexes(db, health._LAST, last=100),
+        "since": await indexes(db, health._SINCE, **window),
+        "dashboard": await indexes(db, health._DASHBOARD, **window, **days),
+    }
+    print(*(f"{name}: p50 {ms:.1f} ms" for name, ms in took.items()), used, sep="\n")  # noqa: T201  figures for the notes
+
+    assert {name: ms for name, ms in took.items() if ms >= P50_MS} == {}
+    assert used["last"] == {"ix_test_runs__started_at_id"}
+    assert "ix_test_runs__started_at_id" in used["since"]
+    assert not any("all of test_runs" in names for names in used.values())

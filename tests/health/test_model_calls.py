@@ -1,0 +1,74 @@
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.errors import AlreadyExists, InvalidReference
+from contracts.health import model_calls
+from fleetbus.client import Bus
+from fleetbus.ids import uuid7
+from fleetbus.service import Service
+from tests.health.arranging import Outbox, define, record, scalar, sweep
+
+
+async def call(bus: Bus, **fields: Any) -> model_calls.ModelCall:
+    given = {"model": "small", "provider": "one", "success": True, **fields}
+    return await bus.call(model_calls.RecordModelCall(**given))
+
+
+class TestRecordModelCall:
+    async def test_recorded_and_not_told(self, bus: Bus, outbox: Outbox) -> None:
+        await define(bus)
+        run = await record(bus)
+        before = len(await outbox())
+        made = await call(bus, test_run_id=run.id, prompt="?", cost_usd=Decimal("0.0012"))
+        assert (made.test_run_id, made.prompt, made.cost_usd) == (run.id, "?", Decimal("0.0012"))
+        assert len(await outbox()) == before
+
+    async def test_refused(self, bus: Bus) -> None:
+        with pytest.raises(InvalidReference):
+            await call(bus, test_run_id=uuid7())
+        made = await call(bus)
+        with pytest.raises(AlreadyExists):
+            await call(bus, id=made.id)
+
+    async def test_many_in_flight_share_transactions(self, bus: Bus, db: AsyncConnection) -> None:
+        await asyncio.gather(*(call(bus) for _ in range(256)))
+        distinct = "SELECT count(DISTINCT xmin::text) FROM health.model_calls"
+        assert await scalar(db, distinct) < 100
+
+
+class TestListModelCalls:
+    async def test_of_a_run(self, bus: Bus) -> None:
+        await define(bus)
+        run = await record(bus)
+        other = await call(bus)
+        own = await call(bus, test_run_id=run.id, metadata={"a": 1})
+        page = await bus.call(model_calls.ListModelCalls(test_run_id=run.id))
+        assert page.items == [own]
+        page = await bus.call(model_calls.ListModelCalls())
+        assert page.items == [other, own]
+
+
+class TestGetModelUsage:
+    async def test_successes_per_model_and_provider(
+        self, bus: Bus, service: Service, statements: Any, db: AsyncConnection
+    ) -> None:
+        await call(bus, tokens=10, cost_usd=Decimal("0.1"), latency_ms=100)
+        await call(bus, tokens=20, cost_usd=Decimal("0.2"), latency_ms=200)
+        await call(bus, tokens=5)
+        await call(bus, success=False, tokens=1000, cost_usd=Decimal(9))
+        await call(bus, provider="two")
+        with statements() as counted:
+            usage = await bus.call(model_calls.GetModelUsage(days=1))
+        assert counted.total == 2
+        one, two = usage.items
+        assert (one.provider, one.calls, one.tokens) == ("one", 3, 35)
+        assert (one.cost_usd, one.mean_latency_ms) == (Decimal("0.3"), 150.0)
+        assert (two.provider, two.calls, two.mean_latency_ms) == ("two", 1, None)
+
+        assert await sweep(service, "merge_tallies") == 1
+        assert await scalar(db, "SELECT count(*) FROM health.model_tallies") == 2
+        assert await bus.call(model_calls.GetModelUsage(days=1)) == usage

@@ -1,0 +1,98 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.health import schedules
+from contracts.health._fields import InvalidSchedule
+from contracts.health._workers import WorkerFilters
+from fleetbus.client import Bus
+from fleetbus.service import Service
+from tests.health.arranging import Outbox, later, schedule, sweep, told, types
+
+MINUTE = timedelta(minutes=1)
+
+
+class TestUpsertSchedule:
+    async def test_made_and_replaced(self, bus: Bus, outbox: Outbox) -> None:
+        made = await schedule(bus, worker_filters=WorkerFilters(types=["builder"]))
+        assert (made.version, made.timeout_minutes, made.include_unit) == (1, 30, True)
+        assert made.worker_filters == WorkerFilters(types=["builder"])
+        assert made.next_due_at is not None
+        assert (await schedule(bus, worker_filters=WorkerFilters(types=["builder"]))) == made
+        changed = await schedule(bus, cron="0 3 * * *", include_unit=False)
+        assert (changed.id, changed.version, changed.include_unit) == (made.id, 2, False)
+        assert changed.worker_filters is None
+        assert changed.next_due_at is not None
+        assert changed.next_due_at.hour == 3
+        assert await types(outbox) == ["schedule.changed", "schedule.changed"]
+
+    async def test_impossible(self, bus: Bus) -> None:
+        with pytest.raises(InvalidSchedule):
+            await schedule(bus, cron="0 25 * * *")
+
+
+class TestGetSchedule:
+    async def test_by_name(self, bus: Bus) -> None:
+        made = await schedule(bus)
+        assert await bus.call(schedules.GetSchedule(name="nightly")) == made
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(schedules.ScheduleNotFound, match="schedule nobody does not exist"):
+            await bus.call(schedules.GetSchedule(name="nobody"))
+
+
+class TestListSchedules:
+    async def test_enabled_or_not(self, bus: Bus) -> None:
+        await schedule(bus, "b")
+        await schedule(bus, "a", enabled=False)
+        page = await bus.call(schedules.ListSchedules(order="name"))
+        assert [one.name for one in page.items] == ["a", "b"]
+        page = await bus.call(schedules.ListSchedules(enabled=True))
+        assert [one.name for one in page.items] == ["b"]
+
+
+class TestDeleteSchedule:
+    async def test_deleted(self, bus: Bus, outbox: Outbox) -> None:
+        made = await schedule(bus)
+        deletion = await bus.call(schedules.DeleteSchedule(name="nightly"))
+        assert (deletion.id, deletion.name) == (made.id, "nightly")
+        assert (await types(outbox))[-1] == "schedule.deleted"
+        with pytest.raises(schedules.ScheduleNotFound):
+            await bus.call(schedules.GetSchedule(name="nightly"))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(schedules.ScheduleNotFound):
+            await bus.call(schedules.DeleteSchedule(name="nobody"))
+
+
+class TestTriggerSchedule:
+    async def test_due_now_and_its_own_times_stay(self, bus: Bus, outbox: Outbox) -> None:
+        made = await schedule(bus, enabled=False)
+        triggered = await bus.call(schedules.TriggerSchedule(name="nightly"))
+        assert (triggered.next_due_at, triggered.version) == (made.next_due_at, 2)
+        [due] = await told(outbox, "schedule.due")
+        assert due["trigger"] == "on_demand"
+        assert datetime.fromisoformat(due["due_at"]) == triggered.last_due_at
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(schedules.ScheduleNotFound):
+            await bus.call(schedules.TriggerSchedule(name="nobody"))
+
+
+class TestDue:
+    async def test_once_for_each_due_time_and_the_latest_of_missed_ones(
+        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        await schedule(bus)
+        await schedule(bus, "disabled", enabled=False)
+        for minutes in (1, 4):
+            await later(db, "schedules", "next_due_at", minutes * MINUTE)
+            assert await sweep(service, "tell_due_schedules") == 1
+            assert await sweep(service, "tell_due_schedules") == 0
+        due = await told(outbox, "schedule.due")
+        assert [one["trigger"] for one in due] == ["cron", "cron"]
+        stored = await bus.call(schedules.GetSchedule(name="nightly"))
+        assert stored.last_due_at == datetime.fromisoformat(due[-1]["due_at"])
+        assert stored.next_due_at is not None
+        assert stored.next_due_at > datetime.now(UTC)
