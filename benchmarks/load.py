@@ -171,7 +171,7 @@ class NatsLoad(Client):
         self,
         sid: int,  # noqa: ARG002  the signature is that of nats-py
         subject: bytes,
-        reply: bytes,  # noqa: ARG002
+        reply: bytes,  # noqa: ARG002  the same
         data: bytes,
         headers: bytes,
     ) -> None:

@@ -19,9 +19,10 @@ from contracts.errors import (
     Overloaded,
     Unavailable,
 )
+from fleetbus.bus.attempts import UNKNOWN
 from fleetbus.bus.batcher import Batcher
 from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.executor import UNKNOWN, Executor
+from fleetbus.bus.executor import Executor
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.stats import Stats
@@ -207,7 +208,8 @@ def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
         return
     command = call.bound.declared.kind == "command"
     if command and (key := headers.get("Nats-Msg-Id")):
-        if len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        # U+FFFD stands for bytes that are no UTF-8: different keys would become one.
+        if len(key) > MAX_KEY_LENGTH or not key.isprintable() or "\ufffd" in key:
             raise wrong_header("Nats-Msg-Id", f"at most {MAX_KEY_LENGTH} printable characters")
         call.key = key
         call.fingerprint = fingerprint(call.bound.subject, body)

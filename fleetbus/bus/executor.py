@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,40 +18,25 @@ from typing import Any, NamedTuple
 from contracts._declare import Entity
 from contracts.errors import (
     DeadlineExceeded,
-    IdempotencyKeyReused,
     ReplyTooLarge,
-    Unavailable,
 )
+from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, is_retryable, refusal_for
+from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
 from fleetbus.bus.registry import Registry
-from fleetbus.bus.transaction import CommitUnknown, KeyTaken, Transaction, begin
+from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, handle, react
-from fleetbus.database import Database, is_outage, sqlstate
+from fleetbus.database import Database, sqlstate
 from handlers._shapes import Handling
 from persistence import _commit, _entities
 
 log = logging.getLogger("fleetbus.bus")
 
-ATTEMPTS = 4
-"""One run and three repetitions after serialization failures, deadlocks and lost connections."""
-
-FIND_OUT_TIME = 0.5
-"""Seconds that the database is asked what became of a request before its caller is told."""
-
 CLEAN_UP_TIME = 0.5
 """Seconds beyond the deadline after which the database is not waited for any more."""
 
-UNKNOWN = (
-    "the connection to the database was lost during COMMIT; "
-    "whether it took effect is not known: repeat it with the same key"
-)
-
 HEADER_ROOM = 4096
 """Bytes of a message that are kept for its headers."""
-
-CALLER = ""
-"""NATS does not tell a service who calls; all callers of one account share one key space."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +61,6 @@ class Outcome(NamedTuple):
     kept: bool
 
 
-class LockedOut(Exception):
-    """Someone else held a row lock for longer than was to be waited for it."""
-
-
-class Overtaken(Exception):
-    """A call was answered during the work, for its deadline passed: nothing of it may be kept."""
-
-
 Work = Callable[[Transaction, Sequence[Call]], Awaitable[list[Outcome]]]
 
 
@@ -103,22 +79,23 @@ class Executor:
         self._database = database
         self.settings = settings or ExecutorSettings()
         self._committed = committed
+        self._attempts = Attempts(database)
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = asyncio.Semaphore(max(1, database.pools.write // 2))
         self._dependencies: dict[str, Any] = {"catalogue": registry.catalogue}
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
-        await self._guarded([call], self._query)
+        await self._attempts.run([call], self._query)
 
     async def run_lookups(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
-        await self._guarded(calls, self._lookups)
+        await self._attempts.run(calls, self._lookups)
         return ()
 
     async def run_handler(self, call: Call) -> None:
         """Run one command in a transaction of its own."""
-        await self._guarded([call], lambda calls: self._transact(calls, self._handle))
+        await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
 
     async def run_batch(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Run commands of one decider, each on another entity, in one transaction.
@@ -131,7 +108,7 @@ class Executor:
             try:
                 await self._transact(calls, self._decide, lock_timeout)
             except CommitUnknown:
-                await self._find_out(calls)
+                await self._attempts.find_out(calls)
             except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
                 log.debug("a batch of %d is run one by one: %s", len(calls), error)
                 lock_timeout /= 10
@@ -140,7 +117,7 @@ class Executor:
         waiting = []
         for call in calls:
             try:
-                await self._guarded([call], lambda one: self._decide_unless(one, lock_timeout))
+                await self._attempts.run([call], lambda one: self._decide_unless(one, lock_timeout))
             except LockedOut:
                 waiting.append(call)
         return waiting
@@ -158,7 +135,7 @@ class Executor:
 
         while not call.answered:
             with contextlib.suppress(LockedOut):
-                await self._guarded([call], run)
+                await self._attempts.run([call], run)
 
     async def _decide_unless(self, calls: Sequence[Call], lock_timeout: float) -> None:
         try:
@@ -167,75 +144,6 @@ class Executor:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise LockedOut from error
             raise
-
-    async def _guarded(
-        self, calls: Sequence[Call], run: Callable[[Sequence[Call]], Awaitable[None]]
-    ) -> None:
-        """Run with repetitions where they help; every call is answered, or ``LockedOut`` raised."""
-        for attempt in range(1, ATTEMPTS + 1):
-            waiting = [call for call in calls if not call.answered]
-            for call in [call for call in waiting if call.expired]:
-                call.refuse(DeadlineExceeded())
-                waiting.remove(call)
-            if not waiting:
-                return
-            try:
-                await run(waiting)
-            except (KeyTaken, Overtaken):
-                continue
-            except CommitUnknown:
-                await self._find_out(waiting)
-                continue
-            except LockedOut:
-                raise
-            except Exception as error:  # noqa: BLE001  every exception becomes an answer
-                if attempt < ATTEMPTS and (is_retryable(error) or is_outage(error)):
-                    await asyncio.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311  jitter
-                    continue
-                await self._refuse(waiting, error)
-            return
-        await self._refuse(waiting, Unavailable(what="the request could not be completed"))
-
-    async def _refuse(self, calls: Sequence[Call], error: Exception) -> None:
-        """Answer with what the error means, or with the reply that its key has by now."""
-        for call in calls:
-            stored = None
-            if call.key is not None:
-                with contextlib.suppress(Exception):
-                    stored = await self._stored(call)
-            if not call.answered:
-                call.answer(stored or Answer.refused(refusal_for(error, call.bound)))
-
-    async def _find_out(self, calls: Sequence[Call]) -> None:
-        """After a COMMIT without an answer: the idempotency row tells whether it took effect.
-
-        Without a key nothing tells, and the caller learns that. With one a call that is not
-        answered here may be run again: it took effect before or does so now, not twice.
-        """
-        end = time.monotonic() + FIND_OUT_TIME
-        for call in calls:
-            stored = None
-            known = False
-            while call.key is not None and not known and time.monotonic() < end:
-                try:
-                    stored = await self._stored(call)
-                    known = True
-                except Exception:  # noqa: BLE001  the database is still away
-                    await asyncio.sleep(0.05)
-            call.committing = False
-            if stored is not None:
-                stored.replayed = False
-                call.answer(stored)
-            elif not known:
-                call.refuse(Unavailable(what=UNKNOWN))
-
-    async def _stored(self, call: Call) -> Answer | None:
-        async with (
-            asyncio.timeout(FIND_OUT_TIME),
-            self._database.connection(read_only=True) as db,
-        ):
-            opening = await _commit.open_work(db, CALLER, [str(call.key)])
-        return _replay(call, opening)
 
     async def _query(self, calls: Sequence[Call]) -> None:
         call = calls[0]
@@ -383,19 +291,10 @@ def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:
 
 def _answer_stored(call: Call, opening: _commit.Opening) -> bool:
     """Answer from the stored reply of the call's key, if there is one."""
-    answer = _replay(call, opening)
+    answer = replay(call, opening)
     if answer is not None:
         call.answer(answer)
     return answer is not None
-
-
-def _replay(call: Call, opening: _commit.Opening) -> Answer | None:
-    stored = opening.stored.get(call.key) if call.key is not None else None
-    if stored is None:
-        return None
-    if stored.fingerprint != call.fingerprint:
-        return Answer.refused(IdempotencyKeyReused(key=stored.key))
-    return Answer.stored(stored)
 
 
 def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Proxy:
     def __init__(self, database_url: str) -> None:
         self._target = make_url(database_url)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._armed = 0
+        self._armed = False
         self.cuts = 0
         self.url = ""
 
@@ -82,9 +82,9 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def arm(self, cuts: int = 1) -> None:
-        """Cut the connections of the next COMMITs."""
-        self._armed = cuts
+    def arm(self) -> None:
+        """Cut the connection of the next COMMIT."""
+        self._armed = True
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -95,9 +95,9 @@ class Proxy:
         back = asyncio.create_task(self._copy(answers, writer))
         try:
             while data := await reader.read(65536):
-                cut = self._armed > 0 and COMMIT in data
+                cut = self._armed and COMMIT in data
                 if cut:
-                    self._armed -= 1
+                    self._armed = False
                     self.cuts += 1
                     back.cancel()
                     writer.transport.abort()

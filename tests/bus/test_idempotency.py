@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.planning.tasks import TaskUpdated
 from fleetbus.bus.registry import Registry
+from fleetbus.client import Bus
 from fleetbus.config import Settings
 from fleetbus.service import Service
 from tests.bus.asking import (
@@ -125,6 +127,21 @@ class TestConcurrently:
         served = second.dispatcher.stats.operations
         assert sum(served[subject].requests for subject in (NOTE, RUN, CREATE)) > 0
 
+    async def test_duplicates_of_a_claim_take_one_task(
+        self, ask: Asker, second: Service, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        assert second.client.is_connected
+        await add_tasks(db, 10, status="pending", attempt=0)
+
+        replies = await asyncio.gather(
+            *(ask("db.tasks.claim", {"agent_id": "a"}, key="k") for _ in range(SENDS))
+        )
+
+        assert_one_effect(list(replies))
+        claimed = "SELECT count(*) FROM planning.tasks WHERE status = 'in_progress'"
+        assert (await db.execute(text(claimed))).scalar_one() == 1
+        assert [row.type for row in await outbox()] == ["task.claimed"]
+
     async def test_a_repeat_waits_for_the_first_which_still_runs(
         self, ask: Asker, second: Service, service: Service, db: AsyncConnection
     ) -> None:
@@ -170,6 +187,22 @@ async def _send_duplicates(ask: Asker, db: AsyncConnection, outbox: Outbox, shap
     else:
         assert await column_of(db, "summary", task) == "."
         assert len(await outbox()) == events + 1
+
+
+class TestKeys:
+    @pytest.mark.parametrize("key", ["k" * 200, "ключ", "a: b", "🦀", "0"])
+    async def test_any_printable_text_is_one_and_travels_with_the_event(
+        self, ask: Asker, bus: Bus, db: AsyncConnection, key: str
+    ) -> None:
+        [task] = await add_tasks(db)
+
+        async with bus.events(TaskUpdated) as events:
+            replies = [await ask(NOTE, {"id": str(task)}, key=key) for _ in range(2)]
+            async with asyncio.timeout(5):
+                delivery = await events.delivery()
+
+        assert_one_effect(replies)
+        assert delivery.cause == key
 
 
 class TestReused:

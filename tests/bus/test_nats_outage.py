@@ -69,7 +69,7 @@ class TestKilled:
         [task] = await add_tasks(db)
         await db.execute(text("BEGIN"))
         await db.execute(text("SELECT 1 FROM planning.tasks FOR UPDATE"))
-        lost = asyncio.create_task(ask(NOTE, {"id": str(task)}, key="k", within=2))
+        lost = asyncio.create_task(ask(NOTE, {"id": str(task)}, key="k", within=1))
         await eventually(lambda: own_service.dispatcher.stats.in_flight == 1)
         await own_nats.kill()
         await db.execute(text("ROLLBACK"))

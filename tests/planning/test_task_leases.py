@@ -13,7 +13,7 @@ from contracts.planning.tasks import (
     GetTask,
     StaleAttempt,
 )
-from fleetbus.bus.executor import CALLER
+from fleetbus.bus.attempts import CALLER
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import begin
 from fleetbus.bus.work import react

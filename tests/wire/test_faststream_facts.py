@@ -113,6 +113,7 @@ class TestNatsPy:
         subscription = await client.subscribe(SUBJECT, cb=take)
         for n in range(100):
             await client.publish(SUBJECT, b"%d" % n)
+        await client.flush()
 
         await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it so
 
