@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from contracts.errors import Unavailable
+from fleetbus.endings import end
 
 log = logging.getLogger("fleetbus.database")
 
@@ -151,8 +152,7 @@ class Database:
         """Close every connection."""
         self._closed = True
         if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+            await end(self._probe)
         await self.write.dispose()
         await self.read.dispose()
         await self.dedicated.dispose()

@@ -14,6 +14,7 @@ from typing import Any
 
 from fleetbus import migrate
 from fleetbus.config import Settings
+from fleetbus.endings import end
 from fleetbus.logs import configure
 from fleetbus.service import CannotStart, Service
 from fleetbus.supervisor import Supervisor
@@ -137,9 +138,7 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
             finally:
                 stopped.set()
                 await supervisor.stop()
-                for keeper in keepers:
-                    keeper.cancel()
-                await asyncio.wait(keepers)
+                await end(*keepers)
     except EmbeddedError as error:
         log.error("%s", error)  # noqa: TRY400  a message, not a traceback
         return EXIT_FAILED
@@ -169,11 +168,10 @@ async def _first_of(work: Coroutine[Any, Any, bool], stopped: asyncio.Event) -> 
     working = asyncio.create_task(work)
     signalled = asyncio.create_task(stopped.wait())
     await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    signalled.cancel()
+    await end(signalled)
     if working.done():
         return working.result()
-    working.cancel()
-    await asyncio.wait([working])
+    await end(working)
     return False
 
 
@@ -184,7 +182,7 @@ async def _worker() -> int:
     try:
         return await serve_one(settings, wait="--wait" in sys.argv, stop=stopped, ready=True)
     finally:
-        watcher.cancel()
+        await end(watcher)
 
 
 async def _stop_with_parent(stopped: asyncio.Event) -> None:

@@ -15,6 +15,7 @@ from fleetbus.bus.registry import Registry, load
 from fleetbus.config import VERSION, Settings
 from fleetbus.database import Database, describe
 from fleetbus.discovery.srv import Discovery
+from fleetbus.endings import end
 from fleetbus.relay.relay import WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
 from fleetbus.sweeper.sweeper import Sweeper, tasks
@@ -24,6 +25,10 @@ log = logging.getLogger("fleetbus.service")
 
 WAKE_INTERVAL = 0.005
 """Seconds between two wake-ups that a process sends to the relay."""
+
+
+BACKGROUND_TIMEOUT = 5.0
+"""Seconds that relay and sweeper have to finish the step in hand."""
 
 
 class CannotStart(Exception):
@@ -148,11 +153,8 @@ class Service:
             self.sweeper.stop()
         if not self._background:
             return
-        _, pending = await asyncio.wait(self._background, timeout=5)
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
+        _, pending = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)
+        await end(*pending)
 
     def _wake_relay(self) -> None:
         """Tell the relay, wherever it is, that something was committed; bursts become one."""

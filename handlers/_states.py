@@ -22,16 +22,20 @@ class Transitions:
 
     def require(self, entity: Any, action: str) -> None:
         """Refuse unless the action may start from the entity's present status."""
+        if entity.status not in self.actions[action]:
+            raise self.refusal(entity, action)
+
+    def refusal(self, entity: Any, action: str) -> InvalidTransition:
+        """The refusal of an action that may not start from the entity's present status."""
         allowed = self.actions[action]
-        if entity.status not in allowed:
-            targets = sorted({target for after in allowed.values() for target in after})
-            raise InvalidTransition(
-                entity=self.noun,
-                id=entity.id,
-                from_=entity.status,
-                to=" or ".join(targets),
-                expected=" or ".join(allowed),
-            )
+        targets = sorted({target for after in allowed.values() for target in after})
+        return InvalidTransition(
+            entity=self.noun,
+            id=entity.id,
+            from_=entity.status,
+            to=" or ".join(targets),
+            expected=" or ".join(allowed),
+        )
 
     def edges(self) -> list[tuple[str, str, str]]:
         """Every (status before, action, status after)."""

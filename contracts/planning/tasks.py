@@ -276,7 +276,7 @@ class ClaimTasks(
 class RenewTask(
     Command[Task],
     subject="db.tasks.renew",
-    errors=(TaskNotFound, StaleAttempt),
+    errors=(TaskNotFound, InvalidTransition, StaleAttempt),
     example={"id": EXAMPLE_ID, "attempt": 1},
 ):
     """Prolong a claim. A sign of life is no change: no event tells it and the version stays."""
@@ -290,7 +290,7 @@ class RenewTask(
 class ReleaseTask(
     Command[Task],
     subject="db.tasks.release",
-    errors=(TaskNotFound, StaleAttempt),
+    errors=(TaskNotFound, InvalidTransition, StaleAttempt),
     emits=(TaskReleased,),
     example={"id": EXAMPLE_ID, "attempt": 1, "reason": "out of context"},
 ):

@@ -17,6 +17,7 @@ from fleetbus.demo.children import Children, ServiceFailed
 from fleetbus.demo.display import Display, Result, say, show_result
 from fleetbus.demo.recorder import Recorder, read_stored
 from fleetbus.demo.verify import verify
+from fleetbus.endings import end
 from fleetbus.importing.beads import open_beads
 from fleetbus.importing.load import load_plan
 from fleetbus.importing.plan import Plan, PlanUnreadable
@@ -100,9 +101,7 @@ async def _run(console: Console, bus: Bus, plan: Plan, children: Children, url: 
             failures=tuple(_failures(workers)),
         )
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.wait(background)
+        await end(*background)
 
 
 async def _start_phases(bus: Bus) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from nats.aio.client import Client
 
 from fleetbus.bus.calls import Answer
+from fleetbus.endings import end
 
 log = logging.getLogger("fleetbus.wire")
 
@@ -75,8 +76,7 @@ class Responder:
 
     async def close(self) -> None:
         """End the task that sends."""
-        self._writer.cancel()
-        await asyncio.wait([self._writer])
+        await end(self._writer)
 
     async def _write(self) -> None:
         while True:

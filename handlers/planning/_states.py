@@ -9,6 +9,7 @@ TASK = Transitions(
         "claim": {"pending": ("in_progress",)},
         "complete": {"in_progress": ("completed",)},
         "block": {"pending": ("blocked",), "in_progress": ("blocked",)},
+        "renew": {"in_progress": ("in_progress",)},
         "release": {"in_progress": ("pending",)},
         "expire": {"in_progress": ("pending",)},
         "retry": {"blocked": ("pending",)},

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from contracts.errors import InvalidTransition
 from contracts.planning._errors import DifferentInitiatives
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
@@ -23,6 +24,7 @@ from contracts.planning.tasks import (
     TaskUpdated,
 )
 from handlers._shapes import Decision
+from handlers.planning._states import TASK
 
 MAX_LATE_RESULTS = 100
 """How many late results a task keeps; whoever brings more is in a loop."""
@@ -67,10 +69,10 @@ def new_task(
     )
 
 
-def require_attempt(task: Task, attempt: int) -> None:
+def require_attempt(task: Task, attempt: int, action: str) -> None:
     """Refuse unless the task is in progress with this attempt."""
     if is_over(task, attempt):
-        raise stale(task, attempt)
+        raise refusal(task, attempt, action)
 
 
 def is_over(task: Task, attempt: int) -> bool:
@@ -78,8 +80,10 @@ def is_over(task: Task, attempt: int) -> bool:
     return attempt != task.attempt or task.status != "in_progress"
 
 
-def stale(task: Task, attempt: int) -> StaleAttempt:
-    """The refusal that says who has the task now."""
+def refusal(task: Task, attempt: int, action: str) -> StaleAttempt | InvalidTransition:
+    """What an attempt is told: who has the task now, or that this very attempt has completed it."""
+    if attempt == task.attempt and task.status == "completed":
+        return TASK.refusal(task, action)
     return StaleAttempt(
         id=task.id,
         attempt=attempt,
@@ -92,16 +96,16 @@ def stale(task: Task, attempt: int) -> StaleAttempt:
 def keep_late_result(command: CompleteTask, task: Task, now: datetime) -> Decision[Task]:
     """Refuse, and keep what the attempt brought unless it is known already."""
     assert command.attempt is not None
-    refusal = stale(task, command.attempt)
+    told = refusal(task, command.attempt, "complete")
     late = LateResult(
         attempt=command.attempt, summary=command.summary, result=command.result, received_at=now
     )
     if not 1 <= late.attempt <= task.attempt or _is_known(late, task):
-        return Decision(task, refusal=refusal)
+        return Decision(task, refusal=told)
 
     kept = task.evolve(now, late_results=[*task.late_results, late])
 
-    return Decision(kept, TaskLateCompletion(task=kept, late_result=late), refusal=refusal)
+    return Decision(kept, TaskLateCompletion(task=kept, late_result=late), refusal=told)
 
 
 def take_late_result(command: AcceptLateResult, task: Task, now: datetime) -> Decision[Task]:

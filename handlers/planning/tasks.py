@@ -222,7 +222,7 @@ async def claim_tasks(
 
 @decider
 def renew_task(command: RenewTask, task: Task, *, now: datetime) -> Decision[Task]:
-    require_attempt(task, command.attempt)
+    require_attempt(task, command.attempt, "renew")
 
     until = now + timedelta(seconds=command.lease_seconds)
 
@@ -231,7 +231,7 @@ def renew_task(command: RenewTask, task: Task, *, now: datetime) -> Decision[Tas
 
 @decider
 def release_task(command: ReleaseTask, task: Task, *, now: datetime) -> Decision[Task]:
-    require_attempt(task, command.attempt)
+    require_attempt(task, command.attempt, "release")
 
     released = task.evolve(now, status="pending", **UNCLAIMED)
 
@@ -257,7 +257,7 @@ def complete_task(command: CompleteTask, task: Task, *, now: datetime) -> Decisi
 @decider
 def block_task(command: BlockTask, task: Task, *, now: datetime) -> Decision[Task]:
     if command.attempt is not None:
-        require_attempt(task, command.attempt)
+        require_attempt(task, command.attempt, "block")
     TASK.require(task, "block")
 
     blocked = task.evolve(now, status="blocked", blocked_reason=command.reason, **UNCLAIMED)

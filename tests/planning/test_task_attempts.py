@@ -172,9 +172,10 @@ class TestCompleteTask:
         id_ = await add_claimed(db)
         done = await bus.call(CompleteTask(id=id_, attempt=1, summary="s"))
 
-        with pytest.raises(StaleAttempt):
+        with pytest.raises(InvalidTransition) as refused:
             await bus.call(CompleteTask(id=id_, attempt=1, summary="s"))
 
+        assert (refused.value.from_, refused.value.to) == ("completed", "completed")
         assert await bus.call(GetTask(id=id_)) == done
 
     @pytest.mark.parametrize("attempt", [0, 3])
@@ -199,7 +200,7 @@ class TestCompleteTask:
         )
 
         (done,) = [answer for answer in answers if isinstance(answer, Task)]
-        assert sum(isinstance(answer, StaleAttempt) for answer in answers) == 7
+        assert sum(isinstance(answer, InvalidTransition) for answer in answers) == 7
         task = await bus.call(GetTask(id=id_))
         assert task.summary == done.summary
         assert {late.summary for late in task.late_results} | {done.summary} == set("01234567")
