@@ -160,7 +160,20 @@ async def _keep(server: Any, name: str, stopped: asyncio.Event) -> None:
         if stopped.is_set():
             return
         log.error("%s ended with status %d; starting it again", name, status)
-        await server.start()
+        await _start_again(server, name)
+
+
+async def _start_again(server: Any, name: str) -> None:
+    from fleetbus.embedded.errors import EmbeddedError
+
+    while True:
+        try:
+            await server.start()
+        except EmbeddedError as error:
+            log.error("%s does not start: %s", name, error)  # noqa: TRY400  a message is enough
+            await asyncio.sleep(WAIT_INTERVAL)
+        else:
+            return
 
 
 async def _first_of(work: Coroutine[Any, Any, bool], stopped: asyncio.Event) -> bool:
