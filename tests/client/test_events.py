@@ -7,6 +7,7 @@ from typing import Any
 
 from contracts._declare import Event
 from contracts.planning.tasks import (
+    AddTaskDependency,
     BlockTask,
     ClaimTasks,
     CompleteTask,
@@ -83,6 +84,25 @@ class TestPlain:
 
         assert isinstance(delivery.event, TaskCompleted)
         assert (delivery.cause, delivery.entity_id) == ("because", str(task.id))
+
+
+class TestHeaders:
+    async def test_trace_and_cause_reach_the_events_of_reactions_too(self, bus: Bus) -> None:
+        """W3C trace context: what a request carries is passed on to all that it causes."""
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        first, second = [await bus.call(CreateTask(name=name)) for name in "ab"]
+        await bus.call(AddTaskDependency(id=second.id, depends_on_task_id=first.id))
+        await _claim(bus, "worker")
+        told = await bus.nats.subscribe("events.task.>")
+        await bus.nats.flush()
+
+        await bus.call(CompleteTask(id=first.id), key="done", traceparent=trace)
+
+        completed, ready = [(await told.next_msg(timeout=10)).headers or {} for _ in range(2)]
+        assert (completed["ce-type"], completed["Fleet-Cause"]) == ("task.completed", "done")
+        assert (ready["ce-type"], ready["ce-subject"]) == ("task.ready", str(second.id))
+        assert ready["Fleet-Cause"] == "reaction:tell_ready_dependents"
+        assert completed["traceparent"] == ready["traceparent"] == trace
 
 
 async def _five_commands(bus: Bus, number: int) -> None:

@@ -1,0 +1,49 @@
+"""The sweeper as it runs in the handler processes."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, TaskLeaseExpired
+from fleetbus.bus.registry import Registry
+from fleetbus.client import Bus, connect
+from fleetbus.config import Settings
+from fleetbus.service import Service
+
+TASKS = 20
+
+
+@pytest_asyncio.fixture
+async def sweeping_bus(settings: Settings, registry: Registry, nats_url: str) -> AsyncIterator[Bus]:
+    """A client of two services that both sweep, often."""
+    often = settings.model_copy(update={"sweeper": True, "sweep_interval": 0.02})
+    async with AsyncExitStack() as stack:
+        for service in [Service(often, registry), Service(often, registry)]:
+            await service.start()
+            stack.push_async_callback(service.stop)
+        yield await stack.enter_async_context(connect(nats_url, timeout=10))
+
+
+async def test_two_of_them_take_each_lost_task_back_once(
+    sweeping_bus: Bus, db: AsyncConnection
+) -> None:
+    bus = sweeping_bus
+    for number in range(TASKS):
+        await bus.call(CreateTask(name=str(number)))
+    claimed = (await bus.call(ClaimTasks(agent_id="gone", limit=TASKS))).tasks
+    assert len(claimed) == TASKS
+
+    async with bus.events(TaskLeaseExpired) as events:
+        await db.execute(text("UPDATE planning.tasks SET lease_expires_at = '2020-01-01Z'"))
+        told = [await events.delivery() for _ in range(TASKS)]
+
+    assert {d.entity_id for d in told} == {str(item.task.id) for item in claimed}
+    assert {d.cause for d in told} == {"sweeper:expire_task_leases"}
+    counted = "SELECT count(*) FROM bus.outbox WHERE type = 'task.lease_expired'"
+    assert (await db.execute(text(counted))).scalar_one() == TASKS
+    for item in claimed:
+        task = await bus.call(GetTask(id=item.task.id))
+        assert (task.status, task.retry_count, task.claimed_by) == ("pending", 1, None)
