@@ -1,11 +1,12 @@
 """Servers of a test run: one of each for all tests, what isolates the tests, and private ones."""
 
+import asyncio
 import inspect
 import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count, cycle
 from pathlib import Path
 
@@ -81,7 +82,18 @@ class Databases:
         try:
             yield self._server.database_url(name)
         finally:
-            await execute(self._server.url, f"DROP DATABASE {name} WITH (FORCE)")
+            await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
+        """Drop a database with whatever is still connected to it.
+
+        An autovacuum worker is no backend that this role may end; it ends by itself.
+        """
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(asyncpg.InsufficientPrivilegeError):
+                    await execute(self._server.url, f"DROP DATABASE {name} WITH (FORCE)")
+                    return
 
 
 class Accounts:

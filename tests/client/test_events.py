@@ -92,13 +92,15 @@ class TestHeaders:
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         first, second = [await bus.call(CreateTask(name=name)) for name in "ab"]
         await bus.call(AddTaskDependency(id=second.id, depends_on_task_id=first.id))
-        await _claim(bus, "worker")
         told = await bus.nats.subscribe("events.task.>")
         await bus.nats.flush()
+        await _claim(bus, "worker")
+        claimed = (await told.next_msg(timeout=10)).headers or {}
 
         await bus.call(CompleteTask(id=first.id), key="done", traceparent=trace)
 
         completed, ready = [(await told.next_msg(timeout=10)).headers or {} for _ in range(2)]
+        assert claimed["ce-type"] == "task.claimed"
         assert (completed["ce-type"], completed["Fleet-Cause"]) == ("task.completed", "done")
         assert (ready["ce-type"], ready["ce-subject"]) == ("task.ready", str(second.id))
         assert ready["Fleet-Cause"] == "reaction:tell_ready_dependents"
