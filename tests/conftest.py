@@ -170,7 +170,7 @@ def statements(service: Service) -> Callable[[], AbstractContextManager[Counted]
 
     @contextmanager
     def count() -> Iterator[Counted]:
-        with counting(service.database.write, service.database.read) as counted:
+        with counting(service.database) as counted:
             yield counted
 
     return count

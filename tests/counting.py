@@ -1,4 +1,4 @@
-"""Counts the SQL statements of an engine, transaction control aside."""
+"""Counts the SQL statements of a service, transaction control aside."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+
+from fleetbus.database import Database
+from persistence._driver import driver_of
 
 CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
 INTROSPECTION = ("current_setting('jit')", "pg_catalog.pg_type")
@@ -25,8 +27,8 @@ class Counted:
 
 
 @contextmanager
-def counting(*engines: AsyncEngine) -> Iterator[Counted]:
-    """Everything that runs on these engines inside the block, through SQLAlchemy or below it."""
+def counting(database: Database) -> Iterator[Counted]:
+    """Everything that runs in the pools inside the block, through SQLAlchemy or below it."""
     counted = Counted()
     drivers: set[Any] = set()
 
@@ -38,17 +40,21 @@ def counting(*engines: AsyncEngine) -> Iterator[Counted]:
         if not query.startswith(CONTROL) and not any(part in query for part in INTROSPECTION):
             counted.texts.append(query)
 
-    def watch(dbapi_connection: Any, *_rest: Any) -> None:
-        driver = dbapi_connection.driver_connection
+    def watch(driver: Any) -> None:
         if driver not in drivers:
             drivers.add(driver)
             driver.add_query_logger(note_below)
 
+    def watch_new(dbapi_connection: Any, *_rest: Any) -> None:
+        watch(dbapi_connection.driver_connection)
+
     with ExitStack() as stack:
-        for engine in engines:
-            for name, listener in (("before_cursor_execute", note), ("checkout", watch)):
+        for engine in (database.write, database.read):
+            for name, listener in (("before_cursor_execute", note), ("checkout", watch_new)):
                 event.listen(engine.sync_engine, name, listener)
                 stack.callback(event.remove, engine.sync_engine, name, listener)
+        for connection in database.idle():
+            watch(driver_of(connection))
         yield counted
     for driver in drivers:
         if not driver.is_closed():

@@ -2,6 +2,9 @@
 
 Nobody waits for a timer: a call that comes alone runs at once, as a batch of one. A batch holds at
 most one call per entity and per idempotency key; calls on one entity keep their order.
+
+One batch at a time gathers the most and costs the least. Only where it takes longer than usual,
+for a lock or a slow disk, another one starts beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from fleetbus.bus.calls import Call
 
 Run = Callable[[Sequence[Call]], Coroutine[Any, Any, Sequence[Call]]]
 RunAlone = Callable[[Call], Coroutine[Any, Any, None]]
+
+PATIENCE = 0.02
+"""Seconds that a batch runs before another one may start beside it."""
 
 
 class Batcher:
@@ -37,6 +43,8 @@ class Batcher:
         self._waiting: deque[Call] = deque()
         self._busy: set[Hashable] = set()
         self._starting = False
+        self._overdue: asyncio.TimerHandle | None = None
+        self._last_start = 0.0
         self._running: set[asyncio.Task[Sequence[Call]]] = set()
         self._alone: set[asyncio.Task[None]] = set()
 
@@ -52,19 +60,27 @@ class Batcher:
 
     def _start_soon(self) -> None:
         """Start when all that has arrived together is queued, not at the first of it."""
-        if not self._starting:
-            self._starting = True
-            asyncio.get_running_loop().call_soon(self._start)
+        loop = asyncio.get_running_loop()
+        if not self._running:
+            if not self._starting:
+                self._starting = True
+                loop.call_soon(self._start)
+        elif self._overdue is None and len(self._running) < self._concurrency:
+            self._overdue = loop.call_at(self._last_start + PATIENCE, self._start)
 
     def _start(self) -> None:
         self._starting = False
-        while self._waiting and len(self._running) < self._concurrency:
-            batch = self._take()
-            if not batch:
-                return
-            task = asyncio.create_task(self._run(batch))
-            self._running.add(task)
-            task.add_done_callback(partial(self._ended, batch))
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        if not self._waiting or not (batch := self._take()):
+            return
+        self._last_start = asyncio.get_running_loop().time()
+        task = asyncio.create_task(self._run(batch))
+        self._running.add(task)
+        task.add_done_callback(partial(self._ended, batch))
+        if self._waiting:
+            self._start_soon()
 
     def _ended(self, batch: Sequence[Call], task: asyncio.Task[Sequence[Call]]) -> None:
         self._running.discard(task)

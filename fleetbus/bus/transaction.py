@@ -17,6 +17,7 @@ from fleetbus.database import Database, is_outage
 from fleetbus.ids import uuid7
 from handlers._shapes import Emit
 from persistence import _commit
+from persistence._driver import driver_of
 
 
 class CommitUnknown(Exception):
@@ -92,6 +93,11 @@ class Transaction:
             raise RuntimeError("an error of the database was swallowed inside the transaction")
 
     @property
+    def over(self) -> bool:
+        """Whether it was committed, rolled back or cut off."""
+        return self._state == "done"
+
+    @property
     def unsettled(self) -> bool:
         """Whether a COMMIT was sent whose answer did not come."""
         return self._state == "committing"
@@ -114,14 +120,16 @@ async def begin(
 ) -> AsyncIterator[Transaction]:
     """A transaction that is rolled back unless it commits.
 
-    ``left`` tells the seconds that a statement may take, once there is a connection;
-    ``lock_timeout`` is what it may wait for a lock.
+    ``left`` tells the seconds that a statement may take, once there is a connection.
+    ``lock_timeout`` is what a batch of a decider may wait for a lock; its statements are planned
+    once (a lock by ids would be planned each time, which takes longer than running it).
     """
     async with database.connection() as db:
         settings = f"BEGIN; SET LOCAL statement_timeout = {_milliseconds(left())}"
         if lock_timeout is not None:
             settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
-        raw: Any = (await db.get_raw_connection()).driver_connection
+            settings += "; SET LOCAL plan_cache_mode = force_generic_plan"
+        raw = driver_of(db)
         await raw.execute(settings)
         transaction = Transaction(db, raw)
         try:
@@ -130,7 +138,8 @@ async def begin(
             transaction.cut_off()
             raise
         finally:
-            await asyncio.shield(_settle(transaction, db))
+            if not transaction.over:
+                await asyncio.shield(_settle(transaction, db))
 
 
 async def _settle(transaction: Transaction, db: AsyncConnection) -> None:

@@ -51,6 +51,7 @@ async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
     """Load every entity that the calls are about, decide each, write the changes back at once."""
     handling = calls[0].bound.handling
     loaded = {need.name: await _load(tx, need, calls) for need in handling.entities}
+    makes = "new_id" in handling.dependencies
     before: dict[UUID, Entity] = {}
     after: dict[UUID, Entity] = {}
     decisions = []
@@ -62,7 +63,7 @@ async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
             # The batcher keeps calls with one ``id`` apart, not those that name it otherwise.
             if entities and not handling.creates and (own := entities[0]) is not None:
                 entities[0] = after.get(own.id, own)
-            given = {"now": tx.now, "new_id": _new_id(call)}
+            given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
             decision = handling.function(call.message, *entities, **_pick(handling, given))
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error

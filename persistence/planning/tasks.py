@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts._declare import Entity, Page
 from contracts.planning.tasks import ClaimTasks, ListTasks, Task, TaskQueue
 from persistence import _paging
+from persistence._driver import compiled, fetch
 from persistence._entities import columns, entity_from
 from persistence._tables import TABLES
 from persistence.planning.tables import phase, task, task_dependency
@@ -134,7 +135,7 @@ def _lock_ready(*, in_initiative: bool, in_phase: bool) -> Select[UUID]:
     )
 
 
-_LOCK_DEPENDENTS = (
+_LOCK_DEPENDENTS = compiled(
     select(task.c.id)
     .where(
         _PENDING,
@@ -161,7 +162,7 @@ _LOCK_EXPIRED = (
 
 async def lock_pending_dependents(db: AsyncConnection, ids: Iterable[UUID]) -> list[UUID]:
     """Lock the pending tasks that depend on any of these, in the order of their ids."""
-    return list((await db.execute(_LOCK_DEPENDENTS, {"ids": list(ids)})).scalars())
+    return [row["id"] for row in await fetch(db, _LOCK_DEPENDENTS, {"ids": list(ids)})]
 
 
 async def ready_among(db: AsyncConnection, ids: Iterable[UUID]) -> list[Task]:

@@ -135,7 +135,7 @@ class TestPages:
         await fill(db, "tasks", 100)
         first = await ask("db.tasks.list", {"limit": 10})
 
-        with counting(service.database.read) as counted:
+        with counting(service.database) as counted:
             await ask("db.tasks.list", {"limit": 10, "cursor": first.body["next_cursor"]})
 
         assert counted.total == 1
