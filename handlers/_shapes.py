@@ -5,16 +5,17 @@ operation, the rest names what the function needs.
     @query      (query, entity) -> Reply                   reads one entity by id, gathered
     @decider    (command, entity, ...) -> Decision         pure; runs in batches
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
+    @handler    async (commands, *, db, emits) -> list     the same for many commands at once
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
     @job        async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
-Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event), ``now``
-(the database's clock), ``new_id`` (a fresh UUIDv7, for what is created), ``catalogue`` (all that is
-declared), ``limit`` (how much a step of a job may handle) and ``retention``
-(how long history is kept, a setting). A decider's entity is found by the
-command's ``id``, or by ``worker_check_id`` where the noun of the subject is another one
-(``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``, and is None where
-that is None.
+Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
+``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
+fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``limit`` (how much a step
+of a job may handle) and ``retention`` (how long history is kept, a setting). A decider's entity is
+found by the command's ``id``, or by ``worker_check_id`` where the noun of the subject is another
+one (``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``, and is None
+where that is None.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Callable[..., Any])
 
 Emit = Callable[[Event], None]
-Shape = Literal["query", "lookup", "decider", "handler", "reaction", "job"]
+Shape = Literal["query", "lookup", "decider", "handler", "gathered handler", "reaction", "job"]
 
 DEPENDENCIES: dict[str, Any] = {
     "db": AsyncConnection,
     "emit": Emit,
+    "emits": Sequence[Emit],
     "now": datetime,
     "new_id": UUID,
     "catalogue": Catalogue,
@@ -56,6 +58,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "lookup": set(),
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id"},
+    "gathered handler": {"db", "emits", "now"},
     "reaction": {"db", "emit", "now"},
     "job": {"db", "emit", "now", "limit", "retention"},
 }
@@ -158,8 +161,13 @@ def decider(function: F) -> F:
 
 
 def handler(function: F) -> F:
-    """Handle a command over several entities."""
-    return _operation("handler", function)
+    """Handle a command over several entities, or a sequence of such commands at once.
+
+    Of a sequence each command has its own answer, in the same order: its reply or its refusal.
+    """
+    hints, parameters = _signature(function)
+    several = get_origin(hints[parameters[0].name]) is Sequence
+    return _operation("gathered handler" if several else "handler", function)
 
 
 def reaction(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -203,6 +211,8 @@ def job(*, every: float, limit: int) -> Callable[[F], F]:
 def _operation(shape: Shape, function: F) -> F:
     hints, parameters = _signature(function)
     operation = hints.get(parameters[0].name)
+    if shape == "gathered handler":
+        (operation,) = get_args(operation)
     if not (isinstance(operation, type) and issubclass(operation, Operation)):
         raise _wrong(function, "its first parameter is annotated with an operation")
     kind = "query" if shape in {"query", "lookup"} else "command"
@@ -283,15 +293,20 @@ def _dependencies(
 def _check_shape(handling: Handling, returns: Any) -> None:
     function, operation = handling.function, handling.operation
     assert operation is not None
-    if inspect.iscoroutinefunction(function) != (handling.shape in {"query", "handler"}):
+    asynchronous = handling.shape in {"query", "handler", "gathered handler"}
+    if inspect.iscoroutinefunction(function) != asynchronous:
         raise _wrong(function, f"a {handling.shape} is {_ASYNC[handling.shape]}")
     if handling.shape == "lookup" and [need.field for need in handling.entities] != ["id"]:
         raise _wrong(function, "a plain query takes the entity that its id names, and only that")
-    if handling.shape in {"query", "handler"} and handling.entities:
+    if asynchronous and handling.entities:
         raise _wrong(function, "an async handler fetches its entities itself, through db")
     if handling.shape == "decider":
         if get_origin(returns) is not Decision:
             raise _wrong(function, "a decider returns Decision[Entity]")
+    elif handling.shape == "gathered handler":
+        reply = operation.declared.reply
+        if get_origin(returns) is not list or {*_union(get_args(returns)[0])} != {reply, Refusal}:
+            raise _wrong(function, f"of a sequence it returns list[{reply.__name__} | Refusal]")
     elif returns != operation.declared.reply:
         raise _wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
 
@@ -299,6 +314,7 @@ def _check_shape(handling: Handling, returns: Any) -> None:
 _ASYNC = {
     "query": "async",
     "handler": "async",
+    "gathered handler": "async",
     "lookup": "a plain function",
     "decider": "a plain function, without I/O",
 }

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from contracts._declare import Entity
+from contracts._errors import Refusal
 from contracts.errors import (
     DeadlineExceeded,
     ReplyTooLarge,
@@ -25,7 +26,7 @@ from fleetbus.bus.calls import Answer, Call
 from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
-from fleetbus.bus.work import decide, handle, react
+from fleetbus.bus.work import decide, gather, handle, react
 from fleetbus.database import Database, sqlstate
 from handlers._shapes import Handling
 from persistence import _commit, _entities
@@ -98,7 +99,7 @@ class Executor:
         await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
 
     async def run_batch(self, calls: Sequence[Call]) -> Sequence[Call]:
-        """Run commands of one decider, each on another entity, in one transaction.
+        """Run commands of one operation in one transaction; a decider's, each on another entity.
 
         If the database refuses the batch as a whole they are run again one by one. Returns those
         that wait for a lock of someone else: ``run_alone`` has the patience for them.
@@ -106,7 +107,7 @@ class Executor:
         lock_timeout = self.settings.batch_lock_timeout
         if len(calls) > 1:
             try:
-                await self._transact(calls, self._decide, lock_timeout)
+                await self._transact(calls, self._batched, lock_timeout)
             except CommitUnknown:
                 await self._attempts.find_out(calls)
             except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
@@ -117,13 +118,13 @@ class Executor:
         waiting = []
         for call in calls:
             try:
-                await self._attempts.run([call], lambda one: self._decide_unless(one, lock_timeout))
+                await self._attempts.run([call], lambda one: self._batch_unless(one, lock_timeout))
             except LockedOut:
                 waiting.append(call)
         return waiting
 
     async def run_alone(self, call: Call) -> None:
-        """Run a command of a decider that waits for a lock, for as long as its caller does.
+        """Run a command of a batch that waits for a lock, for as long as its caller does.
 
         The connection is given back now and then: who waits for one row must not keep another
         from one that is free by now.
@@ -131,15 +132,15 @@ class Executor:
 
         async def run(calls: Sequence[Call]) -> None:
             async with self._patience:
-                await self._decide_unless(calls, self.settings.lone_lock_timeout)
+                await self._batch_unless(calls, self.settings.lone_lock_timeout)
 
         while not call.answered:
             with contextlib.suppress(LockedOut):
                 await self._attempts.run([call], run)
 
-    async def _decide_unless(self, calls: Sequence[Call], lock_timeout: float) -> None:
+    async def _batch_unless(self, calls: Sequence[Call], lock_timeout: float) -> None:
         try:
-            await self._transact(calls, self._decide, lock_timeout)
+            await self._transact(calls, self._batched, lock_timeout)
         except Exception as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise LockedOut from error
@@ -204,6 +205,20 @@ class Executor:
         call = calls[0]
         reply = await handle(tx, call)
         return [Outcome(call, self._reply(call, reply), kept=True)]
+
+    async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        gathered = calls[0].bound.handling.shape == "gathered handler"
+        return await (self._gather if gathered else self._decide)(tx, calls)
+
+    async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        outcomes = []
+        for call, reply in zip(calls, await gather(tx, calls), strict=True):
+            if refused := isinstance(reply, Refusal):
+                answer = Answer.refused(refusal_for(reply, call.bound))
+            else:
+                answer = self._reply(call, reply)
+            outcomes.append(Outcome(call, answer, kept=not refused))
+        return outcomes
 
     async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []

@@ -39,7 +39,7 @@ class Bound:
     @property
     def batched(self) -> bool:
         """Whether calls of this operation are gathered."""
-        return self.handling.shape in {"decider", "lookup"}
+        return self.handling.shape in {"decider", "lookup", "gathered handler"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from contracts._declare import Entity, Event, Reply
+from contracts._errors import Refusal
 from contracts.errors import InvalidReference
 from fleetbus.bus.calls import Call
 from fleetbus.bus.registry import Registry
@@ -45,6 +46,20 @@ async def handle(tx: Transaction, call: Call) -> Reply:
     reply: Reply = await handling.function(call.message, **_pick(handling, given))
     tx.wrote = True
     return reply
+
+
+async def gather(tx: Transaction, calls: Sequence[Call]) -> list[Reply | Refusal]:
+    """Run a handler of many commands; each call has its reply or its refusal, in their order."""
+    handling = calls[0].bound.handling
+    given = {
+        "db": tx.db,
+        "emits": [tx.emitter(cause_of(call), call.traceparent) for call in calls],
+        "now": tx.now,
+    }
+    commands = [call.message for call in calls]
+    answers: list[Reply | Refusal] = await handling.function(commands, **_pick(handling, given))
+    tx.wrote = True
+    return answers
 
 
 async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:

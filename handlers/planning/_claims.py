@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -23,23 +24,46 @@ REPLY_BYTES = 768 * 1024
 """What the tasks of one claim may take up of a message (1 MiB by default)."""
 
 
-async def take_ready(db: AsyncConnection, claim: ClaimTasks) -> list[ClaimedTask]:
-    """Lock up to ``limit`` ready tasks, in order, as many as fit into one reply."""
+async def take_ready(
+    db: AsyncConnection, filters: ClaimTasks, *, limit: int
+) -> dict[UUID, ClaimedTask]:
+    """Lock up to ``limit`` tasks that are ready and pass the filters of a claim, in order."""
     taken: dict[UUID, ClaimedTask] = {}
     seen: list[UUID] = []
     for _ in range(ROUNDS):
-        wanted = claim.limit - len(taken)
-        locked = await tasks.lock_ready(db, claim, limit=wanted, besides=seen)
+        wanted = limit - len(taken)
+        locked = await tasks.lock_ready(db, filters, limit=wanted, besides=seen)
         if not locked:
             break
         # A dependency may have been added after the snapshot in which these were ready. Now that
         # they are locked, nobody can add one; what a new snapshot says remains true.
         ready = await ready_with_context(db, locked)
         taken |= {id_: ready[id_] for id_ in locked if id_ in ready}
-        if len(taken) == claim.limit or len(locked) < wanted:
+        if len(taken) == limit or len(locked) < wanted:
             break
         seen += locked
-    return _fitting(taken.values())
+    return taken
+
+
+def deal(claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask]) -> list[list[ClaimedTask]]:
+    """What each claim gets of what was taken for all: in turn, as many as fit into one reply."""
+    left = deque(taken)
+    dealt = []
+    for claim in claims:
+        fitting = _fitting([left[n] for n in range(min(claim.limit, len(left)))])
+        for _ in fitting:
+            left.popleft()
+        dealt.append(fitting)
+    return dealt
+
+
+def alike(claims: Sequence[ClaimTasks]) -> list[list[int]]:
+    """The places of the claims that have the same filters, together."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, claim in enumerate(claims):
+        filters = (claim.initiative_id, claim.phase_id, *sorted(claim.categories))
+        groups.setdefault(filters, []).append(place)
+    return list(groups.values())
 
 
 def claimed(task: Task, claim: ClaimTasks, now: datetime) -> Task:
@@ -52,6 +76,15 @@ def claimed(task: Task, claim: ClaimTasks, now: datetime) -> Task:
         attempt=task.attempt + 1,
         lease_expires_at=now + timedelta(seconds=claim.lease_seconds),
     )
+
+
+async def unknown_filter(db: AsyncConnection, claim: ClaimTasks) -> InvalidReference | None:
+    """The refusal of a claim that found nothing because what it names does not exist."""
+    try:
+        await refuse_unknown(db, initiative_id=claim.initiative_id, phase_id=claim.phase_id)
+    except InvalidReference as refusal:
+        return refusal
+    return None
 
 
 async def refuse_unknown(

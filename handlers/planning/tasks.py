@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
+from contracts._errors import Refusal
 from contracts.errors import InvalidReference
 from contracts.planning._errors import DependencyNotFound, DifferentInitiatives
 from contracts.planning.initiatives import Initiative
@@ -15,6 +16,7 @@ from contracts.planning.tasks import (
     AcceptLateResult,
     AddTaskDependency,
     BlockTask,
+    ClaimedTask,
     ClaimedTasks,
     ClaimTasks,
     CompleteTask,
@@ -51,7 +53,14 @@ from contracts.planning.tasks import (
 )
 from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query, reaction
-from handlers.planning._claims import claimed, refuse_unknown, take_ready
+from handlers.planning._claims import (
+    alike,
+    claimed,
+    deal,
+    refuse_unknown,
+    take_ready,
+    unknown_filter,
+)
 from handlers.planning._states import TASK
 from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle, tell_ready
 from handlers.planning._task_plan import build, plan
@@ -205,19 +214,30 @@ async def remove_task_dependency(
 
 @handler
 async def claim_tasks(
-    command: ClaimTasks, *, db: AsyncConnection, emit: Emit, now: datetime
-) -> ClaimedTasks:
-    found = await take_ready(db, command)
-    if not found:
-        await refuse_unknown(db, initiative_id=command.initiative_id, phase_id=command.phase_id)
+    commands: Sequence[ClaimTasks], *, db: AsyncConnection, emits: Sequence[Emit], now: datetime
+) -> list[ClaimedTasks | Refusal]:
+    """Claims with the same filters share what is ready, in the order in which they came."""
+    dealt: dict[int, list[ClaimedTask]] = {}
+    for places in alike(commands):
+        together = [commands[place] for place in places]
+        limit = sum(claim.limit for claim in together)
+        taken = await take_ready(db, together[0], limit=limit)
+        dealt |= zip(places, deal(together, taken.values()), strict=True)
 
-    taken = [one.model_copy(update={"task": claimed(one.task, command, now)}) for one in found]
-    await _entities.save(db, [one.task for one in taken])
+    answers: list[ClaimedTasks | Refusal] = []
+    for place, claim in enumerate(commands):
+        mine = [
+            one.model_copy(update={"task": claimed(one.task, claim, now)}) for one in dealt[place]
+        ]
+        for one in mine:
+            emits[place](TaskClaimed(task=one.task))
+        unknown = None if mine else await unknown_filter(db, claim)
+        answers.append(unknown or ClaimedTasks(tasks=mine))
 
-    for one in taken:
-        emit(TaskClaimed(task=one.task))
+    tasks_ = [one.task for a in answers if isinstance(a, ClaimedTasks) for one in a.tasks]
+    await _entities.save(db, tasks_)
 
-    return ClaimedTasks(tasks=taken)
+    return answers
 
 
 @decider

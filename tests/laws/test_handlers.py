@@ -95,6 +95,14 @@ WRONG = [
         "a decider returns Decision[Entity]",
     ),
     (
+        "@handler\nasync def wave_task(commands: Sequence[WaveTask]) -> Task: ...",
+        "of a sequence it returns list[Task | Refusal]",
+    ),
+    (
+        "@handler\nasync def wave_task(commands: Sequence[WaveTask], *, emit: Emit) -> Task: ...",
+        "emit is no dependency of a gathered handler",
+    ),
+    (
         "@query\ndef see_task(query: SeeTask, task: Task) -> LateResult: ...",
         "it returns Task, as declared",
     ),

@@ -161,6 +161,53 @@ class TestClaimTasks:
             # clock and key, lock, context, update, outbox and key
             assert counted.total == 5, counted.texts
 
+    async def test_claims_that_come_together_share_a_transaction_and_the_order(
+        self, bus: Bus, db: AsyncConnection, statements: Statements, outbox: Outbox
+    ) -> None:
+        for position in range(10):
+            await add_task(db, name=str(position), position=position)
+        claims = [
+            ClaimTasks(agent_id=f"a{n}", limit=limit, lease_seconds=60 + n)
+            for n, limit in enumerate((1, 3, 2, 9))
+        ]
+
+        with statements() as counted:
+            got = await asyncio.gather(*(bus.call(one, key=one.agent_id) for one in claims))
+
+        assert [names(one) for one in got] == [["0"], ["1", "2", "3"], ["4", "5"], [*"6789"]]
+        # One alone takes five.
+        assert counted.total < 4 * 5, counted.texts
+        mine = {(one.task.claimed_by, n) for n, reply in enumerate(got) for one in reply.tasks}
+        assert mine == {(f"a{n}", n) for n in range(4)}
+        told = [row for row in await outbox() if row.type == "task.claimed"]
+        assert {(row.data["task"]["claimed_by"], row.cause) for row in told} == {
+            (f"a{n}", f"a{n}") for n in range(4)
+        }
+
+    async def test_claims_that_come_together_keep_their_own_filters_and_refusals(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        initiative = await add_initiative(db)
+        await add_task(db, name="of the initiative", initiative_id=initiative)
+        await add_task(db, name="a plan", category="plan")
+        claims = [
+            ClaimTasks(agent_id="a", categories=["plan"]),
+            ClaimTasks(agent_id="b", initiative_id=uuid7()),
+            ClaimTasks(agent_id="c", initiative_id=initiative),
+            ClaimTasks(agent_id="d", categories=["research"]),
+        ]
+
+        plan, unknown, own, nothing = await asyncio.gather(
+            *(bus.call(one) for one in claims), return_exceptions=True
+        )
+
+        assert [type(one) for one in (plan, unknown, own, nothing)] == [
+            *(ClaimedTasks, InvalidReference, ClaimedTasks, ClaimedTasks)
+        ]
+        assert [names(one) for one in (plan, own, nothing) if isinstance(one, ClaimedTasks)] == [
+            *(["a plan"], ["of the initiative"], [])
+        ]
+
     async def test_each_of_a_thousand_tasks_to_one_of_32_claimers(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
