@@ -55,7 +55,6 @@ _RELAY_LOCKED = text("""
           AND (CAST(classid AS bigint) << 32) + CAST(objid AS bigint) = :key
     )
 """)
-_JOB_ERRORS = text("SELECT job, last_error FROM bus.sweeps WHERE last_error IS NOT NULL")
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,12 @@ async def _schema(engine: AsyncEngine) -> Check:
 
 async def _relay(db: AsyncConnection) -> Check:
     active = await db.scalar(_RELAY_LOCKED, {"key": _outbox.RELAY_LOCK})
-    waiting, oldest = await _outbox.backlog(db)
-    detail = f"{'active' if active else 'none is active'}, {waiting} events wait"
-    if waiting and oldest is not None:
+    found = await _outbox.backlog(db)
+    oldest = found.oldest
+    detail = f"{'active' if active else 'none is active'}, {found.waiting} events wait"
+    if found.waiting and oldest is not None:
         detail += f", the oldest for {oldest.total_seconds():.0f} s"
+    detail += f"; published up to position {found.cursor}"
     if not active:
         return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
     stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
@@ -154,18 +155,17 @@ async def _relay(db: AsyncConnection) -> Check:
 
 async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     runs = await _sweeps.last_runs(db)
-    errors = {row.job: row.last_error for row in await db.execute(_JOB_ERRORS)}
     now = datetime.now(UTC)
     wrong = []
     expected = tasks(load(), settings)
     for job in expected:
         late = timedelta(seconds=max(LATE_ROUNDS * job.every, 30))
-        if (last := runs.get(job.name)) is None:
+        if (run := runs.get(job.name)) is None or run.at is None:
             wrong.append(f"{job.name} never ran")
-        elif now - last > late:
-            wrong.append(f"{job.name} ran last {last:%Y-%m-%d %H:%M:%S}Z")
-        elif error := errors.get(job.name):
-            wrong.append(f"{job.name} failed: {error}")
+        elif now - run.at > late:
+            wrong.append(f"{job.name} ran last {run.at:%Y-%m-%d %H:%M:%S}Z")
+        elif run.error:
+            wrong.append(f"{job.name} failed: {run.error}")
     if wrong:
         remedy = "start a `fleetbus serve` without --no-sweeper; its log says what fails"
         return Check("sweeper", False, "; ".join(wrong), remedy)
