@@ -28,6 +28,7 @@ from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
 from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.sweeper.sweeper import tasks
 from persistence import _outbox, _sweeps
@@ -200,6 +201,7 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         yield await _stream(client, settings)
         yield (handlers := await _handlers(client))
         if handlers.ok:
+            yield await _load(client)
             yield await _query(client)
     finally:
         await client.close()
@@ -228,7 +230,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
 
 async def _handlers(client: Client) -> Check:
     """Ask who is there, as any client of a NATS service can."""
-    answers = await _pings(client)
+    answers = await _answers(client, "$SRV.PING")
     processes = Counter(answer["name"] for answer in answers)
     contexts = [c.name for c in _catalogue.load().contexts if c.operations]
     versions = ", ".join(sorted({answer["version"] for answer in answers}))
@@ -246,11 +248,32 @@ async def _handlers(client: Client) -> Check:
     )
 
 
-async def _pings(client: Client) -> list[dict[str, Any]]:
+async def _load(client: Client) -> Check:
+    """What the processes say of themselves: whether requests, connections or events pile up."""
+    stats = await _answers(client, f"$SRV.STATS.{PROCESS_CONTEXT}")
+    told = [endpoint["data"] for answer in stats for endpoint in answer["endpoints"]]
+    processes = [data["process"] for data in told if "process" in data]
+    relays = [process["relay"] for process in processes if process["relay"]]
+    waiting = sum(use["waiting"] for process in processes for use in process["pools"].values())
+    failed = sum(relay["publish_errors"] for relay in relays)
+    shed = sum(process["shed"] for process in processes)
+    detail = (
+        f"{sum(process['in_flight'] for process in processes)} requests in flight, {shed} shed, "
+        f"{waiting} wait for a connection, {failed} publish errors"
+    )
+    if last := next((relay["last_error"] for relay in relays if relay["last_error"]), ""):
+        detail += f"; the relay's last interruption: {' '.join(last.split())}"
+    blind = sum(process["outbox"] is None for process in processes)
+    if blind:
+        detail = f"{blind} of {len(processes)} processes cannot read the database; {detail}"
+    return Check("load", not blind, detail, "look into the handlers' logs")
+
+
+async def _answers(client: Client, subject: str) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
-    await client.publish("$SRV.PING", reply=inbox)
+    await client.publish(subject, reply=inbox)
     end = time.monotonic() + PING_WAIT
     while (left := end - time.monotonic()) > 0:
         try:

@@ -57,6 +57,7 @@ class TestProgram:
             "NATS",
             "stream",
             "handlers",
+            "load",
             "query",
         ]
         assert {line.split()[0] for line in ended.out.splitlines()} == {"ok"}
