@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,12 @@ class Histogram:
         self.count += 1
         self.total += nanoseconds
         self._buckets[_bucket(nanoseconds)] += 1
+
+    def copy(self) -> Histogram:
+        """The same durations, and none that come later."""
+        same = copy(self)
+        same._buckets = self._buckets.copy()  # noqa: SLF001  its own
+        return same
 
     def below(self, bounds: Sequence[int]) -> Iterator[int]:
         """How many durations were shorter than each of these rising powers of two, in turn."""
@@ -79,6 +86,15 @@ class OperationStats:
         self.errors_by_status: Counter[int] = Counter()
         self.batches.clear()
         self.times = Histogram()
+
+    def copy(self) -> OperationStats:
+        """The same figures, and nothing that comes later."""
+        same = copy(self)
+        same.batches = self.batches.copy()
+        same.errors_by_type = self.errors_by_type.copy()
+        same.errors_by_status = self.errors_by_status.copy()
+        same.times = self.times.copy()
+        return same
 
     def count(self, answer: Answer, nanoseconds: int) -> None:
         """Count one answered request."""

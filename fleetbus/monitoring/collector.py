@@ -7,15 +7,18 @@ serves requests counts in its own integers and knows nothing of this.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
 )
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from fleetbus.bus.stats import OperationStats
 from fleetbus.config import VERSION
@@ -35,22 +38,46 @@ SIZES = [1 << power for power in range(9)]
 Operations = Mapping[str, OperationStats]
 
 
-def collect(service: Service, figures: Figures | None, *, ready: bool) -> Iterator[Metric]:
-    """Every metric of a running service; those of the database only if it gave its figures."""
+class Snapshot(NamedTuple):
+    """The figures of a process at one moment; nothing in it changes any more."""
+
+    ready: bool
+    connected: bool
+    operations: Operations
+    pools: Mapping[str, PoolUse]
+    relay: RelayMetrics | None
+    figures: Figures | None
+
+
+def snapshot(service: Service, figures: Figures | None, *, ready: bool) -> Snapshot:
+    """The figures of a running service now."""
     operations = service.dispatcher.stats.operations
+    return Snapshot(
+        ready,
+        service.connected,
+        {subject: stats.copy() for subject, stats in operations.items()},
+        service.database.use(),
+        replace(service.relay.metrics) if service.relay else None,
+        figures,
+    )
+
+
+def collect(found: Snapshot) -> Iterator[Metric]:
+    """Every metric; those of the database only if it gave its figures."""
+    database = found.figures is not None
     yield _gauge("build_info", "1, with the version of fleetbus.", {VERSION: 1}, "version")
-    yield _gauge("ready", "1 if /health/ready answers 200.", {"": ready})
-    yield _gauge("nats_connected", "1 if connected to NATS.", {"": service.connected})
-    yield _gauge("database_up", "1 if the database gave its figures.", {"": figures is not None})
-    yield from _requests(operations)
-    yield _durations(operations)
-    yield _batches(operations)
-    yield from _pools(service.database.use())
-    if service.relay is not None:
-        yield from _relay(service.relay.metrics)
-    if figures is not None:
-        yield from _outbox(figures)
-        yield from _jobs(figures)
+    yield _gauge("ready", "1 if /health/ready answers 200.", {"": found.ready})
+    yield _gauge("nats_connected", "1 if connected to NATS.", {"": found.connected})
+    yield _gauge("database_up", "1 if the database gave its figures.", {"": database})
+    yield from _requests(found.operations)
+    yield _durations(found.operations)
+    yield _batches(found.operations)
+    yield from _pools(found.pools)
+    if found.relay is not None:
+        yield from _relay(found.relay)
+    if found.figures is not None:
+        yield from _outbox(found.figures)
+        yield from _jobs(found.figures)
 
 
 def _requests(operations: Operations) -> Iterator[Metric]:
@@ -171,12 +198,23 @@ def _counter(name: str, words: str, *labels: str) -> CounterMetricFamily:
     return CounterMetricFamily(f"fleetbus_{name}", words, labels=labels)
 
 
-class Collected:
-    """Metrics that were collected already, as the text format takes them."""
+class Exposition:
+    """The text that Prometheus reads: metrics of the process as the system sees it, and ours."""
 
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = list(metrics)
+    def __init__(self) -> None:
+        self._system = ProcessCollector(registry=CollectorRegistry())
+
+    def text(self, found: Snapshot | None) -> bytes:
+        """What is in a snapshot; without one, what the system knows."""
+        ours = collect(found) if found else ()
+        return generate_latest(_Collected([*self._system.collect(), *ours]))
+
+
+class _Collected(Collector):
+    """Metrics that were collected already."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> list[Metric]:
-        """See ``prometheus_client.registry.Collector``."""
         return self._metrics

@@ -53,7 +53,8 @@ class FiguresReader:
             return self._found
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._refresh())
-        # Not awaited itself: a connection to a server that hangs takes its time even to be let go.
+        # Not awaited itself: who gives up would end it for the others, and a connection to a
+        # server that hangs takes its time even to be let go.
         await asyncio.wait({self._reading}, timeout=READ_TIMEOUT)
         return self._found if self._fresh() else None
 

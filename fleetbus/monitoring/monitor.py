@@ -10,11 +10,10 @@ from http import HTTPStatus
 from typing import Any
 
 import pydantic_core
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from fleetbus.config import Settings
-from fleetbus.monitoring.collector import Collected, collect
+from fleetbus.monitoring.collector import Exposition, snapshot
 from fleetbus.monitoring.readiness import FINE, readiness
 from fleetbus.monitoring.server import HttpServer, Response
 from fleetbus.service import CannotStart, Service
@@ -28,7 +27,7 @@ class Monitor:
     def __init__(self) -> None:
         self.service: Service | None = None
         self.port: int | None = None
-        self._process = ProcessCollector(registry=CollectorRegistry())
+        self._exposition = Exposition()
         self._server = HttpServer(
             {
                 "/metrics": self._metrics,
@@ -59,12 +58,12 @@ class Monitor:
         return _json(status, {"ready": ready, "checks": checks})
 
     async def _metrics(self) -> Response:
-        metrics = list(self._process.collect())
+        found = None
         if self.service is not None:
             ready = _all_fine(await self._checks())
-            metrics += collect(self.service, await self.service.figures.read(), ready=ready)
-        # In a thread: a hundred kilobytes of text take the event loop longer than a request does.
-        body = await asyncio.to_thread(generate_latest, Collected(metrics))
+            found = snapshot(self.service, await self.service.figures.read(), ready=ready)
+        # In a thread: so much text would take the event loop longer than many requests do.
+        body = await asyncio.to_thread(self._exposition.text, found)
         return Response(HTTPStatus.OK, body, CONTENT_TYPE_LATEST)
 
     async def _checks(self) -> dict[str, str]:

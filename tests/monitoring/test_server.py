@@ -90,7 +90,8 @@ class TestBounds:
             while await exchange(port, request) == b"":  # noqa: ASYNC110  the server sees it later
                 await asyncio.sleep(0.05)
 
-    async def test_stopping_waits_for_nobody(self) -> None:
+    async def test_stopping_waits_for_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "REQUEST_TIMEOUT", 60.0)
         answering = HttpServer({})
         port = await answering.start("127.0.0.1", 0)
         waiting = asyncio.create_task(exchange(port, b"GET /fine"))
