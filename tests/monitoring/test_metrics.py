@@ -1,7 +1,9 @@
 """Every metric against work that is known, scraped as Prometheus would."""
 
 import asyncio
+import re
 from contextlib import AsyncExitStack
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -219,3 +221,28 @@ class TestOutage:
             assert not [name for name in found.families if "outbox" in name or "job" in name]
             assert found("requests_total", subject=CREATE, status="200") == 1
             assert found("ready") == 0
+
+
+class TestDocumentation:
+    async def test_it_names_every_metric_and_no_other(
+        self, settings: Settings, registry: Registry
+    ) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
+        section = page.partition("## What to watch")[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| (`[a-z].*?) \|", section, re.MULTILINE)
+        named = set(re.findall(r"`(\w+)(?:\{[\w,]+\})?`", " ".join(rows)))
+        async with (
+            serving(registry, settings.database_url, settings.nats_url, sweeper=True) as service,
+            watched(service) as port,
+        ):
+            found = await scraped_until(
+                port, lambda found: found("job_failed", job="expire_task_leases") == 0
+            )
+
+        ours = [f for f in found.families.values() if f.name.startswith("fleetbus_")]
+
+        assert named == {
+            family.name.removeprefix("fleetbus_") + ("_total" if family.type == "counter" else "")
+            for family in ours
+        }
+        assert all(family.documentation for family in ours)
