@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     """What the intervals of periodic work are multiplied by; leases are looked at each second."""
     stop_timeout: Seconds = 20.0
     """Seconds that a stopping process waits for what is in flight."""
+    http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Port for metrics and health over HTTP; 0 takes a free one, without it there is none."""
+    http_host: str = "127.0.0.1"
+    """Address that the HTTP port is bound to."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import pydantic_core
@@ -45,6 +45,21 @@ class PoolSettings:
     write: int = 8
     read: int = 4
     statement_timeout: float = 30.0
+
+
+class PoolUse(NamedTuple):
+    """How many connections a pool may hold, how many are taken, and how many wait for one."""
+
+    size: int
+    in_use: int
+    waiting: int
+
+
+class _Slots(asyncio.Semaphore):
+    """The places of a pool."""
+
+    def use(self, size: int) -> PoolUse:
+        return PoolUse(size, size - self._value, len(self._waiters or ()))
 
 
 def driver_url(url: str) -> str:
@@ -89,6 +104,8 @@ class Database:
         self._name = name
         self.write = self._engine(self.pools.write, read_only=False)
         self.read = self._engine(self.pools.read, read_only=True)
+        # Who watches is not to wait behind those who are watched.
+        self.watch = self._engine(1, read_only=True, pool_pre_ping=True)
         self.dedicated = create_async_engine(
             driver_url(url),
             isolation_level="AUTOCOMMIT",
@@ -103,8 +120,8 @@ class Database:
             self.read: deque(),
         }
         # The pools never make anyone wait: who comes too early waits here, without a timeout.
-        self._write_slots = asyncio.Semaphore(self.pools.write)
-        self._read_slots = asyncio.Semaphore(self.pools.read)
+        self._write_slots = _Slots(self.pools.write)
+        self._read_slots = _Slots(self.pools.read)
         self._probe: asyncio.Task[None] | None = None
         self._outages = 0
         self._closed = False
@@ -113,6 +130,13 @@ class Database:
     def available(self) -> bool:
         """False from the first sign of an outage until a probe has connected."""
         return self._probe is None
+
+    def use(self) -> dict[str, PoolUse]:
+        """How busy the pools are, by name."""
+        return {
+            "write": self._write_slots.use(self.pools.write),
+            "read": self._read_slots.use(self.pools.read),
+        }
 
     @contextlib.asynccontextmanager
     async def connection(self, *, read_only: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -172,6 +196,7 @@ class Database:
             while idle:
                 await idle.pop().close()
             await engine.dispose()
+        await self.watch.dispose()
         await self.dedicated.dispose()
 
     async def _checkout(self, engine: AsyncEngine, size: int) -> AsyncConnection:
@@ -229,13 +254,14 @@ class Database:
         self._probe = None
         log.warning("Postgres is available again after %d attempts", attempts + 1)
 
-    def _engine(self, size: int, *, read_only: bool) -> AsyncEngine:
+    def _engine(self, size: int, *, read_only: bool, pool_pre_ping: bool = False) -> AsyncEngine:
         return create_async_engine(
             driver_url(self.url),
             isolation_level="AUTOCOMMIT",
             json_deserializer=pydantic_core.from_json,
             pool_size=size,
             max_overflow=0,
+            pool_pre_ping=pool_pre_ping,
             connect_args=self._connect_args(read_only=read_only),
         )
 

@@ -28,6 +28,7 @@ from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
 from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.sweeper.sweeper import tasks
 from persistence import _outbox, _sweeps
@@ -55,7 +56,6 @@ _RELAY_LOCKED = text("""
           AND (CAST(classid AS bigint) << 32) + CAST(objid AS bigint) = :key
     )
 """)
-_JOB_ERRORS = text("SELECT job, last_error FROM bus.sweeps WHERE last_error IS NOT NULL")
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,12 @@ async def _schema(engine: AsyncEngine) -> Check:
 
 async def _relay(db: AsyncConnection) -> Check:
     active = await db.scalar(_RELAY_LOCKED, {"key": _outbox.RELAY_LOCK})
-    waiting, oldest = await _outbox.backlog(db)
-    detail = f"{'active' if active else 'none is active'}, {waiting} events wait"
-    if waiting and oldest is not None:
+    found = await _outbox.backlog(db)
+    oldest = found.oldest
+    detail = f"{'active' if active else 'none is active'}, {found.waiting} events wait"
+    if found.waiting and oldest is not None:
         detail += f", the oldest for {oldest.total_seconds():.0f} s"
+    detail += f"; published up to position {found.cursor}"
     if not active:
         return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
     stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
@@ -154,18 +156,17 @@ async def _relay(db: AsyncConnection) -> Check:
 
 async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     runs = await _sweeps.last_runs(db)
-    errors = {row.job: row.last_error for row in await db.execute(_JOB_ERRORS)}
     now = datetime.now(UTC)
     wrong = []
     expected = tasks(load(), settings)
     for job in expected:
         late = timedelta(seconds=max(LATE_ROUNDS * job.every, 30))
-        if (last := runs.get(job.name)) is None:
+        if (run := runs.get(job.name)) is None or run.at is None:
             wrong.append(f"{job.name} never ran")
-        elif now - last > late:
-            wrong.append(f"{job.name} ran last {last:%Y-%m-%d %H:%M:%S}Z")
-        elif error := errors.get(job.name):
-            wrong.append(f"{job.name} failed: {error}")
+        elif now - run.at > late:
+            wrong.append(f"{job.name} ran last {run.at:%Y-%m-%d %H:%M:%S}Z")
+        elif run.error:
+            wrong.append(f"{job.name} failed: {run.error}")
     if wrong:
         remedy = "start a `fleetbus serve` without --no-sweeper; its log says what fails"
         return Check("sweeper", False, "; ".join(wrong), remedy)
@@ -200,6 +201,7 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         yield await _stream(client, settings)
         yield (handlers := await _handlers(client))
         if handlers.ok:
+            yield await _load(client)
             yield await _query(client)
     finally:
         await client.close()
@@ -228,7 +230,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
 
 async def _handlers(client: Client) -> Check:
     """Ask who is there, as any client of a NATS service can."""
-    answers = await _pings(client)
+    answers = await _answers(client, "$SRV.PING")
     processes = Counter(answer["name"] for answer in answers)
     contexts = [c.name for c in _catalogue.load().contexts if c.operations]
     versions = ", ".join(sorted({answer["version"] for answer in answers}))
@@ -246,11 +248,32 @@ async def _handlers(client: Client) -> Check:
     )
 
 
-async def _pings(client: Client) -> list[dict[str, Any]]:
+async def _load(client: Client) -> Check:
+    """What the processes say of themselves: whether requests, connections or events pile up."""
+    stats = await _answers(client, f"$SRV.STATS.{PROCESS_CONTEXT}")
+    told = [endpoint["data"] for answer in stats for endpoint in answer["endpoints"]]
+    processes = [data["process"] for data in told if "process" in data]
+    relays = [process["relay"] for process in processes if process["relay"]]
+    waiting = sum(use["waiting"] for process in processes for use in process["pools"].values())
+    failed = sum(relay["publish_errors"] for relay in relays)
+    shed = sum(process["shed"] for process in processes)
+    detail = (
+        f"{sum(process['in_flight'] for process in processes)} requests in flight, {shed} shed, "
+        f"{waiting} wait for a connection, {failed} publish errors"
+    )
+    if last := next((relay["last_error"] for relay in relays if relay["last_error"]), ""):
+        detail += f"; the relay's last interruption: {' '.join(last.split())}"
+    blind = sum(process["outbox"] is None for process in processes)
+    if blind:
+        detail = f"{blind} of {len(processes)} processes cannot read the database; {detail}"
+    return Check("load", not blind, detail, "look into the handlers' logs")
+
+
+async def _answers(client: Client, subject: str) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
-    await client.publish("$SRV.PING", reply=inbox)
+    await client.publish(subject, reply=inbox)
     end = time.monotonic() + PING_WAIT
     while (left := end - time.monotonic()) > 0:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def head() -> str:
     return revision
 
 
+@cache
+def older() -> frozenset[str]:
+    """The revisions that this code knows and that it cannot work with."""
+    known = ScriptDirectory.from_config(config()).walk_revisions()
+    return frozenset(script.revision for script in known) - {head()}
+
+
 async def upgrade(url: str, revision: str = "head") -> str:
     """Upgrade to a revision, one process at a time; returns the revision reached."""
     return await _run(url, command.upgrade, revision)
@@ -60,8 +68,7 @@ async def check(engine: AsyncEngine) -> None:
     found, wanted = await current(engine), head()
     if found == wanted:
         return
-    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
-    if found is None or found in known:
+    if found is None or found in older():
         raise SchemaMismatch(
             f"the database schema is at {found or 'nothing'}, this version needs {wanted}: "
             "run `fleetbus migrate`"

@@ -16,6 +16,7 @@ from fleetbus import migrate
 from fleetbus.config import Settings
 from fleetbus.endings import end
 from fleetbus.logs import configure
+from fleetbus.monitoring.monitor import monitored
 from fleetbus.service import CannotStart, Service
 from fleetbus.supervisor import Supervisor
 
@@ -63,15 +64,24 @@ async def serve_one(
 ) -> int:
     """One handler process; with ``ready`` it says so on stdout once it takes requests."""
     stopped = stop or stop_on_signals()
-    service = await _started(settings, stopped, wait=wait)
-    if service is None:
-        return 0 if stopped.is_set() else EXIT_FAILED
+    try:
+        async with monitored(settings) as monitor:
+            service = await _started(settings, stopped, wait=wait)
+            if service is None:
+                return 0 if stopped.is_set() else EXIT_FAILED
+            monitor.service = service
+            return await _serve_until(stopped, service, ready=ready)
+    except CannotStart as error:
+        log.error("cannot start: %s", error)  # noqa: TRY400  a message, not a traceback
+        return EXIT_FAILED
+
+
+async def _serve_until(stopped: asyncio.Event, service: Service, *, ready: bool) -> int:
     if ready:
         print("ready", flush=True)  # noqa: T201  the supervisor reads it
     await stopped.wait()
     log.info("stopping: draining %d requests", service.dispatcher.stats.in_flight)
-    finished = await service.stop()
-    return 0 if finished else EXIT_FAILED
+    return 0 if await service.stop() else EXIT_FAILED
 
 
 def stop_on_signals() -> asyncio.Event:

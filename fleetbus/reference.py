@@ -334,7 +334,7 @@ def _errors(errors: Iterable[type[Refusal]]) -> str:
 
 
 def _default(value: Any) -> str:
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 

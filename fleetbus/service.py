@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 
 from nats.aio.client import Client
 
@@ -16,6 +17,8 @@ from fleetbus.config import VERSION, Settings
 from fleetbus.database import Database, describe
 from fleetbus.discovery.srv import Discovery
 from fleetbus.endings import end
+from fleetbus.monitoring.figures import FiguresReader
+from fleetbus.monitoring.process import process_figures
 from fleetbus.relay.relay import WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
 from fleetbus.sweeper.sweeper import Sweeper, tasks
@@ -48,6 +51,8 @@ class Service:
         self.wire = Wire(settings.nats_servers)
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
+        self.figures = FiguresReader(self.database)
+        self.draining = False
         self._discovery: Discovery
         self._background: list[asyncio.Task[None]] = []
         self._wake_pending = False
@@ -65,11 +70,13 @@ class Service:
 
     async def stop(self) -> bool:
         """Drain, finish, answer, leave; False if something was still in flight at the limit."""
+        self.draining = True
         finished = await self._drain()
         await self._end_background()
         with contextlib.suppress(Exception):
             await self._discovery.stop()
         await self.wire.close()
+        await self.figures.close()
         await self.database.close()
         return finished
 
@@ -79,6 +86,11 @@ class Service:
         with contextlib.suppress(Exception):
             await self.wire.close()
         await self.database.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to NATS at this moment."""
+        return self.client.is_connected
 
     async def _check_database(self) -> None:
         shown = describe(self.settings.database_url)
@@ -126,7 +138,9 @@ class Service:
             work = tasks(registry, settings)
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
-        self._discovery = Discovery(self.client, registry, self.dispatcher.stats)
+        self._discovery = Discovery(
+            self.client, registry, self.dispatcher.stats, process=partial(process_figures, self)
+        )
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
         log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))

@@ -61,7 +61,7 @@ class Supervisor:
         first = True
         while not self._stopping.is_set():
             started = time.monotonic()
-            process = await self._start(wait=self._wait or not first)
+            process = await self._start(number, wait=self._wait or not first)
             self._processes[number] = process
             if self._stopping.is_set():
                 _send(process, signal.SIGTERM)
@@ -79,7 +79,7 @@ class Supervisor:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _start(self, *, wait: bool) -> asyncio.subprocess.Process:
+    async def _start(self, number: int, *, wait: bool) -> asyncio.subprocess.Process:
         flags = ["--wait"] if wait else []
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -88,7 +88,7 @@ class Supervisor:
             *flags,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | environment(self._settings),
+            env=os.environ | environment(of_worker(self._settings, number)),
             # A Ctrl-C in the terminal is for the supervisor, which then stops its processes.
             start_new_session=True,
         )
@@ -101,6 +101,13 @@ class Supervisor:
                 self._ready[number].set_result(True)
 
 
+def of_worker(settings: Settings, number: int) -> Settings:
+    """The settings of one of several processes: each has an HTTP port of its own."""
+    if not settings.http_port:
+        return settings
+    return settings.model_copy(update={"http_port": settings.http_port + number})
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """Settings as environment variables."""
     values = settings.model_dump(mode="json")
@@ -108,7 +115,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "DATABASE_URL": values.pop("database_url"),
         "NATS_URL": values.pop("nats_url"),
     }
-    return named | {f"FLEETBUS_{name.upper()}": str(value) for name, value in values.items()}
+    given = {name: value for name, value in values.items() if value is not None}
+    return named | {f"FLEETBUS_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

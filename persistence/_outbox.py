@@ -45,10 +45,17 @@ class RelayState(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """About how many events wait (rolled back positions count too), and for how long the oldest."""
+    """About how many events wait (rolled back positions count too), and for how long the oldest.
+
+    `position` is the last that was committed, `cursor` the last that the stream is known to have.
+    `holes` counts the positions before the cursor whose owners have not ended.
+    """
 
     waiting: int
     oldest: timedelta | None
+    position: int
+    cursor: int
+    holes: int
 
 
 # Not pg_advisory_lock: a session that waits inside a statement keeps a snapshot, and so keeps
@@ -112,12 +119,37 @@ _READ = text("""
     ORDER BY event.position
 """)
 
+# However large the outbox is: one row at each end of what waits, and a bounded look into holes.
 _BACKLOG = text("""
-    SELECT greatest(coalesce((SELECT max(position) FROM bus.outbox), 0) - state.cursor, 0),
-           (SELECT clock_timestamp() - recorded_at FROM bus.outbox
-            WHERE position > state.cursor ORDER BY position LIMIT 1)
-    FROM bus.relay_state AS state WHERE name = :name
+    WITH state AS (
+        SELECT coalesce(max(cursor), 0) AS cursor, coalesce(max(CAST(holes AS text)), '[]') AS holes
+        FROM bus.relay_state WHERE name = :name
+    ), hole AS (
+        SELECT CAST(range ->> 0 AS bigint) AS first, CAST(range ->> 1 AS bigint) AS last
+        FROM state, jsonb_array_elements(CAST(state.holes AS jsonb)) AS range LIMIT :look
+    ), appeared AS (
+        SELECT found.recorded_at FROM hole CROSS JOIN LATERAL (
+            SELECT recorded_at FROM bus.outbox WHERE position BETWEEN hole.first AND hole.last
+            ORDER BY position LIMIT :look
+        ) AS found LIMIT :look
+    ), beyond AS (
+        SELECT ahead.recorded_at FROM state CROSS JOIN LATERAL (
+            SELECT recorded_at FROM bus.outbox WHERE position > state.cursor
+            ORDER BY position LIMIT 1
+        ) AS ahead
+    ), reached AS (
+        SELECT coalesce((SELECT max(position) FROM bus.outbox), 0) AS position
+    )
+    SELECT greatest(reached.position - state.cursor, 0) + (SELECT count(*) FROM appeared),
+           clock_timestamp() - least((SELECT min(recorded_at) FROM appeared),
+                                     (SELECT recorded_at FROM beyond)),
+           reached.position, state.cursor,
+           CAST((SELECT coalesce(sum(last - first + 1), 0) FROM hole) AS bigint)
+    FROM state, reached
 """)
+
+_LOOK: Final = 1000
+"""Holes that the backlog looks into, and rows that it counts in them, at most."""
 
 
 async def prepare_relay_session(conn: AsyncConnection) -> None:
@@ -168,6 +200,5 @@ async def read_outbox(
 
 
 async def backlog(conn: AsyncConnection) -> Backlog:
-    """What waits beyond the cursor, from the two ends of an index."""
-    found = (await conn.execute(_BACKLOG, {"name": _NAME})).one_or_none()
-    return Backlog(*found) if found else Backlog(0, None)
+    """What waits beyond the cursor and in holes, at a cost that does not grow with the outbox."""
+    return Backlog(*(await conn.execute(_BACKLOG, {"name": _NAME, "look": _LOOK})).one())

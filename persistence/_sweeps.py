@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +30,15 @@ _RECORD = text(
 )
 
 
+class LastRun(NamedTuple):
+    """The last run of a job; `handled` counts what all its runs did, errors are those of this."""
+
+    at: datetime | None
+    duration_ms: int | None
+    error: str | None
+    handled: int
+
+
 async def try_lock(db: AsyncConnection, job: str) -> bool:
     """Take a job for this transaction, unless another process is at it."""
     result = await db.execute(_TRY_LOCK, {"class": LOCK_CLASS, "job": job})
@@ -49,7 +58,15 @@ async def record(
     await db.execute(_RECORD, values)
 
 
-async def last_runs(db: AsyncConnection) -> dict[str, datetime | None]:
-    """When each job ran last."""
-    rows = await db.execute(select(sweeps.c.job, sweeps.c.last_run_at))
-    return {row.job: row.last_run_at for row in rows}
+async def last_runs(db: AsyncConnection) -> dict[str, LastRun]:
+    """The last run of each job that ever ran."""
+    rows = await db.execute(
+        select(
+            sweeps.c.job,
+            sweeps.c.last_run_at,
+            sweeps.c.last_duration_ms,
+            sweeps.c.last_error,
+            sweeps.c.handled,
+        )
+    )
+    return {job: LastRun(*run) for job, *run in rows}

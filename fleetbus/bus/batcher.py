@@ -10,7 +10,7 @@ for a lock or a slow disk, another one starts beside it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -29,17 +29,26 @@ class Batcher:
     """The queue of one operation.
 
     ``run`` works on a batch and returns the calls that wait for a lock of someone else; those go
-    on through ``run_alone``, beside the batches, so that a slow row holds up no other.
+    on through ``run_alone``, beside the batches, so that a slow row holds up no other. ``sizes``
+    counts the batches by their size.
     """
 
     def __init__(
-        self, run: Run, run_alone: RunAlone, *, limit: int, concurrency: int, exclusive: bool
+        self,
+        run: Run,
+        run_alone: RunAlone,
+        *,
+        limit: int,
+        concurrency: int,
+        exclusive: bool,
+        sizes: Counter[int],
     ) -> None:
         self._run = run
         self._run_alone = run_alone
         self._limit = limit
         self._concurrency = concurrency
         self._exclusive = exclusive
+        self._sizes = sizes
         self._waiting: deque[Call] = deque()
         self._busy: set[Hashable] = set()
         self._starting = False
@@ -76,6 +85,7 @@ class Batcher:
         if not self._waiting or not (batch := self._take()):
             return
         self._last_start = asyncio.get_running_loop().time()
+        self._sizes[len(batch)] += 1
         task = asyncio.create_task(self._run(batch))
         self._running.add(task)
         task.add_done_callback(partial(self._ended, batch))

@@ -168,11 +168,10 @@ class Dispatcher:
 
     def _shed(self, bound: Bound, respond: Respond) -> None:
         stats = self.stats.operations[bound.subject]
-        stats.shed += 1
         answer = Answer.refused(
             Overloaded(in_flight=self.stats.in_flight, retry_after_ms=self.limits.retry_after_ms)
         )
-        stats.count(answer, 0)
+        stats.count_shed(answer)
         respond(answer)
 
     def _batcher(self, bound: Bound) -> Batcher:
@@ -183,6 +182,7 @@ class Dispatcher:
             limit=self.limits.batch,
             concurrency=self.limits.concurrent_batches,
             exclusive=not lookup,
+            sizes=self.stats.operations[bound.subject].batches,
         )
 
 

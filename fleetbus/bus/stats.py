@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +30,21 @@ class Histogram:
         self.total += nanoseconds
         self._buckets[_bucket(nanoseconds)] += 1
 
+    def copy(self) -> Histogram:
+        """The same durations, and none that come later."""
+        same = copy(self)
+        same._buckets = self._buckets.copy()  # noqa: SLF001  its own
+        return same
+
+    def below(self, bounds: Sequence[int]) -> Iterator[int]:
+        """How many durations were shorter than each of these rising powers of two, in turn."""
+        waiting = sorted(self._buckets, reverse=True)
+        seen = 0
+        for bound in bounds:
+            while waiting and waiting[-1] < _bucket(bound):
+                seen += self._buckets[waiting.pop()]
+            yield seen
+
     def quantile(self, share: float) -> int:
         """The upper bound of the bucket below which this share of the durations lies."""
         wanted = share * self.count
@@ -42,11 +59,22 @@ class Histogram:
 class OperationStats:
     """The figures of one operation."""
 
-    __slots__ = ("errors", "errors_by_type", "in_flight", "last_error", "requests", "shed", "times")
+    __slots__ = (
+        "batches",
+        "errors",
+        "errors_by_status",
+        "errors_by_type",
+        "in_flight",
+        "last_error",
+        "requests",
+        "shed",
+        "times",
+    )
 
     def __init__(self) -> None:
-        self.reset()
+        self.batches: Counter[int] = Counter()
         self.in_flight = 0
+        self.reset()
 
     def reset(self) -> None:
         """Start from nothing; what is in flight stays so."""
@@ -55,16 +83,37 @@ class OperationStats:
         self.shed = 0
         self.last_error = ""
         self.errors_by_type: Counter[str] = Counter()
+        self.errors_by_status: Counter[int] = Counter()
+        self.batches.clear()
         self.times = Histogram()
+
+    def copy(self) -> OperationStats:
+        """The same figures, and nothing that comes later."""
+        same = copy(self)
+        same.batches = self.batches.copy()
+        same.errors_by_type = self.errors_by_type.copy()
+        same.errors_by_status = self.errors_by_status.copy()
+        same.times = self.times.copy()
+        return same
 
     def count(self, answer: Answer, nanoseconds: int) -> None:
         """Count one answered request."""
         self.requests += 1
         self.times.add(nanoseconds)
         if answer.status != 200:
-            self.errors += 1
-            self.errors_by_type[answer.kind] += 1
-            self.last_error = f"{answer.status}:{answer.kind}"
+            self._count_error(answer)
+
+    def count_shed(self, answer: Answer) -> None:
+        """Count one that was refused unseen: its time would make the others look fast."""
+        self.requests += 1
+        self.shed += 1
+        self._count_error(answer)
+
+    def _count_error(self, answer: Answer) -> None:
+        self.errors += 1
+        self.errors_by_type[answer.kind] += 1
+        self.errors_by_status[answer.status] += 1
+        self.last_error = f"{answer.status}:{answer.kind}"
 
     def data(self) -> dict[str, Any]:
         """What the services protocol leaves to the endpoint to tell."""
@@ -74,6 +123,8 @@ class OperationStats:
             "in_flight": self.in_flight,
             "shed": self.shed,
             "errors_by_type": dict(self.errors_by_type),
+            "batches": self.batches.total(),
+            "largest_batch": max(self.batches, default=0),
         }
 
 

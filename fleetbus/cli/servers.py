@@ -13,9 +13,35 @@ from fleetbus.cli.terminal import Failed, run, say
 if TYPE_CHECKING:
     from fleetbus.config import Settings
 
+LAST_PORT = 65_535
+
 Workers = Annotated[
     int,
     typer.Option(metavar="N", min=1, envvar="FLEETBUS_WORKERS", help="Handler processes to run."),
+]
+
+HttpPort = Annotated[
+    int | None,
+    typer.Option(
+        "--http-port",
+        metavar="N",
+        min=0,
+        max=LAST_PORT,
+        envvar="FLEETBUS_HTTP_PORT",
+        help="Metrics and health over HTTP at this port, and the next ones for further "
+        "processes; 0 takes free ones and logs them.",
+        show_default="none",
+    ),
+]
+HttpHost = Annotated[
+    str | None,
+    typer.Option(
+        "--http-host",
+        metavar="HOST",
+        envvar="FLEETBUS_HTTP_HOST",
+        help="The address of that port.",
+        show_default="127.0.0.1",
+    ),
 ]
 
 
@@ -33,12 +59,14 @@ def up(
         typer.Option(
             metavar="N",
             min=0,
-            max=65_535,
+            max=LAST_PORT,
             help="The port of NATS; else a free one, the same at each start.",
             show_default=False,
         ),
     ] = 0,
     workers: Workers = 1,
+    http_port: HttpPort = None,
+    http_host: HttpHost = None,
 ) -> None:
     """Run everything on this machine: PostgreSQL, NATS, handlers.
 
@@ -54,7 +82,7 @@ def up(
     """
     if ephemeral and data_dir is not None:
         raise typer.BadParameter("is for data that goes away", param_hint="--ephemeral")
-    loaded = settings()
+    loaded = _served(workers, http_port=http_port, http_host=http_host)
     from fleetbus import processes
 
     directory = None if ephemeral else data_dir or DATA_DIR
@@ -71,6 +99,8 @@ def serve(
         bool, typer.Option("--no-relay", help="Do not stand by as the relay of events.")
     ] = False,
     no_sweeper: Annotated[bool, typer.Option("--no-sweeper", help="Do no periodic work.")] = False,
+    http_port: HttpPort = None,
+    http_host: HttpHost = None,
     nats_url: ServedNatsUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -83,10 +113,11 @@ def serve(
     Examples:
         fleetbus migrate && fleetbus serve --workers 4
         DATABASE_URL=postgresql://… NATS_URL=nats://… fleetbus serve --wait
+        fleetbus serve --http-port 9464 --http-host 0.0.0.0
     """
     flags: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url}
     flags |= {"relay": False if no_relay else None, "sweeper": False if no_sweeper else None}
-    loaded = settings(**flags)
+    loaded = _served(workers, http_port=http_port, http_host=http_host, **flags)
     from fleetbus import processes
 
     raise typer.Exit(processes.serve(loaded, workers=workers, wait=wait))
@@ -108,6 +139,14 @@ def migrate(
     """
     loaded = settings(database_url=database_url)
     say(f"the schema is at revision {run(_upgrade(loaded.database_url, revision))}")
+
+
+def _served(workers: int, **flags: Any) -> Settings:
+    """The settings of handler processes; each has an HTTP port of its own."""
+    loaded = settings(**flags)
+    if loaded.http_port and loaded.http_port + workers > LAST_PORT + 1:
+        raise typer.BadParameter("leaves no ports for all workers", param_hint="--http-port")
+    return loaded
 
 
 def settings(**flags: Any) -> Settings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -32,13 +32,21 @@ Verb = Literal["PING", "INFO", "STATS"]
 
 PREFIX = "$SRV"
 
+Process = Callable[[], Awaitable[dict[str, Any]]]
+"""What the process that serves the operations says of itself."""
+
+PROCESS_CONTEXT, PROCESS_SUBJECT = "meta", "db.meta.operations"
+"""The service and the endpoint in whose data it is: the protocol has no place but endpoints."""
+
 _RELEASE = re.compile(r"(?:\d+!)?(\d+)(?:\.(\d+))?(?:\.(\d+))?(.*)")
 
 
 class ContextService:
     """One context as a NATS service: what it answers."""
 
-    def __init__(self, context: Context, stats: Stats, version: str) -> None:
+    def __init__(
+        self, context: Context, stats: Stats, version: str, process: Process | None = None
+    ) -> None:
         self.name = context.name
         self.id = NUID().next().decode()
         self._identity = {
@@ -49,17 +57,24 @@ class ContextService:
         }
         self._context = context
         self._stats = stats
-        self._answers: dict[str, Callable[[], dict[str, Any]]] = {
-            "PING": self.ping,
-            "INFO": self.info,
-            "STATS": self.stats,
-        }
+        self._process = process if context.name == PROCESS_CONTEXT else None
 
-    def answer(self, verb: str) -> bytes | None:
+    async def answer(self, verb: str) -> bytes | None:
         """The answer to a verb, None where there is none."""
-        if (make := self._answers.get(verb)) is None:
-            return None
-        return pydantic_core.to_json(make())
+        match verb:
+            case "PING":
+                answer = self.ping()
+            case "INFO":
+                answer = self.info()
+            case "STATS":
+                answer = await self.stats()
+            case _:
+                return None
+        return pydantic_core.to_json(answer)
+
+    def waits(self, verb: str) -> bool:
+        """Whether the answer may take a moment."""
+        return verb == "STATS" and self._process is not None
 
     def ping(self) -> dict[str, Any]:
         """That it is there."""
@@ -77,10 +92,10 @@ class ContextService:
             ],
         }
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """What it has done since it was started."""
         operations = self._stats.operations
-        return {
+        answer: dict[str, Any] = {
             "type": "io.nats.micro.v1.stats_response",
             **self._identity,
             "started": self._stats.started.isoformat().replace("+00:00", "Z"),
@@ -89,21 +104,32 @@ class ContextService:
                 for o in self._context.operations
             ],
         }
+        if self._process is not None:
+            [endpoint] = [e for e in answer["endpoints"] if e["subject"] == PROCESS_SUBJECT]
+            endpoint["data"]["process"] = await self._process()
+        return answer
 
 
 class Discovery:
     """The services of a process on one connection; ``start``, then ``stop``."""
 
     def __init__(
-        self, client: Client, registry: Registry, stats: Stats, *, version: str = VERSION
+        self,
+        client: Client,
+        registry: Registry,
+        stats: Stats,
+        *,
+        version: str = VERSION,
+        process: Process | None = None,
     ) -> None:
         self._client = client
         self.services = tuple(
-            ContextService(context, stats, semantic_version(version))
+            ContextService(context, stats, semantic_version(version), process)
             for context in registry.catalogue.contexts
             if context.operations
         )
         self._subscriptions: list[Subscription] = []
+        self._waiting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Subscribe; when this returns the server knows of it."""
@@ -117,6 +143,7 @@ class Discovery:
         """Leave; what the server has sent already is still answered."""
         subscriptions, self._subscriptions = self._subscriptions, []
         await asyncio.gather(*(self._leave(subscription) for subscription in subscriptions))
+        await asyncio.gather(*self._waiting)
 
     async def _subscribe(self, subject: str, services: tuple[ContextService, ...]) -> None:
         subscription = await self._client.subscribe(subject, cb=partial(self._answer, services))
@@ -131,16 +158,25 @@ class Discovery:
             await subscription.unsubscribe()  # or a reconnect would subscribe it again
 
     async def _answer(self, services: tuple[ContextService, ...], request: Msg) -> None:
-        """Each of these services replies; whatever goes wrong, the next request is answered."""
+        """Each of these services replies; one that must ask the database holds up no other."""
         verb = request.subject.split(".")[1]
         if not request.reply:
             return
         for service in services:
-            try:
-                if (answer := service.answer(verb)) is not None:
-                    await self._client.publish(request.reply, answer)
-            except Exception as error:  # noqa: BLE001  discovery must not end with one bad request
-                log.warning("%s of %s could not be answered: %s", verb, service.name, error)
+            if service.waits(verb):
+                task = asyncio.create_task(self._reply(service, verb, request.reply))
+                self._waiting.add(task)
+                task.add_done_callback(self._waiting.discard)
+            else:
+                await self._reply(service, verb, request.reply)
+
+    async def _reply(self, service: ContextService, verb: str, to: str) -> None:
+        """Whatever goes wrong, the next request is answered."""
+        try:
+            if (answer := await service.answer(verb)) is not None:
+                await self._client.publish(to, answer)
+        except Exception as error:  # noqa: BLE001  discovery must not end with one bad request
+            log.warning("%s of %s could not be answered: %s", verb, service.name, error)
 
 
 def semantic_version(version: str) -> str:

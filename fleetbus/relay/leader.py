@@ -19,13 +19,18 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RelayMetrics:
-    """What the relay of this process did; `backlog` is known while it is the active one."""
+    """What the relay of this process did; `backlog` is known while it is the active one.
+
+    `errors` counts what interrupted it, `publish_errors` those of them that came from the stream.
+    """
 
     active: bool = False
     takeovers: int = 0
     published: int = 0
     last_position: int = 0
     errors: int = 0
+    publish_errors: int = 0
+    last_error: str = ""
     holes: int = 0
     backlog: int | None = None
     backlog_age: timedelta | None = None
@@ -78,7 +83,13 @@ class Leader:
             [message(row, self.paging.source) for row in rows if row.event_id not in self.stored]
             for rows in transactions
         ]
-        sequence = await self.publisher.publish([rows for rows in missing if rows], self.sequence)
+        try:
+            sequence = await self.publisher.publish(
+                [rows for rows in missing if rows], self.sequence
+            )
+        except Exception:
+            self.metrics.publish_errors += 1
+            raise
         self.metrics.published += sum(map(len, missing))
         return sequence
 
@@ -92,8 +103,8 @@ class Leader:
 
     async def measure(self) -> None:
         """Note the backlog."""
-        waiting = await _outbox.backlog(self.conn)
-        self.metrics.backlog, self.metrics.backlog_age = waiting
+        found = await _outbox.backlog(self.conn)
+        self.metrics.backlog, self.metrics.backlog_age = found.waiting, found.oldest
 
 
 def resumed(state: RelayState) -> Cursor:

@@ -102,6 +102,7 @@ class Relay:
             if self._ending:
                 return
             self.metrics.errors += 1
+            self.metrics.last_error = str(failure) or type(failure).__name__
             self._outage.began(failure)
             await self._pause(self._settings.poll_interval)
 

@@ -73,6 +73,13 @@ class Wire:
         await self.broker.start()
         await self.client.flush()
 
+    @property
+    def serving(self) -> bool:
+        """Whether every operation is subscribed."""
+        return bool(self._subscribers) and all(
+            subscriber.subscription is not None for subscriber in self._subscribers
+        )
+
     async def drain(self) -> None:
         """Stop taking requests; those that the server has sent already are still taken."""
         await asyncio.gather(*(self._drain(subscriber) for subscriber in self._subscribers))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.errors import Unavailable
+from contracts.errors import Overloaded, Unavailable
 from fleetbus.bus.calls import Answer
 from fleetbus.bus.stats import Histogram, OperationStats
 
@@ -34,6 +34,19 @@ class TestHistogram:
 
         assert quantiles == sorted(quantiles)
 
+    @given(st.lists(NANOSECONDS, max_size=200), st.lists(st.integers(0, 45), max_size=20))
+    def test_below_a_power_of_two_it_counts_exactly(
+        self, durations: list[int], powers: list[int]
+    ) -> None:
+        histogram = Histogram()
+        for duration in durations:
+            histogram.add(duration)
+        bounds = sorted(1 << power for power in powers)
+
+        counts = list(histogram.below(bounds))
+
+        assert counts == [sum(max(d, 1) < bound for d in durations) for bound in bounds]
+
     def test_of_nothing_it_is_0(self) -> None:
         assert Histogram().quantile(0.5) == 0
 
@@ -54,6 +67,23 @@ class TestOperationStats:
 
         assert (stats.requests, stats.errors, stats.last_error) == (2, 1, "503:unavailable")
         assert stats.data()["errors_by_type"] == {"unavailable": 1}
+
+    def test_what_is_shed_counts_as_an_error_without_a_time(self) -> None:
+        stats = OperationStats()
+
+        stats.count(Answer(200, b"{}"), 5)
+        stats.count_shed(Answer.refused(Overloaded(in_flight=1, retry_after_ms=1)))
+
+        assert (stats.requests, stats.errors, stats.shed) == (2, 1, 1)
+        assert (stats.errors_by_status, stats.times.count) == ({429: 1}, 1)
+
+    def test_batches_are_told(self) -> None:
+        stats = OperationStats()
+        stats.batches.update([1, 1, 7])
+
+        data = stats.data()
+
+        assert (data["batches"], data["largest_batch"]) == (3, 7)
 
     def test_a_reset_keeps_what_is_in_flight(self) -> None:
         stats = OperationStats()

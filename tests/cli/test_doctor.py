@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from nats.js.api import RetentionPolicy
 
+from contracts.errors import Overloaded
 from fleetbus import migrate
+from fleetbus.bus.calls import Answer
 from fleetbus.bus.registry import Registry
 from fleetbus.client import connect
 from fleetbus.config import Settings
@@ -57,6 +59,7 @@ class TestProgram:
             "NATS",
             "stream",
             "handlers",
+            "load",
             "query",
         ]
         assert {line.split()[0] for line in ended.out.splitlines()} == {"ok"}
@@ -123,3 +126,18 @@ class TestNats:
         found = wrong(await examine(settings))
         assert found.keys() <= {"sweeper", "relay"}
         assert "--no-sweeper" in found["sweeper"].remedy
+
+    async def test_what_piles_up_is_said(self, service: Service, settings: Settings) -> None:
+        shed = Answer.refused(Overloaded(in_flight=1, retry_after_ms=1))
+        service.dispatcher.stats.operations["db.tasks.get"].count_shed(shed)
+        assert service.relay is not None
+        service.relay.metrics.publish_errors = 2
+        service.relay.metrics.last_error = "no\nstream"
+
+        [load] = [check for check in await examine(settings) if check.name == "load"]
+
+        assert load.ok
+        assert load.detail == (
+            "0 requests in flight, 1 shed, 0 wait for a connection, 2 publish errors; "
+            "the relay's last interruption: no stream"
+        )
