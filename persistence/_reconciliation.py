@@ -91,20 +91,6 @@ _POSITIONS = text("""
     ORDER BY position LIMIT :limit
 """)
 
-_ACCEPTED = text("""
-    SELECT coalesce(max(stream_sequence), 0) FROM bus.timelines
-    WHERE stream_created_at = :created_at
-""")
-
-_ACCEPT = text("""
-    INSERT INTO bus.timelines (stream_created_at, stream_sequence, position)
-    VALUES (:created_at, :sequence,
-            setval('bus.outbox_position',
-                   greatest(:position, (SELECT last_value FROM bus.outbox_position))))
-    ON CONFLICT (stream_created_at, stream_sequence) DO UPDATE SET position = excluded.position
-    RETURNING position
-""")
-
 
 async def last_verdict(db: AsyncConnection) -> Verdict | None:
     """What the last comparison found; None before the first."""
@@ -164,19 +150,3 @@ async def positions_between(
     """The first ``limit`` positions in a range, of events recorded at ``since`` or later."""
     values = {"first": first, "last": last, "since": since, "limit": limit}
     return [position for (position,) in await db.execute(_POSITIONS, values)]
-
-
-async def accepted_sequence(db: AsyncConnection, created_at: datetime) -> int:
-    """The stream sequence after which this database's timeline is the valid one; 0: all of it."""
-    return int(await db.scalar(_ACCEPTED, {"created_at": created_at}) or 0)
-
-
-async def accept_timeline(
-    db: AsyncConnection, created_at: datetime, *, sequence: int, position: int
-) -> int:
-    """Make this database's timeline valid after a stream sequence, beyond all these positions.
-
-    Returns the position after which the next events are recorded.
-    """
-    values = {"created_at": created_at, "sequence": sequence, "position": position}
-    return int((await db.execute(_ACCEPT, values)).scalar_one())

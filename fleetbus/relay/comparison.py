@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fleetbus.relay.holes import LAST_POSITION
 from fleetbus.relay.positions import PositionSet, Ranges, within, without
 from fleetbus.relay.stream import Stored, id_at, stored_after
-from persistence import _reconciliation
+from persistence import _reconciliation, _timelines
 from persistence._outbox import RelayState
 from persistence._reconciliation import Extent, Mark
 
@@ -48,14 +48,21 @@ class Comparison:
     info: StreamInfo
     seen: PositionSet = field(default_factory=PositionSet)
     first_seen: Stored | None = None
+    highest: int = 0
+    """The highest position in the stream, of whichever timeline."""
     checked: int = 0
     missing: int = 0
     missing_first: int = 0
     missing_last: int = 0
 
-    async def read_stream(self, after: int) -> AsyncGenerator[None]:
-        """Note what the stream holds after a sequence. Raises `TimelineConflict`."""
-        accepted = await _reconciliation.accepted_sequence(self.conn, created_at(self.info))
+    async def read_stream(self, after: int, *, accepted: int | None = None) -> AsyncGenerator[None]:
+        """Note what the stream holds after a sequence. Raises `TimelineConflict`.
+
+        Up to the `accepted` sequence (else the one that a person accepted) what the outbox does
+        not know is of another timeline, and left alone.
+        """
+        if accepted is None:
+            accepted = await _timelines.accepted_sequence(self.conn, created_at(self.info))
         extent = await _reconciliation.extent(self.conn)
         async with aclosing(stored_after(self.js, self.info, after)) as pages:
             async for page in pages:
@@ -90,6 +97,7 @@ class Comparison:
     async def _note(self, page: list[Stored], accepted: int, extent: Extent) -> Extent:
         ids = await _reconciliation.ids_at(self.conn, [event.position for event in page])
         for event in page:
+            self.highest = max(self.highest, event.position)
             known = ids.get(event.position)
             if known == event.event_id:
                 self.seen.add(event.position)
