@@ -11,9 +11,9 @@ from fleetbus.client import Bus
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from tests.cli.program import fleetbus
-from tests.relay.running import QUICK, client_of, running_relay, session_of, stream_reaches
+from tests.relay.running import QUICK, client_of, record, running_relay, session_of, stream_reaches
 from tests.relay.test_reconcile import published
-from tests.relay.test_reconcile_timelines import copied, record
+from tests.relay.test_reconcile_timelines import copied
 
 
 @pytest.fixture
