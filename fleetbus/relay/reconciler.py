@@ -47,9 +47,14 @@ class Reconciler:
     js: JetStreamContext
     info: StreamInfo
     interval: float
-    _due: float = field(default_factory=time.monotonic)
+    delay: float
+    """Seconds until the first comparison: who takes over has events to publish."""
+    _due: float = field(init=False)
     _whole: bool = False
     _running: AsyncGenerator[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._due = time.monotonic() + self.delay
 
     def ask(self) -> None:
         """Compare everything, soon."""

@@ -212,7 +212,9 @@ class Relay:
             saved_sequence=state.stream_sequence,
             stored=beyond.seen,
         )
-        reconciler = Reconciler(leader, js, info, settings.reconcile_interval)
+        reconciler = Reconciler(
+            leader, js, info, settings.reconcile_interval, settings.poll_interval
+        )
         if await has_lost(conn, js, info, state):
             await reconciler.finish()
         return reconciler
