@@ -198,6 +198,14 @@ async def note_conflict(conn: AsyncConnection, conflict: TimelineConflict) -> No
     await _reconciliation.save_verdict(conn, "timeline_conflict", detail=str(conflict))
 
 
+async def recheck_conflict(conn: AsyncConnection, js: JetStreamContext, info: StreamInfo) -> None:
+    """Raise the conflict that was found last if it is still there, wherever in the stream."""
+    found = await _reconciliation.last_verdict(conn)
+    if found is not None and found.state == "timeline_conflict":
+        async for _ in Comparison(conn, js, info).read_stream(0):
+            pass
+
+
 def announcement(leader: Leader) -> bytes:
     """How far the stream has the outbox, as the processes are told: cursor and holes."""
     holes = [(hole.first, hole.last) for hole in leader.cursor.holes]

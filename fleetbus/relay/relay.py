@@ -22,7 +22,13 @@ from fleetbus.relay.leader import (
     resumed,
 )
 from fleetbus.relay.publisher import FencedPublisher
-from fleetbus.relay.reconciler import Reconciler, announcement, has_lost, note_conflict
+from fleetbus.relay.reconciler import (
+    Reconciler,
+    announcement,
+    has_lost,
+    note_conflict,
+    recheck_conflict,
+)
 from fleetbus.relay.stream import StreamSettings, ensure_stream
 from persistence import _outbox
 
@@ -196,6 +202,7 @@ class Relay:
         beyond = Comparison(conn, js, info)
         async for _ in beyond.read_stream(state.stream_sequence):
             pass
+        await recheck_conflict(conn, js, info)
         publisher = FencedPublisher(
             self._client,
             atomic=bool(info.config.allow_atomic),

@@ -1,16 +1,19 @@
 """What the stream lost comes back from the outbox: each event once, as it was."""
 
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.relay.relay import RECONCILE_SUBJECT, Relay
 from fleetbus.relay.stream import StreamSettings, ensure_stream
 from persistence._reconciliation import State, Verdict, last_verdict
@@ -181,6 +184,32 @@ class TestLoss:
         assert headers(after) == headers(before)
         assert (found.checked, found.missing, found.repaired) == (300, 180, 180)
 
+    async def test_a_broker_restored_from_a_backup_is_completed(
+        self, database_url: str, own_nats: EmbeddedNats, data_dir: Path, db: AsyncConnection
+    ) -> None:
+        store, backup = data_dir / "nats", data_dir / "backup"
+        async with client_of(own_nats.url) as client:
+            await published(database_url, client, 200)
+            await own_nats.stop()
+            shutil.copytree(store, backup)
+            await own_nats.start()
+            async with session_of(database_url) as session:
+                await record_many(session, 100)
+            async with running_relay(database_url, client, QUICK):
+                before = await messages(client, 300)
+                await eventually(partial(verdict_is, db, "ok"))
+
+            await own_nats.stop()
+            shutil.rmtree(store)
+            shutil.copytree(backup, store)
+            await own_nats.start()
+            await eventually(partial(is_connected, client))
+            async with running_relay(database_url, client, QUICK):
+                after = await messages(client, 300)
+                assert (await verdict(db, "repaired")).repaired == 100
+
+        assert headers(after) == headers(before)
+
     async def test_what_a_limit_of_the_stream_dropped_is_left_dropped(
         self, database_url: str, nats_url: str, db: AsyncConnection
     ) -> None:
@@ -195,6 +224,10 @@ class TestLoss:
                 await client.request(RECONCILE_SUBJECT, timeout=5)
                 assert (await verdict(db, "ok")).missing == 0
             assert positions(await messages(client, 20)) == list(range(31, 51))
+
+
+async def is_connected(client: Client) -> bool:
+    return client.is_connected
 
 
 async def holds(client: Client, count: int) -> bool:

@@ -119,6 +119,25 @@ class TestConflict:
         assert 1 <= len(said) <= 2
         assert "publishes nothing" in said[0].getMessage()
 
+    async def test_a_conflict_before_the_relays_place_stops_it_for_good(
+        self, database_url: str, nats_url: str
+    ) -> None:
+        """Found by the comparison, not at the takeover; looked for again at each later one."""
+        async with client_of(nats_url) as client, connection(database_url) as conn:
+            await publish(database_url, client, 20, 20)
+            async with session_of(database_url) as session:
+                await session.execute(
+                    "UPDATE bus.outbox SET event_id = gen_random_uuid() WHERE position = 7"
+                )
+                async with running_relay(database_url, client, QUICK) as relay:
+                    await eventually(partial(in_conflict, conn))
+                    await eventually(partial(tried_again, relay, relay.metrics.errors + 1))
+                    before = relay.metrics.takeovers
+                    await record(session, "new")
+                    await eventually(partial(tried_again, relay, relay.metrics.errors + 3))
+                    assert relay.metrics.takeovers == before
+            assert await stream_length(client) == 20
+
     async def test_a_stream_that_went_back_as_well_is_no_conflict(
         self, restored: str, nats_url: str
     ) -> None:
