@@ -1,18 +1,26 @@
 """``fleetbus events verify`` and ``accept-timeline``."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.planning.tasks import CreateTask
-from fleetbus.client import Bus
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import Service
 from tests.cli.program import fleetbus
-from tests.relay.running import QUICK, client_of, record, running_relay, session_of, stream_reaches
-from tests.relay.test_reconcile import published
+from tests.relay.running import (
+    QUICK,
+    client_of,
+    eventually,
+    record,
+    running_relay,
+    saved,
+    session_of,
+    stream_reaches,
+)
+from tests.relay.test_reconcile import published, verdict
 from tests.relay.test_reconcile_timelines import copied
 
 
@@ -21,26 +29,28 @@ def where(nats_url: str, database_url: str) -> dict[str, Any]:
     return {"NATS_URL": nats_url, "DATABASE_URL": database_url}
 
 
-@pytest.fixture
-async def lossy(bus: Bus, service: Service) -> None:
-    """A stream that held three events and lost two; the relay has not looked yet."""
-    for name in ("one", "two", "three"):
-        await bus.call(CreateTask(name=name))
-    await stream_reaches(service.client, 3)
-    for sequence in (1, 3):
-        await bus.nats.jetstream().delete_msg("EVENTS", sequence)
+BUSY = replace(QUICK, watch_interval=3600)
+"""A relay that looks once, at its start, and then only when it is asked to."""
 
 
 class TestVerify:
-    @pytest.mark.usefixtures("lossy")
-    async def test_missing_events_are_told_and_repaired(self, where: dict[str, Any]) -> None:
-        ended = await fleetbus("events", "verify", **where)
-        assert (ended.code, ended.err) == (1, "")
-        assert ended.out == "EVENTS lacks 2 of 3 events, at positions 1 to 3\n"
+    async def test_missing_events_are_told_and_repaired(
+        self, where: dict[str, Any], database_url: str, nats_url: str, db: AsyncConnection
+    ) -> None:
+        async with client_of(nats_url) as client:
+            await published(database_url, client, 3)
+            async with running_relay(database_url, client, BUSY):
+                await verdict(db, "ok")
+                for sequence in (1, 3):
+                    await client.jetstream().delete_msg("EVENTS", sequence)
 
-        ended = await fleetbus("events", "verify", "--repair", **where)
-        assert (ended.code, ended.err) == (0, "")
-        assert ended.out.splitlines()[-1] == "EVENTS holds all 3 events that it must"
+                ended = await fleetbus("events", "verify", **where)
+                assert (ended.code, ended.err) == (1, "")
+                assert ended.out == "EVENTS lacks 2 of 3 events, at positions 1 to 3\n"
+
+                ended = await fleetbus("events", "verify", "--repair", **where)
+                assert (ended.code, ended.err) == (0, "")
+                assert ended.out.splitlines()[-1] == "EVENTS holds all 3 events that it must"
 
     async def test_only_an_active_relay_repairs(
         self, where: dict[str, Any], database_url: str, nats_url: str
@@ -75,8 +85,8 @@ class TestAcceptTimeline:
             async with copied(postgres, database_url) as copy:
                 async with session_of(database_url) as session:
                     await record(session, "lost")
-                async with running_relay(database_url, client, QUICK):
-                    await stream_reaches(client, 6)
+                    async with running_relay(database_url, client, QUICK):
+                        await stream_reaches(client, 6)
                 where: dict[str, Any] = {"NATS_URL": nats_url, "DATABASE_URL": copy}
 
                 ended = await fleetbus("events", "verify", **where)
@@ -91,8 +101,8 @@ class TestAcceptTimeline:
 
                 async with session_of(copy) as session:
                     await record(session, "new")
-                async with running_relay(copy, client, QUICK):
-                    await stream_reaches(client, 7)
+                    async with running_relay(copy, client, QUICK):
+                        await eventually(partial(saved, session, 7))
                 ended = await fleetbus("events", "verify", **where)
                 assert (ended.code, ended.out) == (
                     0,

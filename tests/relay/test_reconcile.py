@@ -26,6 +26,7 @@ from tests.relay.running import (
     record,
     record_many,
     running_relay,
+    saved,
     session_of,
     stream_length,
     stream_reaches,
@@ -64,8 +65,10 @@ async def published(database_url: str, client: Client, count: int) -> list[Msg]:
     """Events that a relay has put into the stream; it has ended."""
     async with session_of(database_url) as session:
         await record_many(session, count)
-    async with running_relay(database_url, client, QUICK):
-        return await messages(client, count)
+        async with running_relay(database_url, client, QUICK):
+            found = await messages(client, count)
+            await eventually(partial(saved, session, count))
+    return found
 
 
 @asynccontextmanager

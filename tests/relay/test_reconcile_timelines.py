@@ -24,6 +24,7 @@ from tests.relay.running import (
     record,
     record_many,
     running_relay,
+    saved,
     session_of,
     stream_length,
     stream_reaches,
@@ -57,11 +58,6 @@ async def publish(url: str, client: Client, count: int, total: int) -> None:
         async with running_relay(url, client, QUICK):
             await stream_reaches(client, total)
             await eventually(partial(saved, session, total))
-
-
-async def saved(session: object, total: int) -> bool:
-    query = "SELECT stream_sequence FROM bus.relay_state"
-    return await session.fetchval(query) == total  # type: ignore[attr-defined, no-any-return]  # asyncpg
 
 
 @pytest.fixture
