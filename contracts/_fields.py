@@ -12,6 +12,9 @@ from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, Strict, St
 MAX_INT4 = 2**31 - 1
 """The largest value of a Postgres ``integer``."""
 
+MAX_INT8 = 2**63 - 1
+"""The largest value of a Postgres ``bigint``."""
+
 MAX_JSON_BYTES = 256 * 1024
 MAX_JSON_DEPTH = 64
 MAX_JSON_DIGITS = 300

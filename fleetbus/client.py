@@ -25,7 +25,8 @@ from nats.errors import NoRespondersError
 
 from contracts._declare import Event, Operation, Reply
 from contracts._errors import Refusal
-from contracts.errors import EVERYWHERE
+from contracts.errors import EVERYWHERE, DeadlineExceeded
+from contracts.events.events import WaitForPosition
 from fleetbus.events import Events
 from fleetbus.ids import uuid7
 
@@ -33,6 +34,9 @@ R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
 
 log = logging.getLogger("fleetbus.client")
+
+_PATIENCE = 0.8
+"""The part of an attempt's time that the service may wait: it must answer within it."""
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -114,6 +118,31 @@ class Bus:
             position=_integer(message, "Fleet-Position"),
             replayed=_header(message, "Fleet-Replayed") == "true",
         )
+
+    async def settled(
+        self,
+        told: Answered[Any] | int,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  the caller's limit for all attempts
+    ) -> None:
+        """Wait until the stream holds what a command told: a reply of ``request``, or its position.
+
+        Returns at once if it told nothing. Raises ``NoAnswer`` if ``timeout`` seconds do not do.
+        """
+        position = told if isinstance(told, int) else told.position
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        last: Exception | None = None
+        while position is not None:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise NoAnswer(f"position {position} is not in the stream yet") from last
+            patience = int(min(left, self._attempt_timeout) * _PATIENCE * 1000)
+            asked = WaitForPosition(position=position, timeout_ms=patience)
+            try:
+                if (await self.call(asked, timeout=left)).published:
+                    return
+            except (NoAnswer, DeadlineExceeded) as error:
+                last = error
 
     @overload
     def events(

@@ -31,7 +31,7 @@ from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
 from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.sweeper.sweeper import tasks
-from persistence import _outbox, _sweeps
+from persistence import _outbox, _reconciliation, _sweeps
 
 PING_WAIT = 0.5
 """Seconds in which handler processes may answer that they are there."""
@@ -101,6 +101,7 @@ async def _examine_postgres(settings: Settings) -> AsyncIterator[Check]:
             yield (schema := await _schema(engine))
             if schema.ok:
                 yield await _relay(db)
+                yield await _events(db)
                 yield await _sweeper(db, settings)
     except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = _words(getattr(error, "orig", None) or error)
@@ -152,6 +153,24 @@ async def _relay(db: AsyncConnection) -> Check:
         return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
     stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
     return Check("relay", not stuck, detail, "the log of the active relay says what is in its way")
+
+
+async def _events(db: AsyncConnection) -> Check:
+    """What the last comparison of stream and outbox found."""
+    name = "events"
+    if (found := await _reconciliation.last_verdict(db)) is None:
+        return Check(name, True, "stream and outbox were not compared yet")
+    when = f"{found.checked_at:%Y-%m-%d %H:%M:%S}Z"
+    if found.state == "timeline_conflict":
+        remedy = (
+            "restore the newer database, or go on with this one: `fleetbus events accept-timeline`"
+        )
+        return Check(name, False, f"nothing is published since {when}: {found.detail}", remedy)
+    if found.state == "incomplete":
+        lost = found.detail or f"{found.missing - found.repaired} lost events are not back yet"
+        return Check(name, False, f"{when}: {lost}", "the active relay tries again by itself")
+    detail = f"compared {when}, {found.missing} were missing"
+    return Check(name, True, f"{detail} and came back" if found.missing else detail)
 
 
 async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:

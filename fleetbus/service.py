@@ -8,10 +8,12 @@ import logging
 from functools import partial
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from fleetbus import migrate
 from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.executor import Executor
+from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Registry, load
 from fleetbus.config import VERSION, Settings
 from fleetbus.database import Database, describe
@@ -19,7 +21,7 @@ from fleetbus.discovery.srv import Discovery
 from fleetbus.endings import end
 from fleetbus.monitoring.figures import FiguresReader
 from fleetbus.monitoring.process import process_figures
-from fleetbus.relay.relay import WAKE_SUBJECT, Relay, RelaySettings
+from fleetbus.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
 from fleetbus.sweeper.sweeper import Sweeper, tasks
 from fleetbus.wire.broker import Wire
@@ -48,6 +50,7 @@ class Service:
         self.settings = settings
         self.registry = registry or load()
         self.database = Database(settings.database_url, settings.pools)
+        self.published = Published(self.database)
         self.wire = Wire(settings.nats_servers)
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
@@ -73,6 +76,7 @@ class Service:
         self.draining = True
         finished = await self._drain()
         await self._end_background()
+        await self.published.close()
         with contextlib.suppress(Exception):
             await self._discovery.stop()
         await self.wire.close()
@@ -83,6 +87,7 @@ class Service:
     async def abandon(self) -> None:
         """Let go of everything at once, after a failed start."""
         await self._end_background()
+        await self.published.close()
         with contextlib.suppress(Exception):
             await self.wire.close()
         await self.database.close()
@@ -125,7 +130,9 @@ class Service:
             self.database,
             settings.executor(self.client.max_payload),
             committed=self._wake_relay,
+            published=self.published,
         )
+        await self.client.subscribe(PUBLISHED_SUBJECT, cb=self._hear)
         self.dispatcher = Dispatcher(registry, executor, settings.limits)
         if settings.relay:
             self.relay = Relay(
@@ -169,6 +176,9 @@ class Service:
             return
         _, pending = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)
         await end(*pending)
+
+    async def _hear(self, announcement: Msg) -> None:
+        self.published.heard(announcement.data)
 
     def _wake_relay(self) -> None:
         """Tell the relay, wherever it is, that something was committed; bursts become one."""

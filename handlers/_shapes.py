@@ -11,11 +11,11 @@ operation, the rest names what the function needs.
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
-fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``limit`` (how much a step
-of a job may handle) and ``retention`` (how long history is kept, a setting). A decider's entity is
-found by the command's ``id``, or by ``worker_check_id`` where the noun of the subject is another
-one (``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``, and is None
-where that is None.
+fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
+stream has the log), ``limit`` (how much a step of a job may handle) and ``retention`` (how long
+history is kept, a setting). A decider's entity is found by the command's ``id``, or by
+``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
+entity parameter ``phase`` by its ``phase_id``, and is None where that is None.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -42,6 +42,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 Emit = Callable[[Event], None]
 Shape = Literal["query", "lookup", "decider", "handler", "gathered handler", "reaction", "job"]
 
+
+class Published(Protocol):
+    """How far the stream has the log of events."""
+
+    async def wait(self, position: int, seconds: float) -> bool:
+        """Whether the stream has this position, at the latest after so many seconds."""
+        ...
+
+
 DEPENDENCIES: dict[str, Any] = {
     "db": AsyncConnection,
     "emit": Emit,
@@ -49,12 +58,13 @@ DEPENDENCIES: dict[str, Any] = {
     "now": datetime,
     "new_id": UUID,
     "catalogue": Catalogue,
+    "published": Published,
     "limit": int,
     "retention": timedelta,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
-    "query": {"db", "now", "catalogue"},
+    "query": {"db", "now", "catalogue", "published"},
     "lookup": set(),
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id"},

@@ -1,4 +1,7 @@
-"""The tables of the bus itself: outbox, idempotency rows, the relay's state, the sweeper's log."""
+"""The tables of the bus itself.
+
+Outbox, idempotency rows, the relay's state, what the reconciler found, the sweeper's log.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
-from persistence._tables import Row
+from persistence._tables import Row, one_of
 
 
 class Xid8(UserDefinedType[str]):
@@ -61,6 +64,9 @@ outbox = Table(
         server_default=text("clock_timestamp()"),
         nullable=False,
     ),
+    Index("ix_outbox__entity_id_position", "entity_id", "position"),
+    Index("ix_outbox__type_position", "type", "position"),
+    Index("ix_outbox__recorded_at_position", "recorded_at", "position"),
     schema="bus",
 )
 
@@ -86,6 +92,32 @@ relay_state = Table(
     Column("holes", JSONB, server_default=text("'[]'"), nullable=False),
     Column("stream_sequence", BigInteger, server_default="0", nullable=False),
     Column("updated_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    schema="bus",
+)
+
+reconciliation = Table(
+    "reconciliation",
+    Row.metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("checked_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("checked", BigInteger, server_default="0", nullable=False),
+    Column("missing", BigInteger, server_default="0", nullable=False),
+    Column("repaired", BigInteger, server_default="0", nullable=False),
+    Column("detail", Text, server_default="", nullable=False),
+    # Up to where the stream was last found whole, and what it looked like then.
+    Column("mark", JSONB),
+    one_of("state", "ok", "repaired", "incomplete", "timeline_conflict"),
+    schema="bus",
+)
+
+timelines = Table(
+    "timelines",
+    Row.metadata,
+    Column("stream_created_at", DateTime(timezone=True), primary_key=True),
+    Column("stream_sequence", BigInteger, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("accepted_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
     schema="bus",
 )
 

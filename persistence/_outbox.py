@@ -79,6 +79,10 @@ _LOAD_STATE = text("""
               CAST(CAST(pg_current_xact_id() AS text) AS bigint)
 """)
 
+_PROGRESS = text("""
+    SELECT cursor, CAST(holes AS text) FROM bus.relay_state WHERE name = :name
+""")
+
 _SAVE_STATE = text("""
     UPDATE bus.relay_state
     SET cursor = :cursor, holes = CAST(:holes AS jsonb), stream_sequence = :stream_sequence,
@@ -166,6 +170,14 @@ async def load_relay_state(conn: AsyncConnection) -> RelayState:
     """The state as last saved; at the very first start, the beginning."""
     cursor, holes, sequence, xid = (await conn.execute(_LOAD_STATE, {"name": _NAME})).one()
     return RelayState(cursor, [(first, last) for first, last in json.loads(holes)], sequence, xid)
+
+
+async def relay_progress(conn: AsyncConnection) -> tuple[int, list[tuple[int, int]]]:
+    """The position that the stream has come to, and the ranges below it that it has not."""
+    found = (await conn.execute(_PROGRESS, {"name": _NAME})).one_or_none()
+    if found is None:
+        return 0, []
+    return found[0], [(first, last) for first, last in json.loads(found[1])]
 
 
 async def save_relay_state(

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Column, ColumnElement, func, literal, select, tuple_
+from sqlalchemy import BigInteger, Column, ColumnElement, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity, ListOf, Page
-from contracts._fields import MAX_INT4, Text, Time
+from contracts._fields import MAX_INT4, MAX_INT8, Text, Time
 from contracts.errors import FieldError, InvalidRequest
 from persistence._entities import columns, entity_from
 from persistence._tables import TABLES
@@ -70,14 +70,15 @@ def encode(query: ListOf[Any], value: Any, id_: UUID | str) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-def decode(query: ListOf[Any], column: Column[Any]) -> _Key:
+def decode(query: ListOf[Any], column: Column[Any], id_column: Column[Any] | None = None) -> _Key:
     """Where a cursor points; a cursor of another list or order, or none at all, is refused."""
+    id_column = column.table.c.id if id_column is None else id_column
     assert query.cursor is not None
     try:
         padded = query.cursor + "=" * (-len(query.cursor) % 4)
         content = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
         subject, order, value, id_ = pydantic_core.from_json(content)
-        id_ = _KEYS[column.table.c.id.type.python_type].validate_python(id_)
+        id_ = _KEYS[id_column.type.python_type].validate_python(id_)
         key = _Key(_KEYS[column.type.python_type].validate_python(_typed(value, column)), id_)
     except (ValueError, TypeError, AttributeError, binascii.Error, ValidationError):
         raise _refused("is not a cursor of this list") from None
@@ -88,7 +89,8 @@ def decode(query: ListOf[Any], column: Column[Any]) -> _Key:
 
 def _typed(value: Any, column: Column[Any]) -> Any:
     expected = int if column.type.python_type is int else str
-    if type(value) is not expected or (isinstance(value, int) and abs(value) > MAX_INT4):
+    largest = MAX_INT8 if isinstance(column.type, BigInteger) else MAX_INT4
+    if type(value) is not expected or (isinstance(value, int) and abs(value) > largest):
         raise ValueError
     return value
 

@@ -122,6 +122,8 @@ class TestNames:
         for line in code(page):
             for name, rest in re.findall(r"(?<![\w./-])fleetbus ([a-z]+)\b([^|#;&<>]*)", line):
                 command = self.COMMANDS.get(name)
+                inner = getattr(command, "commands", {})
+                command = inner.get(rest.split()[0] if rest.split() else "", command)
                 options = (
                     {option for p in command.params for option in p.opts} if command else set()
                 )

@@ -24,6 +24,7 @@ from contracts.errors import (
 from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import Answer, Call
 from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
+from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, gather, handle, react
@@ -75,6 +76,7 @@ class Executor:
         settings: ExecutorSettings | None = None,
         *,
         committed: Callable[[], None] = lambda: None,
+        published: Published | None = None,
     ) -> None:
         self._registry = registry
         self._database = database
@@ -83,7 +85,10 @@ class Executor:
         self._attempts = Attempts(database)
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = asyncio.Semaphore(max(1, database.pools.write // 2))
-        self._dependencies: dict[str, Any] = {"catalogue": registry.catalogue}
+        self._dependencies: dict[str, Any] = {
+            "catalogue": registry.catalogue,
+            "published": published or Published(database),
+        }
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""

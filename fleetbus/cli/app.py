@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from fleetbus.cli import calls, checks, describe, events, exports, plans, servers
+from fleetbus.cli import (
+    calls,
+    checks,
+    describe,
+    events,
+    exports,
+    plans,
+    reconcile,
+    replay,
+    servers,
+)
 from fleetbus.cli.terminal import Failed
 
 SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contract", "Plans"
@@ -19,12 +29,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+log = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+log.callback(invoke_without_command=True)(events.events)
+log.command()(reconcile.verify)
+log.command()(reconcile.accept_timeline)
+log.command()(replay.replay)
 app.command(rich_help_panel=SERVERS)(servers.up)
 app.command(rich_help_panel=SERVERS)(servers.serve)
 app.command(rich_help_panel=SERVERS)(servers.migrate)
 app.command(rich_help_panel=SERVERS)(checks.doctor)
 app.command(rich_help_panel=CLIENTS)(calls.call)
-app.command(rich_help_panel=CLIENTS)(events.events)
+app.add_typer(log, name="events", rich_help_panel=CLIENTS)
 app.command(rich_help_panel=CONTRACT)(describe.describe)
 app.command(rich_help_panel=CONTRACT)(exports.export)
 app.command("import", rich_help_panel=PLANS)(plans.import_)

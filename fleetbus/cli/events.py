@@ -24,6 +24,7 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 
 
 def events(
+    context: typer.Context,
     *,
     types: Annotated[
         list[str] | None,
@@ -50,7 +51,7 @@ def events(
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:
-    """Print what happened: time, type, entity id, name and status.
+    """Print what happened: time, type, entity id, name and status; and more, see its commands.
 
     It reads the stream (EVENTS, or the one that FLEETBUS_STREAM names).
     Without --follow it ends where the stream ended when it began.
@@ -61,7 +62,9 @@ def events(
         fleetbus events --entity 0199c0de-0000-7000-8000-000000000001
         fleetbus events --since now --follow --json | jq .data.task.name
     """
-    start = None if since in {None, "now"} else _time(str(since))
+    if context.invoked_subcommand is not None:
+        return
+    start = None if since in {None, "now"} else point_in_time(str(since), "--since")
     address = nats_address(nats_url)
     run(
         _print(
@@ -136,7 +139,8 @@ def token(entity_id: str) -> str:
     return quote(entity_id, safe="~:@+,").replace(".", "%2E") or "%00"
 
 
-def _time(text: str) -> datetime:
+def point_in_time(text: str, option: str) -> datetime:
+    """A time, or so long ago, as an option gives it."""
     if _DURATION.fullmatch(text):
         parts = re.findall(r"([\d.]+)([smhdw])", text)
         try:
@@ -150,7 +154,7 @@ def _time(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is neither a time like 2026-01-31T12:00Z nor a while like 90s, 15m, 1h30m",
-            param_hint="--since",
+            param_hint=option,
         ) from None
     return time.astimezone(UTC)
 

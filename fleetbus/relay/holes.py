@@ -85,7 +85,7 @@ def step(cursor: Cursor, view: View[Row]) -> Step[Row]:
         for rest in _without(hole, positions)
     )
     still_open = tuple(kept for hole in unseen for kept in _unless_given_up(hole, view))
-    return Step(_by_transaction(view.rows), Cursor(reached, still_open))
+    return Step(by_transaction(view.rows), Cursor(reached, still_open))
 
 
 def _without(hole: Hole, positions: Sequence[int]) -> Iterator[Hole]:
@@ -108,7 +108,7 @@ def _unless_given_up(hole: Hole, view: View[Row]) -> Iterator[Hole]:
         yield hole._replace(first=max(hole.first, view.examined + 1))
 
 
-def _by_transaction(rows: Sequence[Row]) -> list[list[Row]]:
+def by_transaction(rows: Sequence[Row]) -> list[list[Row]]:
     """Group by xid, ordered by highest position.
 
     A transaction that saw another's work took all its positions after all of the other's.

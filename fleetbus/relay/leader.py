@@ -1,20 +1,17 @@
 """The active relay: from the moment it holds the lock until something fails."""
 
-import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from nats.js.api import StreamInfo
+from nats.aio.client import Client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.relay.events import message
 from fleetbus.relay.holes import Cursor, Hole, View, step
+from fleetbus.relay.positions import PositionSet
 from fleetbus.relay.publisher import Publisher
-from fleetbus.relay.stream import Stored
 from persistence import _outbox
 from persistence._outbox import OutboxRow, RelayState
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -27,6 +24,7 @@ class RelayMetrics:
     active: bool = False
     takeovers: int = 0
     published: int = 0
+    repaired: int = 0
     last_position: int = 0
     errors: int = 0
     publish_errors: int = 0
@@ -54,22 +52,37 @@ class Leader:
     """
 
     conn: AsyncConnection
+    client: Client
     publisher: Publisher
     paging: Paging
     metrics: RelayMetrics
     cursor: Cursor
     sequence: int
-    stored: set[str] = field(default_factory=set)
+    """Where the stream ends."""
+    saved_sequence: int
+    stored: PositionSet = field(default_factory=PositionSet)
+    """What the stream holds after the saved sequence."""
+    doubtful: bool = False
+    """Whether the server took something for a duplicate that the stream was not seen to hold."""
 
     async def advance(self) -> bool:
         """Publish the next page and save how far it came; true if there is more to read."""
         view = await self._look()
         decided = step(self.cursor, view)
-        sequence = await self._publish(decided.transactions)
-        self.stored.difference_update(row.event_id for row in view.rows)
+        before = self.sequence
+        sent = await self._publish(decided.transactions)
+        self.metrics.published += sent
+        self.doubtful |= self.sequence - before < sent
         if decided.cursor != self.cursor:
-            await self._save(decided.cursor, sequence)
+            await self._save(decided.cursor)
         return view.examined is not None
+
+    async def append(self, transactions: list[list[OutboxRow]]) -> None:
+        """Publish again what the stream lost; counts what the stream took."""
+        before = self.sequence
+        await self._publish(transactions)
+        self.metrics.repaired += self.sequence - before
+        await self._save(self.cursor)
 
     async def _look(self) -> View[OutboxRow]:
         limit = self.paging.page
@@ -80,24 +93,25 @@ class Leader:
 
     async def _publish(self, transactions: list[list[OutboxRow]]) -> int:
         missing = [
-            [message(row, self.paging.source) for row in rows if row.event_id not in self.stored]
+            [message(row, self.paging.source) for row in rows if row.position not in self.stored]
             for rows in transactions
         ]
+        batches = [rows for rows in missing if rows]
         try:
-            sequence = await self.publisher.publish(
-                [rows for rows in missing if rows], self.sequence
-            )
+            self.sequence = await self.publisher.publish(batches, self.sequence)
         except Exception:
             self.metrics.publish_errors += 1
             raise
-        self.metrics.published += sum(map(len, missing))
-        return sequence
+        return sum(map(len, batches))
 
-    async def _save(self, cursor: Cursor, sequence: int) -> None:
+    async def _save(self, cursor: Cursor) -> None:
         holes = [(hole.first, hole.last) for hole in cursor.holes]
-        xid = await _outbox.save_relay_state(self.conn, cursor.position, holes, sequence)
+        # As long as there are events in the stream that the cursor has not come to, whoever takes
+        # over must read them there once more.
+        if cursor.position >= self.stored.highest:
+            self.saved_sequence = self.sequence
+        xid = await _outbox.save_relay_state(self.conn, cursor.position, holes, self.saved_sequence)
         self.cursor = cursor.bounded(xid)
-        self.sequence = sequence
         self.metrics.last_position = cursor.position
         self.metrics.holes = len(holes)
 
@@ -116,23 +130,3 @@ def resumed(state: RelayState) -> Cursor:
     return Cursor(state.cursor, tuple(Hole(first, last) for first, last in state.holes)).bounded(
         state.xid
     )
-
-
-def unsaved(stored: list[Stored], cursor: Cursor) -> set[str]:
-    """The events in the stream that the saved state does not know as published."""
-    return {
-        event.event_id
-        for event in stored
-        if any(first <= event.position <= last for first, last in cursor.wanted)
-    }
-
-
-def report_lost_events(info: StreamInfo, sequence: int) -> None:
-    """Say that the stream ends before what was acknowledged."""
-    if info.state.last_seq < sequence:
-        _logger.error(
-            "stream %s ends at sequence %d although %d was acknowledged: it has lost events",
-            info.config.name,
-            info.state.last_seq,
-            sequence,
-        )

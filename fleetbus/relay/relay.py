@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,21 +14,31 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fleetbus.relay.comparison import Comparison, TimelineConflict
 from fleetbus.relay.leader import (
     Leader,
     Paging,
     RelayMetrics,
-    report_lost_events,
     resumed,
-    unsaved,
 )
 from fleetbus.relay.publisher import FencedPublisher
-from fleetbus.relay.stream import StreamSettings, ensure_stream, stored_after
+from fleetbus.relay.reconciler import (
+    Reconciler,
+    announcement,
+    has_lost,
+    note_conflict,
+    recheck_conflict,
+)
+from fleetbus.relay.stream import StreamSettings, ensure_stream
 from persistence import _outbox
 
 _logger = logging.getLogger(__name__)
 
 WAKE_SUBJECT: Final = "_fleetbus.outbox"
+PUBLISHED_SUBJECT: Final = "_fleetbus.published"
+"""Where the active relay says how far the stream has the outbox."""
+RECONCILE_SUBJECT: Final = "_fleetbus.reconcile"
+"""Where the active relay is asked to compare the stream with the outbox."""
 _WAKES_APART: Final = 0.1
 
 
@@ -42,6 +53,8 @@ class RelaySettings:
     poll_interval: float = 1.0
     step_timeout: float = 30.0
     publish_timeout: float = 5.0
+    watch_interval: float = 10.0
+    reconcile_interval: float = 3600.0
 
 
 class Relay:
@@ -63,6 +76,9 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self._outage = Outage()
         self._stream_reported = False
+        self._reconciler: Reconciler | None = None
+        self._conflict = ""
+        self._measured = self._watched = -math.inf
 
     def wake(self) -> None:
         """Look at the outbox soon: something was committed."""
@@ -76,15 +92,19 @@ class Relay:
     async def run(self) -> None:
         """Relay until stopped or cancelled, through outages of the database and of the broker."""
         self._task = asyncio.current_task()
-        subscription = await self._client.subscribe(WAKE_SUBJECT, cb=self._woken)
+        subscriptions = [
+            await self._client.subscribe(WAKE_SUBJECT, cb=self._woken),
+            await self._client.subscribe(RECONCILE_SUBJECT, cb=self._asked_to_reconcile),
+        ]
         try:
             while not self._ending:
                 await self._try_to_relay()
             if self._cancelled:
                 raise asyncio.CancelledError
         finally:
-            with suppress(NatsError):
-                await subscription.unsubscribe()
+            for subscription in subscriptions:
+                with suppress(NatsError):
+                    await subscription.unsubscribe()
 
     @property
     def _ending(self) -> bool:
@@ -98,6 +118,9 @@ class Relay:
     async def _try_to_relay(self) -> None:
         try:
             await self._stand_and_lead()
+        except TimelineConflict as conflict:
+            self._stop_for(conflict)
+            await self._pause(self._settings.poll_interval)
         except Exception as failure:  # noqa: BLE001 - no failure may end the relay
             if self._ending:
                 return
@@ -106,14 +129,30 @@ class Relay:
             self._outage.began(failure)
             await self._pause(self._settings.poll_interval)
 
+    def _stop_for(self, conflict: TimelineConflict) -> None:
+        """Say once that nothing is published. It is looked at again: a person may have decided."""
+        self.metrics.errors += 1
+        if str(conflict) != self._conflict:
+            self._conflict = str(conflict)
+            _logger.error(
+                "the relay publishes nothing: %s; see `fleetbus events accept-timeline`", conflict
+            )
+
     async def _woken(self, _: Msg) -> None:
         self.wake()
+
+    async def _asked_to_reconcile(self, request: Msg) -> None:
+        """Only the active relay answers."""
+        if self._reconciler is not None:
+            self._reconciler.ask()
+            self.wake()
+            await request.respond(b"{}")
 
     async def _stand_and_lead(self) -> None:
         try:
             async with self._session() as conn:
                 if await self._stand_by(conn):
-                    await self._lead(await self._take_over(conn))
+                    await self._lead_or_stop(conn)
         finally:
             if self.metrics.active:
                 self.metrics.active = False
@@ -148,37 +187,82 @@ class Relay:
             await self._pause(self._settings.poll_interval)
         return False
 
-    async def _take_over(self, conn: AsyncConnection) -> Leader:
+    async def _lead_or_stop(self, conn: AsyncConnection) -> None:
+        try:
+            await self._lead(await self._take_over(conn))
+        except TimelineConflict as conflict:
+            await note_conflict(conn, conflict)
+            raise
+
+    async def _take_over(self, conn: AsyncConnection) -> Reconciler:
         """Continue from the saved state and from what the stream holds beyond it."""
-        js = self._client.jetstream()
-        info = await ensure_stream(js, self._settings.stream, report=not self._stream_reported)
+        js, settings = self._client.jetstream(), self._settings
+        info = await ensure_stream(js, settings.stream, report=not self._stream_reported)
         self._stream_reported = True
         state = await _outbox.load_relay_state(conn)
-        report_lost_events(info, state.stream_sequence)
-        cursor = resumed(state)
-        stored = unsaved(await stored_after(js, info, state.stream_sequence), cursor)
+        beyond = Comparison(conn, js, info)
+        async for _ in beyond.read_stream(state.stream_sequence):
+            pass
+        await recheck_conflict(conn, js, info)
         publisher = FencedPublisher(
             self._client,
             atomic=bool(info.config.allow_atomic),
-            timeout=self._settings.publish_timeout,
+            timeout=settings.publish_timeout,
         )
-        paging = Paging(self._settings.source, self._settings.page, self._settings.lookahead)
+        leader = Leader(
+            conn,
+            self._client,
+            publisher,
+            Paging(settings.source, settings.page, settings.lookahead),
+            self.metrics,
+            resumed(state),
+            sequence=info.state.last_seq,
+            saved_sequence=state.stream_sequence,
+            stored=beyond.seen,
+        )
+        reconciler = Reconciler(
+            leader, js, info, settings.reconcile_interval, settings.poll_interval
+        )
+        if await has_lost(conn, js, info, state):
+            await reconciler.finish()
+        return reconciler
+
+    async def _lead(self, reconciler: Reconciler) -> None:
+        leader = reconciler.leader
+        self._conflict = ""
+        self._reconciler = reconciler
         self.metrics.active = True
         self.metrics.takeovers += 1
-        return Leader(conn, publisher, paging, self.metrics, cursor, info.state.last_seq, stored)
+        try:
+            while not self._ending:
+                self._wakened.clear()
+                async with asyncio.timeout(self._settings.step_timeout):
+                    more = await self._advance(leader)
+                    more |= await reconciler.step()
+                    self._outage.ended("relaying")
+                    await self._look_around(reconciler)
+                if not more:
+                    await self._wait(self._settings.poll_interval)
+        finally:
+            self._reconciler = None
+            await reconciler.close()
 
-    async def _lead(self, leader: Leader) -> None:
-        measured = 0.0
-        while not self._ending:
-            self._wakened.clear()
-            async with asyncio.timeout(self._settings.step_timeout):
-                more = await leader.advance()
-                self._outage.ended("relaying")
-                if time.monotonic() - measured >= self._settings.poll_interval:
-                    await leader.measure()
-                    measured = time.monotonic()
-            if not more:
-                await self._wait(self._settings.poll_interval)
+    async def _advance(self, leader: Leader) -> bool:
+        before = leader.cursor
+        more = await leader.advance()
+        if leader.cursor != before:
+            await self._client.publish(PUBLISHED_SUBJECT, announcement(leader))
+        return more
+
+    async def _look_around(self, reconciler: Reconciler) -> None:
+        """Measure the backlog and watch the stream, each now and then."""
+        now = time.monotonic()
+        if now - self._measured >= self._settings.poll_interval:
+            await reconciler.leader.measure()
+            self._measured = now
+        if now - self._watched >= self._settings.watch_interval:
+            await reconciler.watch()
+            self._watched = now
 
     async def _pause(self, seconds: float) -> None:
         """Wait for a wake-up, but a moment at least: commits must not become a storm of tries."""
@@ -186,6 +270,8 @@ class Relay:
         await self._wait(seconds - _WAKES_APART)
 
     async def _wait(self, seconds: float) -> None:
+        if self._ending:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wakened.wait()

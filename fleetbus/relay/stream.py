@@ -1,9 +1,16 @@
 """The stream that holds all events: made once, checked at every start, never changed silently."""
 
+import asyncio
+import json
 import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -15,17 +22,25 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 _logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = ["events.>"]
 _NAME_IN_USE: Final = 10058
-_TAIL_PAGE: Final = 500
+_PAGE: Final = 500
+_PAGE_TIMEOUT: Final = 5.0
+_SHORTEST_WINDOW: Final = 0.1
+_FORGETTING: Final = 0.5
+"""Seconds in which the server has looked through the ids of a shortened window."""
 
 
 class StreamUnfit(Exception):
     """The stream exists with settings under which events could be lost."""
+
+
+class StreamUnread(Exception):
+    """Something of what the stream sent did not arrive; reading it again helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,8 @@ class Stored:
     sequence: int
     position: int
     event_id: str
+    time: str
+    """When its transaction recorded it, as `ce-time` has it."""
 
 
 async def ensure_stream(
@@ -66,10 +83,16 @@ async def ensure_stream(
     return info
 
 
-async def stored_after(js: JetStreamContext, info: StreamInfo, sequence: int) -> list[Stored]:
-    """The events that the stream holds after `sequence`, without their bodies."""
-    if sequence >= info.state.last_seq:
-        return []
+async def stored_after(
+    js: JetStreamContext, info: StreamInfo, sequence: int
+) -> AsyncGenerator[list[Stored]]:
+    """The events that the stream holds after `sequence`, in pages and without their bodies.
+
+    It ends where the stream ended when `info` was asked for. Raises `StreamUnread` if some of it
+    did not arrive.
+    """
+    if sequence >= info.state.last_seq or not info.state.messages:
+        return
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=sequence + 1,
@@ -77,33 +100,95 @@ async def stored_after(js: JetStreamContext, info: StreamInfo, sequence: int) ->
         headers_only=True,
         mem_storage=True,
         num_replicas=1,
-        inactive_threshold=30,
+        inactive_threshold=60,
     )
     name = info.config.name or ""
     subscription = await js.pull_subscribe(SUBJECTS[0], stream=name, config=config)
     try:
-        return await _drain(subscription, info.state.last_seq)
+        async for page in _pages(subscription, info.state.last_seq):
+            yield page
     finally:
-        await subscription.unsubscribe()
-        await js.delete_consumer(name, config.name or "")
+        with suppress(NatsError, TimeoutError):
+            await subscription.unsubscribe()
+            await js.delete_consumer(name, config.name or "")
 
 
-async def _drain(subscription: JetStreamContext.PullSubscription, last: int) -> list[Stored]:
-    stored: list[Stored] = []
-    reached = 0
-    while reached < last:
+@asynccontextmanager
+async def forgetting_duplicates(client: Client, info: StreamInfo) -> AsyncIterator[None]:
+    """Have the server take events again that it took a moment ago and does not hold any more.
+
+    It remembers the ids of the duplicate window whatever was purged or deleted since; a window
+    that is shortened meanwhile makes it forget them. What keeps events from being stored twice
+    is the fence, not the window.
+    """
+    name, window = info.config.name or "", info.config.duplicate_window or 0.0
+    if window <= _SHORTEST_WINDOW or not info.state.last_seq:
+        yield
+        return
+    _logger.warning("stream %s forgets duplicates to take lost events again", name)
+    await _set_window(client, name, _SHORTEST_WINDOW)
+    await asyncio.sleep(_FORGETTING)
+    try:
+        yield
+    finally:
+        await _set_window(client, name, window)
+
+
+async def _set_window(client: Client, name: str, seconds: float) -> None:
+    """Change nothing else, also of what our client library does not know."""
+    found = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=5)).data)
+    config = found["config"] | {"duplicate_window": int(seconds * 1e9)}
+    answer = await client.request(
+        f"$JS.API.STREAM.UPDATE.{name}", json.dumps(config).encode(), timeout=5
+    )
+    if "error" in (updated := json.loads(answer.data)):
+        raise APIError.from_error(updated["error"])
+
+
+async def id_at(js: JetStreamContext, stream: str, sequence: int) -> str | None:
+    """The id of the event with this sequence; None if the stream does not hold it."""
+    try:
+        message = await js.get_msg(stream, sequence)
+    except NotFoundError:
+        return None
+    return str((message.headers or {}).get("Nats-Msg-Id", ""))
+
+
+async def _pages(
+    subscription: JetStreamContext.PullSubscription, last: int
+) -> AsyncGenerator[list[Stored]]:
+    pending, received = (await subscription.consumer_info()).num_pending or 0, 0
+    while pending:
         try:
-            messages = await subscription.fetch(_TAIL_PAGE, timeout=1)
+            messages = await subscription.fetch(min(pending, _PAGE), timeout=_PAGE_TIMEOUT)
         except NatsTimeoutError:
-            # Nothing more is there: what the last sequence held was deleted since.
-            break
-        for message in messages:
-            reached = message.metadata.sequence.stream
-            headers = message.headers or {}
-            position = headers.get("Fleet-Position", "")
-            if position.isdecimal():
-                stored.append(Stored(reached, int(position), headers.get("Nats-Msg-Id", "")))
-    return stored
+            pending = await _still_pending(subscription, received)
+            continue
+        received += len(messages)
+        metadata = messages[-1].metadata
+        if metadata.sequence.consumer != received:
+            raise StreamUnread("events were lost on the way")
+        yield [event for event in map(_stored, messages) if event and event.sequence <= last]
+        pending = 0 if metadata.sequence.stream >= last else metadata.num_pending
+
+
+async def _still_pending(subscription: JetStreamContext.PullSubscription, received: int) -> int:
+    """What is yet to come, if all that was sent has arrived: silence alone says nothing."""
+    info = await subscription.consumer_info()
+    if (info.delivered.consumer_seq if info.delivered else 0) != received:
+        raise StreamUnread("events were lost on the way")
+    return info.num_pending or 0
+
+
+def _stored(message: Msg) -> Stored | None:
+    headers = message.headers or {}
+    position = headers.get("Fleet-Position", "")
+    if not position.isdecimal():
+        return None
+    sequence = message.metadata.sequence.stream
+    return Stored(
+        sequence, int(position), headers.get("Nats-Msg-Id", ""), headers.get("ce-time", "")
+    )
 
 
 async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:

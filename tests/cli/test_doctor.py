@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from nats.js.api import RetentionPolicy
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.errors import Overloaded
 from fleetbus import migrate
@@ -16,6 +17,7 @@ from fleetbus.config import Settings
 from fleetbus.doctor import Check, examine
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
+from persistence._reconciliation import State, save_verdict
 from tests.cli.program import fleetbus
 
 NOWHERE: dict[str, Any] = {
@@ -55,6 +57,7 @@ class TestProgram:
             "clock",
             "schema",
             "relay",
+            "events",
             "sweeper",
             "NATS",
             "stream",
@@ -96,6 +99,23 @@ class TestPostgres:
     async def test_a_database_that_does_not_exist(self, database_url: str) -> None:
         settings = Settings(**NOWHERE | {"database_url": database_url + "_missing"})
         assert "does not exist" in wrong(await examine(settings))["Postgres"].detail
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("state", "said", "remedy"),
+        [
+            ("timeline_conflict", "nothing is published since", "events accept-timeline"),
+            ("incomplete", "3 lost events are not back yet", "tries again"),
+        ],
+    )
+    async def test_what_the_last_comparison_found(
+        self, settings: Settings, db: AsyncConnection, state: State, said: str, remedy: str
+    ) -> None:
+        await save_verdict(db, state, checked=9, missing=4, repaired=1)
+        found = wrong(await examine(settings))["events"]
+        assert said in found.detail
+        assert remedy in found.remedy
 
 
 class TestNats:

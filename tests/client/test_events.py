@@ -91,7 +91,9 @@ class TestHeaders:
         """W3C trace context: what a request carries is passed on to all that it causes."""
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         first, second = [await bus.call(CreateTask(name=name)) for name in "ab"]
-        await bus.call(AddTaskDependency(id=second.id, depends_on_task_id=first.id))
+        await bus.settled(
+            await bus.request(AddTaskDependency(id=second.id, depends_on_task_id=first.id))
+        )
         told = await bus.nats.subscribe("events.task.>")
         await bus.nats.flush()
         await _claim(bus, "worker")

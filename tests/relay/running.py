@@ -125,6 +125,12 @@ async def is_active(relay: Relay) -> bool:
     return relay.metrics.active
 
 
+async def saved(session: Session, sequence: int) -> bool:
+    """Whether the relay has noted that it put the stream's event with this sequence there."""
+    query = "SELECT stream_sequence FROM bus.relay_state"
+    return bool(await session.fetchval(query) == sequence)
+
+
 async def stream_reaches(client: Client, count: int) -> None:
     async def reached() -> bool:
         return await stream_length(client) >= count

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,6 +15,7 @@ from fleetbus.relay.relay import Relay, RelaySettings
 from tests.relay.running import (
     QUICK,
     RELAY_SESSION,
+    Session,
     client_of,
     entities,
     eventually,
@@ -41,6 +43,7 @@ class TestOutages:
         ):
             await record(session, "before")
             await stream_reaches(client, 1)
+            await eventually(partial(compared, session))
             await own_nats.stop()
             await record(session, "meanwhile-1", "meanwhile-2")
             await asyncio.sleep(1)
@@ -151,6 +154,11 @@ def together(names: list[str]) -> bool:
     transactions = [name.rsplit("-", 1)[0] for name in names]
     changes = sum(earlier != later for earlier, later in pairwise(transactions))
     return changes == len(set(transactions)) - 1
+
+
+async def compared(session: Session) -> bool:
+    """Whether the relay has compared the stream with the outbox, and so has nothing in hand."""
+    return bool(await session.fetchval("SELECT count(*) FROM bus.reconciliation"))
 
 
 async def is_inactive(relay: Relay) -> bool:

@@ -62,9 +62,9 @@ class TestStoredAfter:
                 await js.delete_msg("EVENTS", deleted)
             info = await js.stream_info("EVENTS")
 
-            stored = await stored_after(js, info, 600)
+            stored = [event async for page in stored_after(js, info, 600) for event in page]
             assert [event.sequence for event in stored] == [n for n in range(601, 1201) if n != 700]
             assert stored[0].position == 1202
             assert stored[0].event_id == "id601"
-            assert await stored_after(js, info, 1201) == []
+            assert [page async for page in stored_after(js, info, 1201)] == []
             assert (await js.stream_info("EVENTS")).state.consumer_count == 0

@@ -1,7 +1,9 @@
 """One relay is active; another continues where it ended."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +14,7 @@ from persistence import _outbox
 from tests.relay.running import (
     QUICK,
     RELAY_SESSION,
+    Session,
     client_of,
     entities,
     eventually,
@@ -78,6 +81,26 @@ class TestTakeover:
             assert await session.fetchval("SELECT cursor FROM bus.relay_state") == 1201
             assert await session.fetchval("SELECT stream_sequence FROM bus.relay_state") == 1201
 
+    async def test_a_place_that_is_far_behind_is_made_up_for_in_pieces(
+        self, database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A relay that ends on the way leaves no event to be published twice."""
+        short = StreamSettings(duplicate_window=0.1)
+        forgetful = RelaySettings(poll_interval=0.1, page=100, stream=short)
+        async with session_of(database_url) as session, client_of(nats_url) as client:
+            for _ in range(10):
+                await record_many(session, 100)
+            async with running_relay(database_url, client, forgetful):
+                await stream_reaches(client, 1000)
+            await session.execute("UPDATE bus.relay_state SET cursor = 0, stream_sequence = 0")
+            with monkeypatch.context() as patched:
+                patched.setattr(_outbox, "save_relay_state", failing_after(3))
+                async with running_relay(database_url, client, forgetful) as relay:
+                    await eventually(partial(failed, relay))
+            async with running_relay(database_url, client, forgetful):
+                await eventually(partial(reached, session, 1000))
+                assert len(await entities(client, 1000)) == 1000
+
     async def test_a_cancellation_that_a_library_swallows_still_ends_it(
         self, database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -99,6 +122,29 @@ class TestTakeover:
             running_relay(database_url, client, QUICK),
         ):
             await asyncio.sleep(0.3)
+
+
+def failing_after(count: int) -> Callable[..., Awaitable[int]]:
+    """What saves the relay's state so often, and then fails."""
+    saves = 0
+    save = _outbox.save_relay_state
+
+    async def failing(*arguments: Any) -> int:
+        nonlocal saves
+        saves += 1
+        if saves > count:
+            raise ConnectionError
+        return await save(*arguments)
+
+    return failing
+
+
+async def failed(relay: Relay) -> bool:
+    return relay.metrics.errors > 0
+
+
+async def reached(session: Session, position: int) -> bool:
+    return bool(await session.fetchval("SELECT cursor FROM bus.relay_state") == position)
 
 
 async def taken_over(*relays: Relay, times: int) -> bool:

@@ -1,0 +1,192 @@
+"""The stream compared with the outbox: what it lost, and whether both tell of one past.
+
+Both are read in pages; what is kept between them is a bit for each position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fleetbus.relay.holes import LAST_POSITION
+from fleetbus.relay.positions import PositionSet, Ranges, within, without
+from fleetbus.relay.stream import Stored, id_at, stored_after
+from persistence import _reconciliation, _timelines
+from persistence._outbox import RelayState
+from persistence._reconciliation import Extent, Mark
+
+_PAGE: Final = 5000
+
+
+class TimelineConflict(Exception):
+    """The stream holds events that this database does not have: one of both is from another past.
+
+    The database was restored from an older copy, or another one writes to this stream.
+    """
+
+    def __init__(self, event: Stored, why: str) -> None:
+        super().__init__(
+            f"the stream has event {event.event_id} at position {event.position} (sequence "
+            f"{event.sequence}), but {why}: the database was restored from an older copy, or the "
+            "stream belongs to another one"
+        )
+
+
+@dataclass(slots=True)
+class Comparison:
+    """One comparison, in steps: read the stream, then look for what the outbox has."""
+
+    conn: AsyncConnection
+    js: JetStreamContext
+    info: StreamInfo
+    seen: PositionSet = field(default_factory=PositionSet)
+    first_seen: Stored | None = None
+    highest: int = 0
+    """The highest position in the stream, of whichever timeline."""
+    checked: int = 0
+    missing: int = 0
+    missing_first: int = 0
+    missing_last: int = 0
+
+    async def read_stream(self, after: int, *, accepted: int | None = None) -> AsyncGenerator[None]:
+        """Note what the stream holds after a sequence. Raises `TimelineConflict`.
+
+        Up to the `accepted` sequence (else the one that a person accepted) what the outbox does
+        not know is of another timeline, and left alone.
+        """
+        if accepted is None:
+            accepted = await _timelines.accepted_sequence(self.conn, created_at(self.info))
+        extent = await _reconciliation.extent(self.conn)
+        async with aclosing(stored_after(self.js, self.info, after)) as pages:
+            async for page in pages:
+                if page and self.first_seen is None:
+                    self.first_seen = page[0]
+                extent = await self._note(page, accepted, extent)
+                yield
+
+    async def look_for(self, ranges: Ranges) -> AsyncGenerator[None]:
+        """Count what the outbox has in these ranges and the stream was not seen to hold."""
+        since = oldest_kept(self.info)
+        if (self.info.config.max_msgs_per_subject or 0) > 0:
+            # Any event may have made room for another one: nothing can be said.
+            return
+        for first, last in within(ranges, self._floor, LAST_POSITION):
+            after = first - 1
+            while positions := await _reconciliation.positions_between(
+                self.conn, after + 1, last, since=since, limit=_PAGE
+            ):
+                after = positions[-1]
+                self._count(positions)
+                yield
+
+    async def mark(self, state: RelayState) -> Mark | None:
+        """What to recognise this stream by; None if the event that was saved last is not there."""
+        sequence = state.stream_sequence
+        event_id = await id_at(self.js, self.info.config.name or "", sequence) if sequence else None
+        if not event_id:
+            return None
+        return Mark(*_shape(self.info), sequence, event_id, state.cursor, tuple(state.holes))
+
+    async def _note(self, page: list[Stored], accepted: int, extent: Extent) -> Extent:
+        ids = await _reconciliation.ids_at(self.conn, [event.position for event in page])
+        for event in page:
+            self.highest = max(self.highest, event.position)
+            known = ids.get(event.position)
+            if known == event.event_id:
+                self.seen.add(event.position)
+            elif event.sequence > accepted and (why := _conflict(event, known, extent)):
+                # Old rows may have been dropped, and new ones recorded, since the extent was read.
+                extent = await _reconciliation.extent(self.conn)
+                if _conflict(event, known, extent):
+                    raise TimelineConflict(event, why)
+        return extent
+
+    def _count(self, positions: Sequence[int]) -> None:
+        self.checked += len(positions)
+        missing = [position for position in positions if position not in self.seen]
+        if missing:
+            self.missing += len(missing)
+            self.missing_first = self.missing_first or missing[0]
+            self.missing_last = missing[-1]
+
+    @property
+    def _floor(self) -> int:
+        """The first position to look for: a stream with a limit drops what is oldest."""
+        config = self.info.config
+        limited = max(config.max_msgs or 0, config.max_bytes or 0) > 0
+        return self.first_seen.position if limited and self.first_seen else 1
+
+
+def expected(state: RelayState, mark: Mark | None) -> Ranges:
+    """The positions that the stream must hold, but for those below the mark."""
+    since = (*mark.holes, (mark.cursor + 1, state.cursor)) if mark else ((1, state.cursor),)
+    return without(tuple(part for part in since if part[0] <= part[1]), tuple(state.holes))
+
+
+async def unchanged(js: JetStreamContext, info: StreamInfo, mark: Mark) -> bool:
+    """Whether the stream still holds all that it held when the mark was made.
+
+    Streams only grow at the end, and a sequence is never used twice. So with nothing removed, and
+    the same event at the marked sequence, all before it is as it was.
+    """
+    created, first, deleted = _shape(info)
+    aged = has_limits(info) and mark.first_sequence <= first <= mark.sequence
+    same = (created, deleted) == (mark.created_at, mark.deleted)
+    if not same or not (aged or first == mark.first_sequence):
+        return False
+    return await id_at(js, info.config.name or "", mark.sequence) == mark.event_id
+
+
+def looks_whole(info: StreamInfo) -> bool:
+    """Whether nothing was ever removed from the stream, as far as its figures tell."""
+    _, first, deleted = _shape(info)
+    return has_limits(info) or (first <= 1 and deleted == 0)
+
+
+def has_limits(info: StreamInfo) -> bool:
+    """Whether the stream drops old events by itself."""
+    config = info.config
+    return max(config.max_msgs or 0, config.max_bytes or 0, config.max_age or 0) > 0
+
+
+def oldest_kept(info: StreamInfo) -> datetime | None:
+    """The time before which the stream drops events by their age."""
+    age = info.config.max_age
+    return datetime.now(UTC) - timedelta(seconds=age) if age else None
+
+
+def created_at(info: StreamInfo) -> datetime:
+    """When the stream was created: what tells it from another one of its name."""
+    assert info.created is not None
+    return info.created
+
+
+def _shape(info: StreamInfo) -> tuple[datetime, int, int]:
+    return created_at(info), info.state.first_seq, info.state.num_deleted or 0
+
+
+def _conflict(event: Stored, known: str | None, extent: Extent) -> str:
+    if known is not None:
+        return f"the outbox has {known} there"
+    if event.position > extent.taken:
+        return f"the outbox has come to position {extent.taken} only"
+    if extent.first is None or event.position < extent.first or _older(event, extent):
+        return ""
+    return "the outbox has nothing there"
+
+
+def _older(event: Stored, extent: Extent) -> bool:
+    """Whether it was recorded before all that the outbox keeps: it may have been dropped there."""
+    if extent.first_recorded_at is None:
+        return True
+    try:
+        return datetime.fromisoformat(event.time) < extent.first_recorded_at
+    except ValueError:
+        return False

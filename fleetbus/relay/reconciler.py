@@ -1,0 +1,212 @@
+"""What the stream lost comes back: the active relay compares it with the outbox and appends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fleetbus.relay.comparison import (
+    Comparison,
+    TimelineConflict,
+    expected,
+    has_limits,
+    looks_whole,
+    unchanged,
+)
+from fleetbus.relay.holes import by_transaction
+from fleetbus.relay.leader import Leader
+from fleetbus.relay.positions import Ranges, within
+from fleetbus.relay.stream import forgetting_duplicates
+from persistence import _outbox, _reconciliation
+from persistence._outbox import RelayState
+
+_logger = logging.getLogger(__name__)
+
+
+class StreamChanged(Exception):
+    """Something happened to the stream that the relay did not do: it takes over anew."""
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Compares and repairs a page at a time, between the pages that the leader publishes.
+
+    It works on the leader's own connection and behind the leader's fence: so it appends in one
+    order with it, and stops being able to when the leader does.
+    """
+
+    leader: Leader
+    js: JetStreamContext
+    info: StreamInfo
+    interval: float
+    delay: float
+    """Seconds until the first comparison: who takes over has events to publish."""
+    _due: float = field(init=False)
+    _whole: bool = False
+    _running: AsyncGenerator[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._due = time.monotonic() + self.delay
+
+    def ask(self) -> None:
+        """Compare everything, soon."""
+        self._due, self._whole = time.monotonic(), True
+
+    async def step(self) -> bool:
+        """Go on with a comparison, or begin one that is due; true if there is more to do."""
+        if self.leader.doubtful:
+            self.leader.doubtful = False
+            self.ask()
+        if self._running is None:
+            if time.monotonic() < self._due:
+                return False
+            self._running = self._compare()
+        try:
+            await anext(self._running)
+        except StopAsyncIteration:
+            self._running = None
+        return self._running is not None or time.monotonic() >= self._due
+
+    async def finish(self) -> None:
+        """Compare and repair to the end, before anything else is published."""
+        async with aclosing(self._compare()) as steps:
+            async for _ in steps:
+                pass
+
+    async def close(self) -> None:
+        """Let go of a comparison that is under way."""
+        if self._running is not None:
+            await self._running.aclose()
+
+    async def watch(self) -> None:
+        """Raise `StreamChanged` if the stream is not as the leader left it."""
+        found = await self.js.stream_info(self.info.config.name or "")
+        if found.state.last_seq != self.leader.sequence or found.created != self.info.created:
+            raise StreamChanged(f"the stream ends at {found.state.last_seq}")
+        if _removed(self.info, found):
+            raise StreamChanged("events were removed from the stream")
+        self.info = found
+
+    async def _compare(self) -> AsyncGenerator[None]:
+        whole, self._whole = self._whole, False
+        self._due = time.monotonic() + self.interval
+        conn, js = self.leader.conn, self.js
+        info = await js.stream_info(self.info.config.name or "")
+        state = await _outbox.load_relay_state(conn)
+        mark = None if whole else await _reconciliation.load_mark(conn)
+        if mark is not None and not await unchanged(js, info, mark):
+            mark = None
+        comparison, ranges = Comparison(conn, js, info), expected(state, mark)
+        async for _ in comparison.read_stream(mark.sequence if mark else 0):
+            yield
+        async for _ in comparison.look_for(ranges):
+            yield
+        async with aclosing(self._conclude(comparison, ranges, state)) as steps:
+            async for _ in steps:
+                yield
+
+    async def _conclude(
+        self, comparison: Comparison, ranges: Ranges, state: RelayState
+    ) -> AsyncGenerator[None]:
+        conn = self.leader.conn
+        if not comparison.missing:
+            mark = await comparison.mark(state)
+            await _reconciliation.save_verdict(conn, "ok", checked=comparison.checked, mark=mark)
+            return
+        name = comparison.info.config.name
+        _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
+        before = self.leader.metrics.repaired
+        async with (
+            forgetting_duplicates(self.leader.client, comparison.info),
+            aclosing(self._repair(comparison, ranges)) as steps,
+        ):
+            async for _ in steps:
+                yield
+        await self._report(comparison, self.leader.metrics.repaired - before)
+
+    async def _repair(self, comparison: Comparison, ranges: Ranges) -> AsyncGenerator[None]:
+        """Append what the stream was not seen to hold, by transaction, in the outbox's order."""
+        leader, limit = self.leader, self.leader.paging.page
+        first, last = comparison.missing_first, comparison.missing_last
+        while wanted := within(ranges, first, last):
+            page = await _outbox.read_outbox(leader.conn, wanted, limit, leader.paging.lookahead)
+            lost = [row for row in page.rows if row.position not in comparison.seen]
+            await leader.append(by_transaction(lost))
+            for row in lost:
+                comparison.seen.add(row.position)
+            if len(page.rows) < limit:
+                return
+            first = page.rows[limit - 1].position + 1
+            yield
+
+    async def _report(self, comparison: Comparison, repaired: int) -> None:
+        """Say what came back. What the server took for a duplicate did not, and is tried again."""
+        left = comparison.missing - repaired
+        if left > 0:
+            window = comparison.info.config.duplicate_window or 0.0
+            self._due = min(self._due, time.monotonic() + window + 1)
+        await _reconciliation.save_verdict(
+            self.leader.conn,
+            "incomplete" if left > 0 else "repaired",
+            checked=comparison.checked,
+            missing=comparison.missing,
+            repaired=repaired,
+        )
+        _logger.warning("%d of %d lost events are back", repaired, comparison.missing)
+
+
+async def has_lost(
+    conn: AsyncConnection, js: JetStreamContext, info: StreamInfo, state: RelayState
+) -> bool:
+    """Whether the stream gives reason to believe that it is not what it was; cheap to say."""
+    if info.state.last_seq < state.stream_sequence:
+        _logger.error(
+            "stream %s ends at sequence %d although %d was acknowledged: it has lost events",
+            info.config.name,
+            info.state.last_seq,
+            state.stream_sequence,
+        )
+        return True
+    mark = await _reconciliation.load_mark(conn)
+    if mark is None:
+        return not looks_whole(info)
+    return not await unchanged(js, info, mark)
+
+
+def _removed(before: StreamInfo, now: StreamInfo) -> bool:
+    """Whether anybody took events out of the stream."""
+    if has_limits(now) or _empty_since(before, now):
+        return False
+    first = before.state.first_seq if before.state.messages else before.state.last_seq + 1
+    return (now.state.first_seq, now.state.num_deleted) != (first, before.state.num_deleted)
+
+
+def _empty_since(before: StreamInfo, now: StreamInfo) -> bool:
+    return not before.state.messages and now.state.last_seq == before.state.last_seq
+
+
+async def note_conflict(conn: AsyncConnection, conflict: TimelineConflict) -> None:
+    """Record that nothing is published until a person decides."""
+    await _reconciliation.save_verdict(conn, "timeline_conflict", detail=str(conflict))
+
+
+async def recheck_conflict(conn: AsyncConnection, js: JetStreamContext, info: StreamInfo) -> None:
+    """Raise the conflict that was found last if it is still there, wherever in the stream."""
+    found = await _reconciliation.last_verdict(conn)
+    if found is not None and found.state == "timeline_conflict":
+        async for _ in Comparison(conn, js, info).read_stream(0):
+            pass
+
+
+def announcement(leader: Leader) -> bytes:
+    """How far the stream has the outbox, as the processes are told: cursor and holes."""
+    holes = [(hole.first, hole.last) for hole in leader.cursor.holes]
+    return json.dumps({"cursor": leader.cursor.position, "holes": holes}).encode()
