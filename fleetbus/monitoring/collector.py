@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import (
@@ -25,6 +25,7 @@ from fleetbus.config import VERSION
 from fleetbus.database import PoolUse
 from fleetbus.monitoring.figures import Figures
 from fleetbus.relay.leader import RelayMetrics
+from persistence._reconciliation import State, Verdict
 
 if TYPE_CHECKING:
     from fleetbus.service import Service
@@ -78,6 +79,8 @@ def collect(found: Snapshot) -> Iterator[Metric]:
     if found.figures is not None:
         yield from _outbox(found.figures)
         yield from _jobs(found.figures)
+        if found.figures.verdict is not None:
+            yield from _comparison(found.figures.verdict)
 
 
 def _requests(operations: Operations) -> Iterator[Metric]:
@@ -146,6 +149,7 @@ def _relay(metrics: RelayMetrics) -> Iterator[Metric]:
     counts = {
         "relay_takeovers": ("Times that this process became the leader.", metrics.takeovers),
         "relay_published_events": ("Events published.", metrics.published),
+        "relay_repaired_events": ("Lost events published again.", metrics.repaired),
         "relay_publish_errors": ("Attempts to publish that failed.", metrics.publish_errors),
         "relay_interruptions": ("What stopped the relay for a moment.", metrics.errors),
     }
@@ -167,6 +171,19 @@ def _outbox(figures: Figures) -> Iterator[Metric]:
     }
     for name, (words, value) in gauges.items():
         yield _gauge(f"outbox_{name}", words, {"": value})
+
+
+def _comparison(verdict: Verdict) -> Iterator[Metric]:
+    at = verdict.checked_at.timestamp()
+    states = {state: state == verdict.state for state in get_args(State)}
+    gauges: dict[str, tuple[str, float]] = {
+        "timestamp_seconds": ("When stream and outbox were compared last.", at),
+        "missing_events": ("What the stream lacked then.", verdict.missing),
+        "repaired_events": ("How much of it was published again.", verdict.repaired),
+    }
+    yield _gauge("comparison_state", "1 for what came of it.", states, "state")
+    for name, (words, value) in gauges.items():
+        yield _gauge(f"comparison_{name}", words, {"": value})
 
 
 def _jobs(figures: Figures) -> Iterator[Metric]:

@@ -11,8 +11,9 @@ from sqlalchemy import text
 
 from fleetbus.database import Database
 from fleetbus.endings import end
-from persistence import _outbox, _sweeps
+from persistence import _outbox, _reconciliation, _sweeps
 from persistence._outbox import Backlog
+from persistence._reconciliation import Verdict
 from persistence._sweeps import LastRun
 
 log = logging.getLogger("fleetbus.monitoring")
@@ -33,6 +34,8 @@ class Figures(NamedTuple):
     in_recovery: bool
     outbox: Backlog
     jobs: dict[str, LastRun]
+    verdict: Verdict | None
+    """What the last comparison of stream and outbox found."""
 
 
 class FiguresReader:
@@ -80,4 +83,6 @@ class FiguresReader:
         async with self._database.watch.connect() as db:
             revision, in_recovery = (await db.execute(_SERVER)).one()
             outbox = await _outbox.backlog(db)
-            return Figures(revision, in_recovery, outbox, await _sweeps.last_runs(db))
+            jobs = await _sweeps.last_runs(db)
+            verdict = await _reconciliation.last_verdict(db)
+            return Figures(revision, in_recovery, outbox, jobs, verdict)

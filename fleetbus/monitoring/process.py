@@ -27,6 +27,7 @@ async def process_figures(service: Service) -> dict[str, Any]:
         "relay": _relay(service.relay.metrics) if service.relay else None,
         "outbox": _outbox(figures) if figures else None,
         "jobs": _jobs(figures) if figures else None,
+        "comparison": figures.verdict._asdict() if figures and figures.verdict else None,
     }
 
 
@@ -35,6 +36,7 @@ def _relay(metrics: RelayMetrics) -> dict[str, Any]:
         "leader": metrics.active,
         "takeovers": metrics.takeovers,
         "published": metrics.published,
+        "repaired": metrics.repaired,
         "last_position": metrics.last_position,
         "publish_errors": metrics.publish_errors,
         "interruptions": metrics.errors,

@@ -54,6 +54,7 @@ async def test_pools_relay_outbox_and_jobs(bus: Bus, client: Client, settings: S
         "takeovers": 1,
         "published": 1,
         "last_position": 1,
+        "repaired": 0,
         "publish_errors": 0,
         "interruptions": 0,
         "last_error": "",

@@ -18,6 +18,7 @@ from fleetbus.client import Bus, connect
 from fleetbus.config import VERSION, Settings
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.relay.relay import RECONCILE_SUBJECT
 from fleetbus.service import Service
 from tests.bus.outages import serving
 from tests.monitoring.asking import scrape, scraped_until, watched
@@ -199,6 +200,31 @@ class TestJobs:
         ran = found("job_last_run_timestamp_seconds", job="expire_task_leases")
         assert ran is not None
         assert ran > 1.7e9
+
+
+class TestComparison:
+    async def test_what_the_stream_lost_and_got_back(
+        self, database_url: str, nats_url: str, registry: Registry
+    ) -> None:
+        async with (
+            serving(registry, database_url, nats_url) as service,
+            watched(service) as port,
+            connect(nats_url) as bus,
+        ):
+            await create(bus, "a", "b")
+            await scraped_until(port, lambda found: found("relay_published_events_total") == 2)
+            await scraped_until(port, lambda found: found("comparison_state", state="ok") == 1)
+            await bus.nats.jetstream().purge_stream("EVENTS")
+            await bus.nats.publish(RECONCILE_SUBJECT)
+
+            found = await scraped_until(
+                port, lambda found: found("comparison_state", state="repaired") == 1
+            )
+
+        assert found("comparison_state", state="ok") == 0
+        assert found("comparison_missing_events") == found("comparison_repaired_events") == 2
+        assert found("relay_repaired_events_total") == 2
+        assert (found("comparison_timestamp_seconds") or 0) > 1.7e9
 
 
 class TestOutage:
