@@ -1,0 +1,59 @@
+"""Harm after which the stream lacks what it has acknowledged; only the reconciler mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from random import Random
+
+import nats.errors
+from nats.js.errors import Error as JetStreamError
+
+from tests.faults.fleet import Fleet
+from tests.faults.nemeses import nemesis
+from tests.faults.nodes import STREAM, connected
+
+EVENTS_LOST = 20
+"""How many events at least the stream has acknowledged and then forgets."""
+
+
+@nemesis("the store of the only NATS server is put back to an older copy", nodes=(1,), loses=True,
+         excuses=True)  # fmt: skip
+async def store_restored(fleet: Fleet, _: Random) -> str:
+    node = fleet.servers.nodes[0]
+    await node.stop()
+    node.save_store()
+    await node.start()
+    wanted = await _length(fleet) + EVENTS_LOST
+    async with asyncio.timeout(30):
+        while await _length(fleet) < wanted:
+            await asyncio.sleep(0.1)
+    await node.stop()
+    node.restore_store()
+    await node.start()
+    await restart_relays(fleet)
+    return node.name
+
+
+@nemesis("the stream is deleted", nodes=(1, 3), loses=True)
+async def stream_deleted(fleet: Fleet, _: Random) -> str:
+    async with connected(*fleet.nats_urls) as client:
+        await client.jetstream().delete_stream(STREAM)
+    await restart_relays(fleet)
+    return STREAM
+
+
+async def restart_relays(fleet: Fleet) -> None:
+    """End the handler processes in turn: a relay that starts looks for what the stream lacks."""
+    for handler in fleet.handlers:
+        handler.send(signal.SIGTERM)
+        await handler.ended()
+        await handler.start()
+
+
+async def _length(fleet: Fleet) -> int:
+    with suppress(nats.errors.Error, JetStreamError):
+        async with connected(*fleet.nats_urls) as client:
+            return (await client.jetstream().stream_info(STREAM)).state.messages
+    return 0

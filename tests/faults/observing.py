@@ -1,0 +1,99 @@
+"""Looks at the tables, the outbox and the stream, past every link."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from contracts.planning.tasks import Task
+from fleetbus.database import driver_url
+from persistence._entities import columns, entity_from
+from tests.faults.fleet import Fleet
+from tests.faults.nodes import STREAM, connected
+from tests.faults.world import Row, Told, World
+
+FOREIGN = "Fault-Foreign"
+"""Header of events that a fault put into the stream by hand."""
+
+REST_LIMIT = 30.0
+"""Seconds after healing within which everything has to be at rest."""
+
+OUTBOX = """
+    SELECT position, CAST(CAST(xid AS text) AS bigint) AS xid, CAST(event_id AS text), type,
+           entity_id, CAST(data AS text), cause
+    FROM bus.outbox ORDER BY position
+"""
+
+DRAINED = """
+    SELECT state.cursor >= coalesce((SELECT max(position) FROM bus.outbox), 0)
+       AND state.holes = CAST('[]' AS jsonb) AS drained
+    FROM bus.relay_state AS state
+"""
+
+
+async def observe(fleet: Fleet, rested: float | None) -> World:
+    """Read everything, past every link."""
+    outbox = [Row(**dict(row)) for row in await fleet.query(OUTBOX)]
+    async with connected(*fleet.nats_urls) as client:
+        stream = await events(client)
+    engine = create_async_engine(driver_url(fleet.database_url), poolclass=NullPool)
+    async with engine.connect() as db:
+        tasks = await rows(db)
+    await engine.dispose()
+    return World(tasks, outbox, stream, rested)
+
+
+async def rest(fleet: Fleet, *, limit: float = REST_LIMIT) -> float | None:
+    """Wait until the relay has nothing left to do; returns after how many seconds."""
+    began = time.monotonic()
+    while time.monotonic() < began + limit:
+        states = await fleet.query(DRAINED)
+        if states and states[0]["drained"]:
+            return time.monotonic() - began
+        await asyncio.sleep(0.05)
+    return None
+
+
+async def rows(db: AsyncConnection) -> dict[str, dict[str, Any]]:
+    found = (await db.execute(columns(Task))).all()
+    tasks = [json.loads(entity_from(Task, row).encoded()) for row in found]
+    return {task["id"]: task for task in tasks}
+
+
+async def events(client: Client) -> list[Told]:
+    """All that the stream holds, in its order."""
+    jetstream = client.jetstream()
+    info = await jetstream.stream_info(STREAM)
+    if info.state.messages == 0:
+        return []
+    subscription = await jetstream.subscribe("events.>", stream=STREAM, ordered_consumer=True)
+    found = []
+    try:
+        while True:
+            message = await subscription.next_msg(timeout=20)
+            found.append(message)
+            if message.metadata.num_pending == 0:
+                break
+    finally:
+        await subscription.unsubscribe()
+    return [told(message) for message in found if FOREIGN not in (message.headers or {})]
+
+
+def told(message: Msg) -> Told:
+    headers = message.headers or {}
+    return Told(
+        sequence=message.metadata.sequence.stream,
+        event_id=headers["Nats-Msg-Id"],
+        type=headers["ce-type"],
+        entity_id=headers["ce-subject"],
+        data=message.data.decode(),
+        position=int(headers["Fleet-Position"]),
+        cause=headers.get("Fleet-Cause"),
+    )
