@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -18,6 +19,8 @@ from persistence._outbox import RELAY_LOCK
 from tests.faults.nodes import Node
 from tests.faults.proxy import Link
 from tests.processes.running import Running
+
+ROOT = Path(__file__).parents[2]
 
 SOUND = ("fleetbus", "serve", "--wait")
 
@@ -44,6 +47,7 @@ class Handler:
         self.postgres = postgres
         self.nats = list(nats)
         self._log = ""
+        self._status = 0
         self._command = command
         self._environment: dict[str, str] = {}
         self._running: Running | None = None
@@ -75,6 +79,7 @@ class Handler:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=os.environ | self._environment,
+            cwd=ROOT,
         )
         self._running = Running(process)
         await self._running.said("serves", limit=60)
@@ -83,13 +88,18 @@ class Handler:
         if self._running is not None:
             self._running.send(number)
 
-    async def ended(self) -> int:
+    async def ended(self, *, limit: float = 60) -> int:
         """Wait for the end; returns the exit code."""
+        if self._running is not None:
+            self._status = await self._running.ended(limit=limit)
+            self._log += self._running.output
+            self._running = None
+        return self._status
+
+    async def says(self, words: str) -> None:
+        """Wait until the process has written this."""
         assert self._running is not None
-        status = await self._running.ended(limit=60)
-        self._log += self._running.output
-        self._running = None
-        return status
+        await self._running.said(words)
 
     async def kill(self) -> None:
         """End the process at once, frozen or not."""
@@ -123,6 +133,11 @@ class Fleet:
             yield from handler.links
         for links in self.clients:
             yield from links
+
+    @property
+    def client_urls(self) -> list[list[str]]:
+        """The NATS servers of each client, through its links."""
+        return [through(links, self.nats_urls) for links in self.clients]
 
     async def start(self) -> None:
         """Start the handlers, the first one first: it becomes the relay."""

@@ -71,6 +71,8 @@ class Fault:
     ended: float
     excuses: bool
     """Whether a request may stay without an answer because of it."""
+    loses: bool = False
+    """Whether the stream forgot what it had acknowledged."""
 
 
 @dataclass
@@ -102,6 +104,7 @@ class Recorder:
     """Writes a history as it happens."""
 
     def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         self.history = History()
         self.path = file
         self._file = file.open("w")

@@ -13,6 +13,7 @@ from nats.js.errors import Error as JetStreamError
 from tests.faults.fleet import Fleet
 from tests.faults.nemeses import nemesis
 from tests.faults.nodes import STREAM, connected
+from tests.faults.observing import length
 
 EVENTS_LOST = 20
 """How many events at least the stream has acknowledged and then forgets."""
@@ -27,7 +28,7 @@ async def store_restored(fleet: Fleet, _: Random) -> str:
     await node.start()
     wanted = await _length(fleet) + EVENTS_LOST
     async with asyncio.timeout(30):
-        while await _length(fleet) < wanted:
+        while await _length(fleet) < wanted:  # noqa: ASYNC110  the server tells, and only when asked
             await asyncio.sleep(0.1)
     await node.stop()
     node.restore_store()
@@ -55,5 +56,5 @@ async def restart_relays(fleet: Fleet) -> None:
 async def _length(fleet: Fleet) -> int:
     with suppress(nats.errors.Error, JetStreamError):
         async with connected(*fleet.nats_urls) as client:
-            return (await client.jetstream().stream_info(STREAM)).state.messages
+            return await length(client)
     return 0

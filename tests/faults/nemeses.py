@@ -14,7 +14,7 @@ from random import Random
 
 from tests.bus.outages import frozen
 from tests.faults.fleet import Fleet, Handler
-from tests.faults.nodes import STREAM, connected
+from tests.faults.nodes import STREAM, connected, stream_leader
 from tests.faults.observing import FOREIGN
 from tests.faults.proxy import Action, Direction, Link, Trap
 from tests.faults.wires import Frame
@@ -52,7 +52,7 @@ def nemesis(
     """Declare a nemesis; its name is the function's."""
 
     def declare(strike: Strike) -> Strike:
-        name = strike.__name__  # type: ignore[attr-defined]  # every strike is a function
+        name = strike.__name__
         NEMESES[name] = Nemesis(name, what, strike, excuses, nodes, loses)
         return strike
 
@@ -94,7 +94,7 @@ async def relay_frozen(fleet: Fleet, choose: Random) -> str:
     handler = await fleet.leader()
     handler.send(signal.SIGSTOP)
     try:
-        await _end_sessions(fleet, handler)
+        await end_sessions(fleet, handler)
         await fleet.leader()
         await _wait(choose, most=1.0)
     finally:
@@ -139,11 +139,12 @@ async def postgres_frozen(fleet: Fleet, choose: Random) -> str:
 
 @nemesis("all sessions of the handlers are ended (pg_terminate_backend)")
 async def sessions_ended(fleet: Fleet, _: Random) -> str:
-    await _end_sessions(fleet, *fleet.handlers)
+    await end_sessions(fleet, *fleet.handlers)
     return "Postgres"
 
 
-async def _end_sessions(fleet: Fleet, *handlers: Handler) -> None:
+async def end_sessions(fleet: Fleet, *handlers: Handler) -> None:
+    """End every session that these handlers have with Postgres."""
     ports = [port for handler in handlers for port in handler.postgres.server_ports]
     await fleet.query(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
@@ -179,9 +180,7 @@ async def nats_frozen(fleet: Fleet, choose: Random) -> str:
 
 @nemesis("the server that leads the replicated stream is killed", excuses=True, nodes=(3,))
 async def stream_leader_killed(fleet: Fleet, choose: Random) -> str | None:
-    async with connected(*fleet.nats_urls) as client:
-        info = await client.jetstream().stream_info(STREAM)
-    leader = info.cluster.leader if info.cluster else None
+    leader = await stream_leader(fleet.nats_urls)
     for node in fleet.servers.nodes:
         if node.name == leader:
             await node.kill()
@@ -298,21 +297,20 @@ async def spring(
     direction: Direction,
     matches: Callable[[Frame], bool],
     action: Action,
-    meanwhile: Awaitable[None] | None = None,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
 ) -> str | None:
-    """Lay the same trap on links; returns the name of the first one on which it sprang."""
-    traps = {link: Trap(direction, matches, action) for link in links}
-    for link, trap in traps.items():
+    """Lay a trap on links; returns the name of the one on which it sprang."""
+    trap = Trap(direction, matches, action)
+    for link in links:
         link.arm(trap)
-    waits = [asyncio.create_task(trap.sprung.wait()) for trap in traps.values()]
-    await asyncio.wait(waits, timeout=SPRINGS_WITHIN, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SPRINGS_WITHIN):
+            await trap.sprung.wait()
     if meanwhile is not None:
-        await meanwhile
-    for link, trap in traps.items():
+        await meanwhile()
+    for link in links:
         link.disarm(trap)
-    return next((link.name for link, trap in traps.items() if trap.sprung.is_set()), None)
+    return trap.sprung_on.name if trap.sprung_on else None
 
 
 @nemesis("COMMIT reaches Postgres, the connection breaks before its answer is back")
@@ -327,11 +325,11 @@ async def commit_lost(fleet: Fleet, _: Random) -> str | None:
 
 @nemesis("a COMMIT comes late, when later transactions are committed and published")
 async def commit_held(fleet: Fleet, choose: Random) -> str | None:
-    return await _spring_commit(fleet, Action.HOLD, _wait(choose, 0.5, 1.5))
+    return await _spring_commit(fleet, Action.HOLD, lambda: _wait(choose, 0.5, 1.5))
 
 
 async def _spring_commit(
-    fleet: Fleet, action: Action, meanwhile: Awaitable[None] | None = None
+    fleet: Fleet, action: Action, meanwhile: Callable[[], Awaitable[None]] | None = None
 ) -> str | None:
     links = [handler.postgres for handler in fleet.handlers]
     return await spring(links, "up", commits, action, meanwhile)
@@ -353,14 +351,14 @@ async def publish_held(fleet: Fleet, _: Random) -> str | None:
     handler = await fleet.leader()
 
     async def lose_the_lock() -> None:
-        await _end_sessions(fleet, handler)
+        await end_sessions(fleet, handler)
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
-                while await fleet.leader() is handler:
+                while await fleet.leader() is handler:  # noqa: ASYNC110  the database tells, and only when asked
                     await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
 
-    return await spring(handler.nats, "up", publishes, Action.HOLD, lose_the_lock())
+    return await spring(handler.nats, "up", publishes, Action.HOLD, lose_the_lock)
 
 
 @nemesis("the answer to a client is lost", excuses=True)

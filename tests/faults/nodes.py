@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from string import Template
 
 import nats
+import nats.errors
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import Error as JetStreamError
 
 from fleetbus.embedded._ports import free_port
 from fleetbus.embedded._process import ServerProcess
@@ -153,3 +155,14 @@ async def make_stream(client: Client, replicas: int) -> None:
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+async def stream_leader(urls: Sequence[str]) -> str | None:
+    """The name of the server that leads the stream; waits until there is one."""
+    async with asyncio.timeout(30), connected(*urls) as client:
+        while True:
+            with suppress(nats.errors.Error, JetStreamError):
+                info = await client.jetstream().stream_info(STREAM)
+                if info.cluster is None or info.cluster.leader:
+                    return info.cluster.leader if info.cluster else None
+            await asyncio.sleep(0.1)

@@ -61,6 +61,11 @@ async def rest(fleet: Fleet, *, limit: float = REST_LIMIT) -> float | None:
     return None
 
 
+async def length(client: Client) -> int:
+    """How many events the stream holds."""
+    return (await client.jetstream().stream_info(STREAM)).state.messages
+
+
 async def rows(db: AsyncConnection) -> dict[str, dict[str, Any]]:
     found = (await db.execute(columns(Task))).all()
     tasks = [json.loads(entity_from(Task, row).encoded()) for row in found]

@@ -29,12 +29,13 @@ class Action(Enum):
 
 @dataclass(eq=False)
 class Trap:
-    """Waits for one message on a link."""
+    """Waits for one message, on one link or on several."""
 
     direction: Direction
     matches: Callable[[Frame], bool]
     action: Action
     sprung: asyncio.Event = field(default_factory=asyncio.Event)
+    sprung_on: Link | None = None
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -121,6 +122,7 @@ class Link:
         await self._flowing.wait()
         for trap in self._traps:
             if trap.direction == direction and not trap.sprung.is_set() and trap.matches(frame):
+                trap.sprung_on = self
                 trap.sprung.set()
                 if trap.action is Action.HOLD:
                     await trap.released.wait()

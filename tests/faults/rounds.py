@@ -70,7 +70,6 @@ async def run_round(
     """Run and judge the round of a seed; its history and logs are kept under ``results``."""
     began = time.monotonic()
     nodes = nodes_for(seed)
-    results.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(results / f"history-{seed}.jsonl")
     result = Result(seed, faults, nodes, history=str(recorder.path))
     strikes = schedule(seed, faults, names or possible(nodes))
@@ -78,7 +77,7 @@ async def run_round(
         async with everything(directory, nodes) as running:
             world = await _suffer(running, recorder, seed, strikes, result)
             result.violations = check(recorder.history, world)
-            keep_logs(running, results, seed)
+            keep_logs(running, recorder.path)
     finally:
         recorder.close()
     result.requests = len(recorder.history.exchanges)
@@ -111,7 +110,7 @@ async def everything(directory: Path, nodes: int) -> AsyncIterator[Fleet]:
 async def _suffer(
     running: Fleet, recorder: Recorder, seed: int, strikes: Sequence[Strike], result: Result
 ) -> World:
-    async with callers([_urls(links) for links in running.clients], recorder) as made:
+    async with callers(running.client_urls, recorder) as made:
         workload = Workload(made, seed)
         working = asyncio.create_task(workload.run())
         for strike in strikes:
@@ -139,7 +138,7 @@ async def progress(recorder: Recorder, requests: int) -> None:
     """Wait until so many more requests were sent; not for ever, for a fault may hinder them."""
     wanted = len(recorder.history.exchanges) + requests
     end = time.monotonic() + PROGRESS_WITHIN
-    while len(recorder.history.exchanges) < wanted and time.monotonic() < end:
+    while len(recorder.history.exchanges) < wanted and time.monotonic() < end:  # noqa: ASYNC110  clients must not be slowed by those who watch
         await asyncio.sleep(0.01)
 
 
@@ -151,14 +150,11 @@ async def _strike(running: Fleet, recorder: Recorder, strike: Strike, result: Re
         result.missed.append(nemesis.name)
         return
     result.struck.append(nemesis.name)
-    recorder.fault(Fault(nemesis.name, target, began, time.monotonic(), nemesis.excuses))
+    ended = time.monotonic()
+    recorder.fault(Fault(nemesis.name, target, began, ended, nemesis.excuses, nemesis.loses))
 
 
-def keep_logs(running: Fleet, results: Path, seed: int) -> None:
+def keep_logs(running: Fleet, history: Path) -> None:
     """Write what the handler processes said beside the history."""
     for number, handler in enumerate(running.handlers):
-        (results / f"handler-{seed}-{number}.log").write_text(handler.said)
-
-
-def _urls(links: Sequence[Any]) -> list[str]:
-    return [f"nats://127.0.0.1:{link.port}" for link in links]
+        history.with_suffix(f".handler-{number}.log").write_text(handler.said)
