@@ -98,16 +98,21 @@ async def _own_rows(db: AsyncConnection) -> list[OutboxRow]:
 @broken
 def mark_before_acknowledgement() -> None:
     """The relay notes how far it has come, and publishes then."""
+    advance, publish = Leader.advance, FencedPublisher.publish
+    later: list[tuple[Any, int]] = []
 
-    async def advance(self: Leader) -> bool:
-        view = await self._look()
-        decided = step(self.cursor, view)
-        if decided.cursor != self.cursor:
-            await self._save(decided.cursor, self.sequence)
-        self.sequence = await self._publish(decided.transactions)
-        return view.examined is not None
+    async def promise(_: FencedPublisher, transactions: Any, after: int) -> int:
+        later.append((transactions, after))
+        return after + sum(map(len, transactions))
 
-    _put(Leader, "advance", advance)
+    async def then(self: Leader) -> bool:
+        more = await advance(self)
+        while later:
+            await publish(self.publisher, *later.pop(0))  # type: ignore[arg-type]  # there is no other
+        return more
+
+    _put(FencedPublisher, "publish", promise)
+    _put(Leader, "advance", then)
 
 
 @broken

@@ -263,7 +263,7 @@ def same_reply(evidence: Evidence) -> Iterator[str]:
 def at_rest(evidence: Evidence) -> Iterator[str]:
     """Once healed, the system comes to rest."""
     if evidence.world.rested is None:
-        yield "the outbox was not drained within the limit"
+        yield "something was still missing or unanswered at the limit"
 
 
 def no_bug(evidence: Evidence) -> Iterator[str]:

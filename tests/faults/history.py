@@ -71,8 +71,6 @@ class Fault:
     ended: float
     excuses: bool
     """Whether a request may stay without an answer because of it."""
-    loses: bool = False
-    """Whether the stream forgot what it had acknowledged."""
 
 
 @dataclass

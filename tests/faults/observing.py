@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from typing import Any
 
 from nats.aio.client import Client
@@ -39,7 +37,7 @@ DRAINED = """
 
 
 async def observe(fleet: Fleet, rested: float | None) -> World:
-    """Read everything, past every link."""
+    """Read everything."""
     outbox = [Row(**dict(row)) for row in await fleet.query(OUTBOX)]
     async with connected(*fleet.nats_urls) as client:
         stream = await events(client)
@@ -50,15 +48,10 @@ async def observe(fleet: Fleet, rested: float | None) -> World:
     return World(tasks, outbox, stream, rested)
 
 
-async def rest(fleet: Fleet, *, limit: float = REST_LIMIT) -> float | None:
-    """Wait until the relay has nothing left to do; returns after how many seconds."""
-    began = time.monotonic()
-    while time.monotonic() < began + limit:
-        states = await fleet.query(DRAINED)
-        if states and states[0]["drained"]:
-            return time.monotonic() - began
-        await asyncio.sleep(0.05)
-    return None
+async def drained(fleet: Fleet) -> bool:
+    """Whether the relay takes it that the stream has the whole outbox."""
+    states = await fleet.query(DRAINED)
+    return bool(states and states[0]["drained"])
 
 
 async def length(client: Client) -> int:

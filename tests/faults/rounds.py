@@ -12,13 +12,13 @@ from random import Random
 from typing import Any
 
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from tests.faults.checker import Violation, answered, check
+from tests.faults.checker import Violation, answered, check, zombie
 from tests.faults.evidence import Evidence
 from tests.faults.fleet import Fleet, Servers, fleet
 from tests.faults.history import Fault, Recorder
 from tests.faults.nemeses import NEMESES
 from tests.faults.nodes import connected, make_stream, nodes_of
-from tests.faults.observing import REST_LIMIT, observe, rest
+from tests.faults.observing import REST_LIMIT, drained, observe
 from tests.faults.schedule import Strike, nodes_for, possible, schedule
 from tests.faults.workload import Workload, callers
 from tests.faults.world import World
@@ -124,14 +124,16 @@ async def _suffer(
 
 
 async def settle(running: Fleet, recorder: Recorder, *, limit: float = REST_LIMIT) -> World:
-    """Wait until the outbox is drained and what can be answered is answered, then look."""
+    """Look until the stream has everything and every request its answer, for so many seconds."""
     began = time.monotonic()
-    rested = await rest(running, limit=limit)
-    while rested is not None and any(answered(Evidence(recorder.history, World()))):
-        if time.monotonic() > began + limit:
-            break
+    while True:
+        late = time.monotonic() - began > limit
+        if late or await drained(running):
+            world = await observe(running, None if late else time.monotonic() - began)
+            evidence = Evidence(recorder.history, world)
+            if late or not any((*zombie(evidence), *answered(evidence))):
+                return world
         await asyncio.sleep(0.1)
-    return await observe(running, None if rested is None else time.monotonic() - began)
 
 
 async def progress(recorder: Recorder, requests: int) -> None:
@@ -150,8 +152,7 @@ async def _strike(running: Fleet, recorder: Recorder, strike: Strike, result: Re
         result.missed.append(nemesis.name)
         return
     result.struck.append(nemesis.name)
-    ended = time.monotonic()
-    recorder.fault(Fault(nemesis.name, target, began, ended, nemesis.excuses, nemesis.loses))
+    recorder.fault(Fault(nemesis.name, target, began, time.monotonic(), nemesis.excuses))
 
 
 def keep_logs(running: Fleet, history: Path) -> None:
