@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
+import nats.errors
+from nats.js.errors import Error as JetStreamError
+
 from tests.bus.outages import frozen
 from tests.faults.fleet import Fleet, Handler
 from tests.faults.nodes import STREAM, connected, stream_leader
@@ -368,6 +371,9 @@ async def answer_lost(fleet: Fleet, choose: Random) -> str | None:
 
 @nemesis("somebody publishes into the stream by hand")
 async def foreign_event(fleet: Fleet, _: Random) -> str:
-    async with connected(*fleet.nats_urls) as client:
-        await client.jetstream().publish("events.foreign.told.1", b"{}", headers={FOREIGN: "true"})
-    return STREAM
+    async with asyncio.timeout(30), connected(*fleet.nats_urls) as client:
+        while True:
+            with suppress(nats.errors.Error, JetStreamError):
+                await client.jetstream().publish("events.foreign", b"{}", headers={FOREIGN: "true"})
+                return STREAM
+            await asyncio.sleep(0.1)

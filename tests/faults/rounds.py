@@ -78,6 +78,9 @@ async def run_round(
             world = await _suffer(running, recorder, seed, strikes, result)
             result.violations = check(recorder.history, world)
             keep_logs(running, recorder.path)
+    except Exception as error:
+        error.add_note(f"the harness failed; repeat: {result.command}")
+        raise
     finally:
         recorder.close()
     result.requests = len(recorder.history.exchanges)
