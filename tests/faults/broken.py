@@ -23,7 +23,7 @@ from fleetbus.relay.holes import Cursor, Step, View, step
 from fleetbus.relay.leader import Leader
 from fleetbus.relay.publisher import FencedPublisher
 from fleetbus.service import Service
-from persistence import _commit
+from persistence import _commit, _outbox
 from persistence._outbox import OutboxRow
 
 BROKEN: dict[str, Callable[[], None]] = {}
@@ -97,13 +97,16 @@ async def _own_rows(db: AsyncConnection) -> list[OutboxRow]:
 
 @broken
 def mark_before_acknowledgement() -> None:
-    """The relay notes how far it has come, and publishes then."""
-    advance, publish = Leader.advance, FencedPublisher.publish
+    """The relay notes how far it has come in the outbox, and publishes then."""
+    advance, publish, save = Leader.advance, FencedPublisher.publish, _outbox.save_relay_state
     later: list[tuple[Any, int]] = []
 
     async def promise(_: FencedPublisher, transactions: Any, after: int) -> int:
         later.append((transactions, after))
         return after + sum(map(len, transactions))
+
+    async def mark(conn: AsyncConnection, cursor: int, holes: Any, sequence: int) -> int:
+        return await save(conn, cursor, holes, later[0][1] if later else sequence)
 
     async def then(self: Leader) -> bool:
         more = await advance(self)
@@ -112,6 +115,7 @@ def mark_before_acknowledgement() -> None:
         return more
 
     _put(FencedPublisher, "publish", promise)
+    _put(_outbox, "save_relay_state", mark)
     _put(Leader, "advance", then)
 
 

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 from tests.faults.checker import Violation, check
 from tests.faults.fleet import SOUND, Fleet, fleet
 from tests.faults.history import Exchange, Recorder
-from tests.faults.nemeses import commits, end_sessions, foreign_event, publishes
+from tests.faults.nemeses import commits, end_sessions, publishes
 from tests.faults.nodes import DUPLICATE_WINDOW, connected, make_stream
 from tests.faults.observing import REST_LIMIT, length
 from tests.faults.proxy import Action, Direction, Link, Trap
@@ -118,11 +117,13 @@ async def lost_answer(stage: Stage) -> None:
         assert trap.sprung.is_set()
 
 
-async def refused_publish(stage: Stage) -> None:
-    """The stream refuses what the relay publishes: somebody else has written to it."""
+async def lost_publish(stage: Stage) -> None:
+    """The connection breaks when the relay publishes."""
     await stage.told()
-    await foreign_event(stage.fleet, Random(0))
-    await stage.create()
+    relay = await stage.fleet.leader()
+    async with stage.trap(relay.nats, "up", publishes, Action.CUT_BEFORE) as trap:
+        await stage.create()
+        await sprung(trap)
 
 
 async def restart_at_work(stage: Stage) -> None:
@@ -175,7 +176,7 @@ DIRECTED = [
     Directed("bare_cursor", late_commit, frozenset({"zombie"})),
     Directed("impatient_holes", late_commit, frozenset({"zombie"})),
     Directed("publish_before_commit", lost_commit, frozenset({"ghost"})),
-    Directed("mark_before_acknowledgement", refused_publish, frozenset({"zombie"})),
+    Directed("mark_before_acknowledgement", lost_publish, frozenset({"zombie"})),
     Directed("no_drain", restart_at_work, frozenset({"answered"})),
     Directed("no_fence", late_publish, frozenset({"once"})),
     Directed("reply_outside_transaction", lost_answer, frozenset({"present"})),

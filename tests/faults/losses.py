@@ -1,9 +1,11 @@
-"""Harm after which the stream lacks what it has acknowledged; only the reconciler mends it."""
+"""Harm after which the stream lacks what it has acknowledged; only the reconciler mends it.
+
+Nobody tells the relay: it has to notice by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import suppress
 from random import Random
 
@@ -33,7 +35,6 @@ async def store_restored(fleet: Fleet, _: Random) -> str:
     await node.stop()
     node.restore_store()
     await node.start()
-    await restart_relays(fleet)
     return node.name
 
 
@@ -41,16 +42,7 @@ async def store_restored(fleet: Fleet, _: Random) -> str:
 async def stream_deleted(fleet: Fleet, _: Random) -> str:
     async with connected(*fleet.nats_urls) as client:
         await client.jetstream().delete_stream(STREAM)
-    await restart_relays(fleet)
     return STREAM
-
-
-async def restart_relays(fleet: Fleet) -> None:
-    """End the handler processes in turn: a relay that starts looks for what the stream lacks."""
-    for handler in fleet.handlers:
-        handler.send(signal.SIGTERM)
-        await handler.ended()
-        await handler.start()
 
 
 async def _length(fleet: Fleet) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -24,8 +25,8 @@ REST_LIMIT = 30.0
 """Seconds after healing within which everything has to be at rest."""
 
 OUTBOX = """
-    SELECT position, CAST(CAST(xid AS text) AS bigint) AS xid, CAST(event_id AS text), type,
-           entity_id, CAST(data AS text), cause
+    SELECT position, CAST(CAST(xid AS text) AS bigint) AS xid,
+           CAST(event_id AS text) AS event_id, type, entity_id, CAST(data AS text) AS data, cause
     FROM bus.outbox ORDER BY position
 """
 
@@ -37,15 +38,23 @@ DRAINED = """
 
 
 async def observe(fleet: Fleet, rested: float | None) -> World:
-    """Read everything."""
-    outbox = [Row(**dict(row)) for row in await fleet.query(OUTBOX)]
-    async with connected(*fleet.nats_urls) as client:
-        stream = await events(client)
+    """Read everything, again if something was told meanwhile: leases run out at any time."""
     engine = create_async_engine(driver_url(fleet.database_url), poolclass=NullPool)
-    async with engine.connect() as db:
-        tasks = await rows(db)
-    await engine.dispose()
-    return World(tasks, outbox, stream, rested)
+    try:
+        async with engine.connect() as db, connected(*fleet.nats_urls) as client:
+            while True:
+                before = await outbox(db)
+                stream, tasks = await events(client), await rows(db)
+                await db.rollback()
+                if await outbox(db) == before:
+                    return World(tasks, before, stream, rested)
+                await db.rollback()
+    finally:
+        await engine.dispose()
+
+
+async def outbox(db: AsyncConnection) -> list[Row]:
+    return [Row(**row._mapping) for row in (await db.execute(text(OUTBOX))).all()]
 
 
 async def drained(fleet: Fleet) -> bool:
