@@ -87,11 +87,7 @@ def _promises(rounds: Iterable[dict[str, Any]]) -> str:
 
 
 def _failures(failed: Iterable[dict[str, Any]]) -> str:
-    rows = [
-        (f"`make faults FAULTS={one['faults']} SEED={one['seed']} ROUNDS=1`",
-         one["violations"][0]["text"])
-        for one in failed
-    ]  # fmt: skip
+    rows = [(f"`{one['command']}`", one["violations"][0]["text"]) for one in failed]
     return _table(("what repeats it", "the first violation"), rows)
 
 

@@ -38,6 +38,7 @@ class Result:
     seed: int
     faults: int
     nodes: int
+    only: list[str] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
@@ -50,7 +51,8 @@ class Result:
     @property
     def command(self) -> str:
         """What repeats this round."""
-        return f"make faults FAULTS={self.faults} SEED={self.seed} ROUNDS=1"
+        only = f" ARGS='--only {' '.join(self.only)}'" if self.only else ""
+        return f"make faults FAULTS={self.faults} SEED={self.seed} ROUNDS=1{only}"
 
     def report(self) -> str:
         """The violations, with what is needed to look into them."""
@@ -61,7 +63,7 @@ class Result:
         return "\n".join([*lines, f"repeat: {self.command}", f"history: {self.history}"])
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"command": self.command}
 
 
 async def run_round(
@@ -71,7 +73,7 @@ async def run_round(
     began = time.monotonic()
     nodes = nodes_for(seed)
     recorder = Recorder(results / f"history-{seed}.jsonl")
-    result = Result(seed, faults, nodes, history=str(recorder.path))
+    result = Result(seed, faults, nodes, list(names), history=str(recorder.path))
     strikes = schedule(seed, faults, names or possible(nodes))
     try:
         async with everything(directory, nodes) as running:

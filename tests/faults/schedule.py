@@ -44,12 +44,11 @@ def possible(nodes: int) -> list[str]:
 
 
 def schedule(seed: int, faults: int, names: Sequence[str]) -> list[Strike]:
-    """So many faults of these kinds, each as often as the others, in an order of the seed's own."""
+    """So many faults of these kinds; seeds that follow each other take turns through all kinds."""
+    turns = Random("turns").sample(names, len(names))
+    mine = [turns[(seed * faults + number) % len(turns)] for number in range(faults)]
     choose = Random(f"schedule of {seed}")
-    order: list[str] = []
-    while len(order) < faults:
-        order += choose.sample(names, len(names))
+    choose.shuffle(mine)
     return [
-        Strike(name, choose.randint(*APART), f"{seed}/{number}")
-        for number, name in enumerate(order[:faults])
+        Strike(name, choose.randint(*APART), f"{seed}/{number}") for number, name in enumerate(mine)
     ]
