@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -37,6 +38,10 @@ def shares(faults: int, rounds: int) -> list[int]:
 
 
 async def run(asked: argparse.Namespace) -> list[Result]:
+    running = asyncio.current_task()
+    assert running is not None
+    # Ended from outside, it ends what it has started.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     results = []
     for number, faults in enumerate(shares(asked.faults, asked.rounds)):
         seed = asked.seed + number

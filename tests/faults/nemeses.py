@@ -106,8 +106,8 @@ async def relay_frozen(fleet: Fleet, choose: Random) -> str:
 
 
 @nemesis("a handler process is restarted (SIGTERM)")
-async def handler_restarted(fleet: Fleet, _: Random) -> str:
-    handler = _.choice(fleet.handlers)
+async def handler_restarted(fleet: Fleet, choose: Random) -> str:
+    handler = choose.choice(fleet.handlers)
     handler.send(signal.SIGTERM)
     await handler.ended()
     await handler.start()
@@ -173,9 +173,9 @@ async def nats_restarted(fleet: Fleet, choose: Random) -> str:
     return node.name
 
 
-@nemesis("the only NATS server stands still for seconds (SIGSTOP, SIGCONT)", nodes=(1,))
+@nemesis("a NATS server stands still for seconds (SIGSTOP, SIGCONT)")
 async def nats_frozen(fleet: Fleet, choose: Random) -> str:
-    node = fleet.servers.nodes[0]
+    node = choose.choice(fleet.servers.nodes)
     with frozen(node.pid):
         await _wait(choose)
     return node.name
