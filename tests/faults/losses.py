@@ -6,16 +6,11 @@ Nobody tells the relay: it has to notice by itself.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from random import Random
-
-import nats.errors
-from nats.js.errors import Error as JetStreamError
 
 from tests.faults.fleet import Fleet
 from tests.faults.nemeses import nemesis
-from tests.faults.nodes import STREAM, connected
-from tests.faults.observing import length
+from tests.faults.nodes import STREAM, insist
 
 EVENTS_LOST = 20
 """How many events at least the stream has acknowledged and then forgets."""
@@ -40,13 +35,10 @@ async def store_restored(fleet: Fleet, _: Random) -> str:
 
 @nemesis("the stream is deleted", nodes=(1, 3), loses=True)
 async def stream_deleted(fleet: Fleet, _: Random) -> str:
-    async with connected(*fleet.nats_urls) as client:
-        await client.jetstream().delete_stream(STREAM)
+    await insist(lambda js: js.delete_stream(STREAM), fleet.nats_urls)
     return STREAM
 
 
 async def _length(fleet: Fleet) -> int:
-    with suppress(nats.errors.Error, JetStreamError):
-        async with connected(*fleet.nats_urls) as client:
-            return await length(client)
-    return 0
+    info = await insist(lambda js: js.stream_info(STREAM), fleet.nats_urls)
+    return info.state.messages

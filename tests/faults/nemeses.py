@@ -12,12 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
-import nats.errors
-from nats.js.errors import Error as JetStreamError
-
 from tests.bus.outages import frozen
 from tests.faults.fleet import Fleet, Handler
-from tests.faults.nodes import STREAM, connected, stream_leader
+from tests.faults.nodes import STREAM, insist, stream_leader
 from tests.faults.observing import FOREIGN
 from tests.faults.proxy import Action, Direction, Link, Trap
 from tests.faults.wires import Frame
@@ -371,9 +368,6 @@ async def answer_lost(fleet: Fleet, choose: Random) -> str | None:
 
 @nemesis("somebody publishes into the stream by hand")
 async def foreign_event(fleet: Fleet, _: Random) -> str:
-    async with asyncio.timeout(30), connected(*fleet.nats_urls) as client:
-        while True:
-            with suppress(nats.errors.Error, JetStreamError):
-                await client.jetstream().publish("events.foreign", b"{}", headers={FOREIGN: "true"})
-                return STREAM
-            await asyncio.sleep(0.1)
+    headers = {FOREIGN: "true"}
+    await insist(lambda js: js.publish("events.foreign", b"{}", headers=headers), fleet.nats_urls)
+    return STREAM

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from string import Template
+from typing import TypeVar
 
 import nats
 import nats.errors
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import Error as JetStreamError
 
@@ -21,6 +23,8 @@ from fleetbus.embedded._process import ServerProcess
 from fleetbus.embedded.nats import nats_server_program
 
 STREAM = "EVENTS"
+
+T = TypeVar("T")
 
 DUPLICATE_WINDOW = 0.1
 """Seconds, the shortest that the server takes: the promises must not rest on it."""
@@ -157,12 +161,23 @@ async def make_stream(client: Client, replicas: int) -> None:
                 return
 
 
+async def insist(ask: Callable[[JetStreamContext], Awaitable[T]], urls: Sequence[str]) -> T:
+    """Ask JetStream until it answers: servers that have just lost one of them take a while."""
+    async with asyncio.timeout(60), connected(*urls) as client:
+        while True:
+            try:
+                return await ask(client.jetstream())
+            except (nats.errors.Error, JetStreamError):
+                await asyncio.sleep(0.1)
+
+
 async def stream_leader(urls: Sequence[str]) -> str | None:
     """The name of the server that leads the stream; waits until there is one."""
-    async with asyncio.timeout(30), connected(*urls) as client:
-        while True:
-            with suppress(nats.errors.Error, JetStreamError):
-                info = await client.jetstream().stream_info(STREAM)
-                if info.cluster is None or info.cluster.leader:
-                    return info.cluster.leader if info.cluster else None
-            await asyncio.sleep(0.1)
+
+    async def leader(jetstream: JetStreamContext) -> str | None:
+        cluster = (await jetstream.stream_info(STREAM)).cluster
+        if cluster is not None and not cluster.leader:
+            raise nats.errors.NoServersError
+        return cluster.leader if cluster else None
+
+    return await insist(leader, urls)
