@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test lint types docs bench lock clean FORCE
+.PHONY: help setup demo up test faults lint types docs bench lock clean FORCE
 
 SUPPORTED := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
@@ -50,6 +50,13 @@ up: setup  ## Run everything on this machine: PostgreSQL, NATS, handlers
 
 test: setup  ## Run the tests (ARGS='-k relay -x': pytest's own options)
 	.venv/bin/pytest $(ARGS)
+
+FAULTS ?= 200
+SEED ?= 1
+ROUNDS ?= 10
+
+faults: setup  ## Kill, freeze, cut, and judge what clients saw (FAULTS=, SEED=, ROUNDS=, ARGS=)
+	.venv/bin/python -m tests.faults --faults $(FAULTS) --seed $(SEED) --rounds $(ROUNDS) $(ARGS)
 
 lint: setup  ## Check style, format and the direction of imports
 	.venv/bin/ruff check .

@@ -44,7 +44,7 @@ IGNORE = r"type: ignore\[[a-z-]+(?:, [a-z-]+)*\]  # "
 REASONED = re.compile(rf"# (?:{IGNORE}(?:{NOQA})?|{NOQA})(?!noqa|type:)\w")
 
 # Commands that run until told to stop, take too long, or change the tree.
-NOT_FOR_CI = {"up", "bench", "lock", "clean", "help"}
+NOT_FOR_CI = {"up", "faults", "bench", "lock", "clean", "help"}
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.registry import Bound
@@ -85,11 +86,16 @@ class Wire:
         await asyncio.gather(*(self._drain(subscriber) for subscriber in self._subscribers))
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, also one that is looking for its server."""
         self._closing = True
         if hasattr(self, "responder"):
             await self.responder.close()
-        await self.broker.stop()
+        try:
+            await self.broker.stop()
+        except NatsError as error:
+            # It wants to drain what the server has sent; where there is none, nothing is lost.
+            log.info("NATS: %s", error)
+            await self.client.close()
 
     async def _on_error(self, error: Exception) -> None:
         log.info("NATS: %s", str(error) or type(error).__name__)

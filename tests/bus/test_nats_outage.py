@@ -107,6 +107,18 @@ class TestKilled:
         await eventually(lambda: _swept_after(db, swept))
 
 
+class TestStopped:
+    async def test_it_ends_while_it_looks_for_its_server(
+        self, own_nats: EmbeddedNats, database_url: str, registry: Registry
+    ) -> None:
+        async with serving(registry, database_url, own_nats.url) as service:
+            await own_nats.kill()
+            await eventually(lambda: not service.client.is_connected)
+
+        assert service.client.is_closed
+        assert service.database.write.pool.checkedin() == 0  # type: ignore[attr-defined]  # a queue pool
+
+
 async def _answers(ask: Asker, task: str, subject: str = NOTE, key: str | None = None) -> bool:
     try:
         return (await ask(subject, {"id": task}, key=key, within=1)).status == 200

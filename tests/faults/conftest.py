@@ -1,0 +1,11 @@
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a test leaves behind is collected within it, where its own warnings are filtered."""
+    yield
+    gc.collect()

@@ -1,0 +1,215 @@
+"""Schedules made for one mistake each: the sound code passes the very same ones."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.checker import Violation, check
+from tests.faults.fleet import SOUND, Fleet, fleet
+from tests.faults.history import Exchange, Recorder
+from tests.faults.nemeses import commits, end_sessions, publishes
+from tests.faults.nodes import DUPLICATE_WINDOW, connected, make_stream
+from tests.faults.observing import REST_LIMIT, length
+from tests.faults.proxy import Action, Direction, Link, Trap
+from tests.faults.rounds import keep_logs, settle
+from tests.faults.wires import Frame
+from tests.faults.workload import Asked, Caller, callers
+
+SPRINGS_WITHIN = 20.0
+
+LIMIT = 3.0
+"""Seconds for coming to rest with a mistake: what is lost for ever need not be waited for."""
+
+
+class Stage:
+    """What a directed schedule works with: the fleet, and one client whose every step it says."""
+
+    def __init__(
+        self, running: Fleet, caller: Caller, events: Callable[[], Awaitable[int]]
+    ) -> None:
+        self.fleet = running
+        self._caller = caller
+        self._events = events
+        self._count = 0
+        self._open: list[asyncio.Task[Exchange]] = []
+
+    async def create(self, *, keyed: bool = True) -> Exchange:
+        """Create a task, sending until it is known what became of it."""
+        self._count += 1
+        name = f"<{self._count}>"
+        key = f"key {self._count}" if keyed else None
+        asked = Asked("db.tasks.create", {"name": name}, name, key)
+        for _ in range(5 if keyed else 1):
+            exchange = await self._caller.send(asked)
+            if exchange.outcome == "ok":
+                break
+        return exchange
+
+    async def told(self) -> None:
+        """Create a task, and wait until its event is in the stream."""
+        before = await self._events()
+        self._open.append(asyncio.create_task(self.create()))
+        async with asyncio.timeout(20):
+            while await self._events() <= before:  # noqa: ASYNC110  the server tells, and only when asked
+                await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def trap(
+        self,
+        links: Sequence[Link],
+        direction: Direction,
+        matches: Callable[[Frame], bool],
+        action: Action,
+    ) -> AsyncIterator[Trap]:
+        """One trap on several links: it springs once; what it holds is released at the end."""
+        trap = Trap(direction, matches, action)
+        for link in links:
+            link.arm(trap)
+        try:
+            yield trap
+        finally:
+            for link in links:
+                link.disarm(trap)
+
+    async def done(self) -> None:
+        """Wait for what was begun."""
+        await asyncio.gather(*self._open)
+
+    @property
+    def to_postgres(self) -> list[Link]:
+        return [handler.postgres for handler in self.fleet.handlers]
+
+
+Schedule = Callable[[Stage], Awaitable[None]]
+
+
+async def sprung(trap: Trap) -> None:
+    async with asyncio.timeout(SPRINGS_WITHIN):
+        await trap.sprung.wait()
+
+
+async def late_commit(stage: Stage) -> None:
+    """A transaction commits when later ones have long been published."""
+    async with stage.trap(stage.to_postgres, "up", commits, Action.HOLD) as trap:
+        held = asyncio.create_task(stage.create())
+        await sprung(trap)
+        for _ in range(3):
+            await stage.told()
+    await held
+
+
+async def lost_commit(stage: Stage) -> None:
+    """The connection breaks before COMMIT arrives."""
+    async with stage.trap(stage.to_postgres, "up", commits, Action.CUT_BEFORE) as trap:
+        await stage.create()
+        assert trap.sprung.is_set()
+
+
+async def lost_answer(stage: Stage) -> None:
+    """The connection breaks when COMMIT has arrived, before its answer is back."""
+    async with stage.trap(stage.to_postgres, "up", commits, Action.CUT_AFTER) as trap:
+        await stage.create()
+        assert trap.sprung.is_set()
+
+
+async def lost_publish(stage: Stage) -> None:
+    """The connection breaks when the relay publishes."""
+    await stage.told()
+    relay = await stage.fleet.leader()
+    async with stage.trap(relay.nats, "up", publishes, Action.CUT_BEFORE) as trap:
+        await stage.create()
+        await sprung(trap)
+
+
+async def restart_at_work(stage: Stage) -> None:
+    """A process is told to stop while it has a request in hand."""
+    async with stage.trap(stage.to_postgres, "up", commits, Action.HOLD) as trap:
+        held = asyncio.create_task(stage.create(keyed=False))
+        await sprung(trap)
+        [busy] = [handler for handler in stage.fleet.handlers if trap.sprung_on is handler.postgres]
+        busy.send(signal.SIGTERM)
+        await busy.says("stopping")
+        # One that leaves what it has in hand is given the time to do so.
+        with suppress(TimeoutError):
+            await busy.ended(limit=2)
+    await busy.ended()
+    await held
+
+
+async def late_publish(stage: Stage) -> None:
+    """A publish arrives when another relay has taken over and published the same."""
+    first = await stage.fleet.leader()
+    async with stage.trap(first.nats, "up", publishes, Action.HOLD) as trap:
+        held = asyncio.create_task(stage.create())
+        await sprung(trap)
+        await end_sessions(stage.fleet, first)
+        await stage.told()
+        await asyncio.sleep(5 * DUPLICATE_WINDOW)
+    await held
+
+
+async def nothing(stage: Stage) -> None:
+    """Nothing happens at all."""
+    for _ in range(3):
+        await stage.told()
+
+
+NEED_TWO = (restart_at_work, late_publish)
+"""The others can be played by one process."""
+
+
+@dataclass(frozen=True)
+class Directed:
+    """A schedule with the mistake that it brings to light, and the rules that must see it."""
+
+    mistake: str
+    schedule: Schedule
+    rules: frozenset[str]
+
+
+DIRECTED = [
+    Directed("bare_cursor", late_commit, frozenset({"zombie"})),
+    Directed("impatient_holes", late_commit, frozenset({"zombie"})),
+    Directed("publish_before_commit", lost_commit, frozenset({"ghost"})),
+    Directed("mark_before_acknowledgement", lost_publish, frozenset({"zombie"})),
+    Directed("no_drain", restart_at_work, frozenset({"answered"})),
+    Directed("no_fence", late_publish, frozenset({"once"})),
+    Directed("reply_outside_transaction", lost_answer, frozenset({"present"})),
+    Directed("delete_on_acknowledgement", nothing, frozenset({"present", "ghost"})),
+]
+
+
+async def play(
+    schedule: Schedule, database_url: str, nats_url: str, results: Path, mistake: str = ""
+) -> list[Violation]:
+    """Play a schedule with the sound code or with a mistake in it; returns what was found."""
+    command = ("tests.faults.serve", mistake) if mistake else SOUND
+    recorder = Recorder(results / f"{schedule.__name__}-{mistake or 'sound'}.jsonl")
+    try:
+        async with connected(nats_url) as client:
+            await make_stream(client, 1)
+            size = 2 if schedule in NEED_TWO else 1
+            async with fleet(
+                database_url,
+                [nats_url],
+                size=size,
+                clients=1,
+                command=command,
+                FLEETBUS_SWEEPER="false",
+            ) as running:
+                await running.start()
+                async with callers(running.client_urls, recorder) as made:
+                    stage = Stage(running, made[0], lambda: length(client))
+                    await schedule(stage)
+                    await stage.done()
+                    limit = LIMIT if mistake else REST_LIMIT
+                    world = await settle(running, recorder, limit=limit)
+                keep_logs(running, recorder.path)
+    finally:
+        recorder.close()
+    return check(recorder.history, world)

@@ -1,0 +1,106 @@
+"""Looks at the tables, the outbox and the stream, past every link."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from contracts.planning.tasks import Task
+from fleetbus.database import driver_url
+from persistence._entities import columns, entity_from
+from tests.faults.fleet import Fleet
+from tests.faults.nodes import STREAM, connected
+from tests.faults.world import Row, Told, World
+
+FOREIGN = "Fault-Foreign"
+"""Header of events that a fault put into the stream by hand."""
+
+REST_LIMIT = 30.0
+"""Seconds after healing within which everything has to be at rest."""
+
+OUTBOX = """
+    SELECT position, CAST(CAST(xid AS text) AS bigint) AS xid,
+           CAST(event_id AS text) AS event_id, type, entity_id, CAST(data AS text) AS data, cause
+    FROM bus.outbox ORDER BY position
+"""
+
+DRAINED = """
+    SELECT state.cursor >= coalesce((SELECT max(position) FROM bus.outbox), 0)
+       AND state.holes = CAST('[]' AS jsonb) AS drained
+    FROM bus.relay_state AS state
+"""
+
+
+async def observe(fleet: Fleet, rested: float | None) -> World:
+    """Read everything, again if something was told meanwhile: leases run out at any time."""
+    engine = create_async_engine(driver_url(fleet.database_url), poolclass=NullPool)
+    try:
+        async with engine.connect() as db, connected(*fleet.nats_urls) as client:
+            while True:
+                before = await outbox(db)
+                stream, tasks = await events(client), await rows(db)
+                await db.rollback()
+                if await outbox(db) == before:
+                    return World(tasks, before, stream, rested)
+                await db.rollback()
+    finally:
+        await engine.dispose()
+
+
+async def outbox(db: AsyncConnection) -> list[Row]:
+    return [Row(**row._mapping) for row in (await db.execute(text(OUTBOX))).all()]
+
+
+async def drained(fleet: Fleet) -> bool:
+    """Whether the relay takes it that the stream has the whole outbox."""
+    states = await fleet.query(DRAINED)
+    return bool(states and states[0]["drained"])
+
+
+async def length(client: Client) -> int:
+    """How many events the stream holds."""
+    return (await client.jetstream().stream_info(STREAM)).state.messages
+
+
+async def rows(db: AsyncConnection) -> dict[str, dict[str, Any]]:
+    found = (await db.execute(columns(Task))).all()
+    tasks = [json.loads(entity_from(Task, row).encoded()) for row in found]
+    return {task["id"]: task for task in tasks}
+
+
+async def events(client: Client) -> list[Told]:
+    """All that the stream holds, in its order."""
+    jetstream = client.jetstream()
+    info = await jetstream.stream_info(STREAM)
+    if info.state.messages == 0:
+        return []
+    subscription = await jetstream.subscribe("events.>", stream=STREAM, ordered_consumer=True)
+    found = []
+    try:
+        while True:
+            message = await subscription.next_msg(timeout=20)
+            found.append(message)
+            if message.metadata.num_pending == 0:
+                break
+    finally:
+        await subscription.unsubscribe()
+    return [told(message) for message in found if FOREIGN not in (message.headers or {})]
+
+
+def told(message: Msg) -> Told:
+    headers = message.headers or {}
+    return Told(
+        sequence=message.metadata.sequence.stream,
+        event_id=headers["Nats-Msg-Id"],
+        type=headers["ce-type"],
+        entity_id=headers["ce-subject"],
+        data=message.data.decode(),
+        position=int(headers["Fleet-Position"]),
+        cause=headers.get("Fleet-Cause"),
+    )
