@@ -56,7 +56,7 @@ class Agent(Entity, not_found=AgentNotFound):
     name: Name
     """Unique among agents."""
     task_id: TaskId | None
-    """The task that it works on."""
+    """The task that it works on, or worked on last."""
     initiative_id: Id | None
     session_id: Name | None
     """The session of its provider, with which it can be resumed."""
@@ -74,7 +74,7 @@ class Agent(Entity, not_found=AgentNotFound):
     output_file_path: Path | None
     result: Json | None
     pending_questions: Questions | None
-    """What it waits for while it is ``waiting_for_input``."""
+    """What it waits for while it is ``waiting_for_input``, or waited for when it ended."""
     answers: JsonObject | None
     """What it was last resumed with."""
     dismissed_at: Time | None
@@ -88,6 +88,7 @@ class Agent(Entity, not_found=AgentNotFound):
     suspected_at: Time | None
     """Since when its connection is gone; null while nothing speaks against it."""
     last_progress_at: Time | None
+    """When it began to work, or said that it gets on."""
     progress: JsonObject | None
     stalled_at: Time | None
     """When it was told that it makes no progress; null again at the next progress."""

@@ -77,7 +77,7 @@ class AgentDeletion(Reply):
 
 
 class Suspicion(Reply):
-    """The agents that are under suspicion, and since when."""
+    """The agents behind the connection: those under suspicion, or those that were until now."""
 
     agents: list[Agent]
 
@@ -294,7 +294,7 @@ class SwitchAgentAccount(
     Command[Agent],
     subject="db.agents.switch_account",
     errors=(AgentNotFound, InvalidReference, NoAccountAvailable),
-    emits=(AgentAccountSwitched, AgentAccountNeeded),
+    emits=(AgentAccountSwitched,),
     example={"id": EXAMPLE_ID, "reason": "rate limited"},
 ):
     """Let an agent run on another account: the named one, or the one that has rested longest."""
