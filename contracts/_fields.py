@@ -134,3 +134,6 @@ Position = Annotated[int, Field(ge=-MAX_INT4, le=MAX_INT4)]
 
 LeaseSeconds = Annotated[int, Field(ge=1, le=24 * 60 * 60)]
 """How long a claim holds without being renewed, in seconds, up to a day."""
+
+ABSENT: Any = Field(default_factory=lambda: None)
+"""The default of a field that may be left out and may not be null: what is left out stays."""

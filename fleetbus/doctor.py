@@ -1,4 +1,4 @@
-"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, clocks."""
+"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, detector, clocks."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
 from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.sweeper.sweeper import tasks
@@ -221,6 +222,7 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         yield (handlers := await _handlers(client))
         if handlers.ok:
             yield await _load(client)
+            yield await _detection(client, settings)
             yield await _query(client)
     finally:
         await client.close()
@@ -288,7 +290,25 @@ async def _load(client: Client) -> Check:
     return Check("load", not blind, detail, "look into the handlers' logs")
 
 
+async def _detection(client: Client, settings: Settings) -> Check:
+    """Ask the handler processes whether they hear of lost connections."""
+    name, leases = "detection", "leases alone tell of crashes"
+    answers = await _answers(client, ASK_SUBJECT)
+    troubles = sorted({trouble for answer in answers if (trouble := answer["trouble"])})
+    if troubles:
+        remedy = "see what FLEETBUS_NATS_SYSTEM_URL names, and the handlers' logs"
+        return Check(name, False, f"lost connections are not heard of: {troubles[0]}", remedy)
+    if answers:
+        count = f"{len(answers)} {'process' if len(answers) == 1 else 'processes'}"
+        return Check(name, True, f"lost connections are heard of by {count}")
+    if settings.watched is None:
+        return Check(name, True, f"off, {leases}: FLEETBUS_NATS_SYSTEM_URL is not set")
+    remedy = "give the handlers FLEETBUS_NATS_SYSTEM_URL, and start one without --no-detector"
+    return Check(name, False, f"no handler process listens, {leases}", remedy)
+
+
 async def _answers(client: Client, subject: str) -> list[dict[str, Any]]:
+    """What everybody answers who does so in time."""
     answers: list[dict[str, Any]] = []
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)

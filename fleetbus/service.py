@@ -1,4 +1,4 @@
-"""One handler process: operations, discovery, relay and sweeper on one NATS connection."""
+"""One handler process: operations, discovery, relay, sweeper and detector."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Registry, load
 from fleetbus.config import VERSION, Settings
 from fleetbus.database import Database, describe
+from fleetbus.detector.detector import Detector
 from fleetbus.discovery.srv import Discovery
 from fleetbus.endings import end
 from fleetbus.monitoring.figures import FiguresReader
@@ -33,7 +34,7 @@ WAKE_INTERVAL = 0.005
 
 
 BACKGROUND_TIMEOUT = 5.0
-"""Seconds that relay and sweeper have to finish the step in hand."""
+"""Seconds that relay, sweeper and detector have to finish the step in hand."""
 
 
 class CannotStart(Exception):
@@ -56,7 +57,9 @@ class Service:
         self.sweeper: Sweeper | None = None
         self.figures = FiguresReader(self.database)
         self.draining = False
+        self.detector: Detector | None = None
         self._discovery: Discovery
+        self._detecting: asyncio.Task[None]
         self._background: list[asyncio.Task[None]] = []
         self._wake_pending = False
 
@@ -74,6 +77,7 @@ class Service:
     async def stop(self) -> bool:
         """Drain, finish, answer, leave; False if something was still in flight at the limit."""
         self.draining = True
+        await self._end_detector()
         finished = await self._drain()
         await self._end_background()
         await self.published.close()
@@ -150,6 +154,10 @@ class Service:
         )
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
+        if (watched := settings.watched) is not None:
+            self.detector = Detector(self.client, self.database, watched)
+            self._detecting = asyncio.create_task(self.detector.run(), name="detector")
+            self._background.append(self._detecting)
         log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))
 
     async def _drain(self) -> bool:
@@ -167,7 +175,15 @@ class Service:
             return False
         return True
 
+    async def _end_detector(self) -> None:
+        """Let it tell what it has heard while this process, maybe the only one, still serves."""
+        if self.detector is not None:
+            self.detector.stop()
+            await asyncio.wait([self._detecting], timeout=BACKGROUND_TIMEOUT)
+
     async def _end_background(self) -> None:
+        if self.detector is not None:
+            self.detector.stop()
         if self.relay is not None:
             self.relay.stop()
         if self.sweeper is not None:

@@ -12,10 +12,11 @@ operation, the rest names what the function needs.
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
-stream has the log), ``limit`` (how much a step of a job may handle) and ``retention`` (how long
-history is kept, a setting). A decider's entity is found by the command's ``id``, or by
-``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
-entity parameter ``phase`` by its ``phase_id``, and is None where that is None.
+stream has the log), ``limit`` (how much a step of a job may handle) and two settings: ``retention``
+(how long history is kept) and ``stall_after`` (how long an agent may work without progress; None if
+for ever). A decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the
+noun of the subject is another one (``db.checks.report``); a further entity parameter ``phase`` by
+its ``phase_id``, and is None where that is None.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ DEPENDENCIES: dict[str, Any] = {
     "published": Published,
     "limit": int,
     "retention": timedelta,
+    "stall_after": timedelta | None,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
@@ -70,7 +72,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "handler": {"db", "emit", "now", "new_id"},
     "gathered handler": {"db", "emits", "now"},
     "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit", "retention"},
+    "job": {"db", "emit", "now", "limit", "retention", "stall_after"},
 }
 
 

@@ -1,6 +1,6 @@
 """Field types that the nouns of planning share."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -19,6 +19,3 @@ Ids = Annotated[
     AfterValidator(_distinct),
 ]
 """Up to 500 ids, each once."""
-
-ABSENT: Any = Field(default_factory=lambda: None)
-"""The default of a field that may be left out and may not be null: what is left out stays."""

@@ -46,7 +46,8 @@ class Task(Entity, not_found=TaskNotFound):
     summary: Summary | None
     result: Json | None
     retry_count: Count
-    """How often a lease ran out since the task was made or last retried by a person."""
+    """How often it was lost, its lease over or its agent crashed, since it was made or last retried
+    by a person."""
     blocked_reason: Reason | None
     external_ref: ExternalRef | None
     """Its id in the plan that it was imported from; unique within the initiative."""
@@ -122,7 +123,7 @@ class TaskLeaseExpired(Event, type="task.lease_expired"):
 
 
 class TaskRetried(Event, type="task.retried"):
-    """A blocked task may be tried again."""
+    """A task may be tried again: a person unblocked it, or its agent crashed."""
 
     task: Task
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
 from contracts._errors import NotFound
 from contracts._fields import (
+    ABSENT,
     Count,
     ExternalRef,
     GitRef,
@@ -19,7 +20,7 @@ from contracts._fields import (
     Version,
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
-from contracts.planning._fields import ABSENT, Ids
+from contracts.planning._fields import Ids
 from contracts.planning.phases import PhaseId, PhaseStatus
 from contracts.planning.projects import ProjectId
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from contracts._declare import Command, Entity, Event, ListOf, Query
 from contracts._errors import NotFound
 from contracts._fields import (
+    ABSENT,
     ExternalRef,
     GitRef,
     Id,
@@ -24,7 +25,7 @@ from contracts.errors import (
     VersionConflict,
 )
 from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
-from contracts.planning._fields import ABSENT, Ids
+from contracts.planning._fields import Ids
 from contracts.planning._phase_parts import (
     DependenciesOpen,
     PhaseContents,

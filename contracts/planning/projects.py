@@ -6,9 +6,8 @@ from pydantic import AfterValidator, model_validator
 
 from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
 from contracts._errors import NotFound
-from contracts._fields import Count, GitRef, Id, Markdown, Name, Search, Time, Url, Version
+from contracts._fields import ABSENT, Count, GitRef, Id, Markdown, Name, Search, Time, Url, Version
 from contracts.errors import AlreadyExists, InvalidTransition, VersionConflict
-from contracts.planning._fields import ABSENT
 
 ProjectId = Id
 ProjectOrder = Literal["created_at", "-created_at", "name", "-name"]

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from contracts._declare import Command, ListOf, Query, Reply
 from contracts._fields import (
+    ABSENT,
     AgentId,
     Attempt,
     ExternalRef,
@@ -22,7 +23,6 @@ from contracts._fields import (
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
-from contracts.planning._fields import ABSENT
 from contracts.planning._task import (
     Task,
     TaskBlocked,

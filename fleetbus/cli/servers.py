@@ -99,6 +99,9 @@ def serve(
         bool, typer.Option("--no-relay", help="Do not stand by as the relay of events.")
     ] = False,
     no_sweeper: Annotated[bool, typer.Option("--no-sweeper", help="Do no periodic work.")] = False,
+    no_detector: Annotated[
+        bool, typer.Option("--no-detector", help="Do not listen for lost connections.")
+    ] = False,
     http_port: HttpPort = None,
     http_host: HttpHost = None,
     nats_url: ServedNatsUrl = None,
@@ -116,7 +119,8 @@ def serve(
         fleetbus serve --http-port 9464 --http-host 0.0.0.0
     """
     flags: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url}
-    flags |= {"relay": False if no_relay else None, "sweeper": False if no_sweeper else None}
+    off = {"relay": no_relay, "sweeper": no_sweeper, "detector": no_detector}
+    flags |= {name: False for name, is_off in off.items() if is_off}
     loaded = _served(workers, http_port=http_port, http_host=http_host, **flags)
     from fleetbus import processes
 

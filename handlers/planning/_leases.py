@@ -9,12 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.planning.tasks import Task, TaskBlocked, TaskLeaseExpired
 from handlers._shapes import Decision, Emit, job
 from handlers.planning._states import TASK
-from handlers.planning._task_rules import UNCLAIMED
+from handlers.planning._task_rules import MAX_RETRIES, UNCLAIMED
 from persistence import _entities
 from persistence.planning import tasks
-
-MAX_RETRIES = 3
-"""How often a task is tried again after its lease ran out; then a person has to look."""
 
 
 @job(every=1.0, limit=200)

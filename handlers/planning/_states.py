@@ -12,6 +12,7 @@ TASK = Transitions(
         "renew": {"in_progress": ("in_progress",)},
         "release": {"in_progress": ("pending",)},
         "expire": {"in_progress": ("pending",)},
+        "lose_agent": {"in_progress": ("pending", "blocked")},
         "retry": {"blocked": ("pending",)},
         "accept_late": {
             "pending": ("completed",),

@@ -19,8 +19,10 @@ from contracts.planning.tasks import (
     NewTask,
     StaleAttempt,
     Task,
+    TaskBlocked,
     TaskCompleted,
     TaskLateCompletion,
+    TaskRetried,
     TaskUpdated,
 )
 from handlers._shapes import Decision
@@ -28,6 +30,9 @@ from handlers.planning._states import TASK
 
 MAX_LATE_RESULTS = 100
 """How many late results a task keeps; whoever brings more is in a loop."""
+
+MAX_RETRIES = 3
+"""How often a task is tried again after it was lost; then a person has to look."""
 
 UNCLAIMED: dict[str, Any] = {"claimed_by": None, "lease_expires_at": None}
 
@@ -91,6 +96,19 @@ def refusal(task: Task, attempt: int, action: str) -> StaleAttempt | InvalidTran
         task_status=task.status,
         claimed_by=task.claimed_by,
     )
+
+
+def lose_agent(task: Task, *, now: datetime) -> Decision[Task]:
+    """The task of an agent that crashed: tried again, or blocked when no retry is left."""
+    TASK.require(task, "lose_agent")
+    if task.retry_count < MAX_RETRIES:
+        freed = task.evolve(now, status="pending", retry_count=task.retry_count + 1, **UNCLAIMED)
+        return Decision(freed, TaskRetried(task=freed))
+
+    reason = f"It was lost {MAX_RETRIES + 1} times; its agent crashed in attempt {task.attempt}."
+    blocked = task.evolve(now, status="blocked", blocked_reason=reason, **UNCLAIMED)
+
+    return Decision(blocked, TaskBlocked(task=blocked, previous_status=task.status))
 
 
 def keep_late_result(command: CompleteTask, task: Task, now: datetime) -> Decision[Task]:

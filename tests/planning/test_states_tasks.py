@@ -24,9 +24,9 @@ from fleetbus.ids import uuid7
 from handlers._shapes import Decision
 from handlers.planning import tasks
 from handlers.planning._claims import claimed
-from handlers.planning._leases import MAX_RETRIES, expire_lease
+from handlers.planning._leases import expire_lease
 from handlers.planning._states import TASK
-from handlers.planning._task_rules import new_task
+from handlers.planning._task_rules import MAX_RETRIES, lose_agent, new_task
 
 ATTEMPTS = st.integers(0, 6)
 WORDS = st.text("ab", max_size=2)
@@ -92,6 +92,13 @@ class Histories(RuleBasedStateMachine):
     def expire(self) -> None:
         before = self.task
         self.step("expire", lambda: expire_lease(self.task, now=self.now), events=None)
+        if self.task is not before:
+            assert (self.task.status == "blocked") == (before.retry_count == MAX_RETRIES)
+
+    @rule()
+    def lose_agent(self) -> None:
+        before = self.task
+        self.step("lose_agent", lambda: lose_agent(self.task, now=self.now))
         if self.task is not before:
             assert (self.task.status == "blocked") == (before.retry_count == MAX_RETRIES)
 

@@ -1,0 +1,235 @@
+"""Accounts: the provider subscriptions that agents run on, and who may use one next."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
+from contracts._errors import Conflict, Down, NotFound
+from contracts._fields import ABSENT, JsonObject, Name, Position, Text, Time, Version
+from contracts.agents._fields import AccountId, Provider
+from contracts.errors import AlreadyExists, VersionConflict
+
+EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
+
+Email = Annotated[
+    Text, StringConstraints(min_length=3, max_length=320, pattern=r"^[^\s@]+@[^\s@]+$")
+]
+"""An address with one ``@`` and no spaces, up to 320 characters."""
+
+
+class AccountNotFound(NotFound, detail="account {id} does not exist"):
+    """There is no such account."""
+
+    id: AccountId
+
+
+class NoAccountAvailable(Conflict, detail="no account of {provider} is available"):
+    """Every account of the provider is exhausted, or there is none."""
+
+    provider: str
+    earliest: Time | None = None
+    """When the first of them is available again, if one says so."""
+
+
+class CredentialsNotSet(NotFound, detail="account {id} has no credentials"):
+    """The account has no credentials."""
+
+    id: AccountId
+
+
+class CredentialsUnreadable(Down, detail="{reason}", retryable=False):
+    """Credentials cannot be written or read with the keys that the service has."""
+
+    reason: str
+    """Which key is missing or does not fit; never a value."""
+
+
+class Account(Entity, not_found=AccountNotFound):
+    """A subscription at a provider, shared by agents in turn. Its credentials are kept apart."""
+
+    email: Email
+    provider: Provider
+    config: JsonObject | None
+    """How it is used, for whoever starts agents; nothing secret belongs here."""
+    has_credentials: bool
+    is_exhausted: bool
+    exhausted_until: Time | None
+    """When its provider serves it again; it counts as available from then on."""
+    last_used_at: Time | None
+    """When it was acquired last."""
+    sort_order: Position
+
+
+class AccountCreated(Event, type="account.created"):
+    """There is another account to run agents on."""
+
+    account: Account
+
+
+class AccountUpdated(Event, type="account.updated"):
+    """What an account says was changed."""
+
+    account: Account
+
+
+class AccountExhausted(Event, type="account.exhausted"):
+    """The provider serves an account no more for now."""
+
+    account: Account
+
+
+class AccountAvailable(Event, type="account.available"):
+    """An account that was exhausted can be used again."""
+
+    account: Account
+
+
+class AccountCredentialsChanged(Event, type="account.credentials_changed"):
+    """An account has other credentials, or none any more; which ones is not told."""
+
+    account: Account
+
+
+class AccountDeleted(Event, type="account.deleted"):
+    """An account is gone; agents that ran on it have none."""
+
+    account: Account
+    """As it was last, its version one higher."""
+
+
+class AccountDeletion(Reply):
+    """What was deleted."""
+
+    id: AccountId
+
+
+class Credentials(Reply):
+    """The credentials of an account, as they were set."""
+
+    id: AccountId
+    credentials: JsonObject
+
+
+class CreateAccount(
+    Command[Account],
+    subject="db.accounts.create",
+    errors=(AlreadyExists,),
+    emits=(AccountCreated,),
+    example={"email": "fleet@example.com", "provider": "claude", "sort_order": 1},
+):
+    """Add an account; an address may be used once per provider."""
+
+    id: AccountId | None = None
+    email: Email
+    provider: Provider = "claude"
+    config: JsonObject | None = None
+    sort_order: Position = 0
+
+
+class GetAccount(Query[Account], subject="db.accounts.get", errors=(AccountNotFound,)):
+    """One account by its id."""
+
+    id: AccountId
+
+
+class ListAccounts(ListOf[Account], subject="db.accounts.list", example={"exhausted": False}):
+    """Accounts that fulfil every filter given, a page at a time."""
+
+    provider: Provider | None = None
+    exhausted: bool | None = None
+    """Exhausted now: one whose time has passed is not."""
+    order: Literal["sort_order", "-sort_order", "created_at", "-created_at"] = "sort_order"
+
+
+class UpdateAccount(
+    Command[Account],
+    subject="db.accounts.update",
+    errors=(AccountNotFound, VersionConflict, AlreadyExists),
+    emits=(AccountUpdated,),
+    example={"id": EXAMPLE_ID, "sort_order": 2},
+):
+    """Change what an account says; what is left out stays."""
+
+    id: AccountId
+    email: Email = ABSENT
+    config: JsonObject | None = None
+    sort_order: Position = ABSENT
+    expected_version: Version | None = None
+
+
+class DeleteAccount(
+    Command[AccountDeletion],
+    subject="db.accounts.delete",
+    errors=(AccountNotFound,),
+    emits=(AccountDeleted,),
+):
+    """Delete an account with its credentials; agents that run on it go on without one."""
+
+    id: AccountId
+
+
+class AcquireAccount(
+    Command[Account],
+    subject="db.accounts.acquire",
+    errors=(NoAccountAvailable,),
+    emits=(AccountAvailable, AccountUpdated),
+    example={"provider": "claude"},
+):
+    """Take the account that has rested longest: never used before used, then by ``sort_order``.
+
+    Exhaustion whose time has passed ends here, without waiting for anybody. Callers that come at
+    once get different accounts in turn.
+    """
+
+    provider: Provider = "claude"
+
+
+class MarkAccountExhausted(
+    Command[Account],
+    subject="db.accounts.mark_exhausted",
+    errors=(AccountNotFound,),
+    emits=(AccountExhausted,),
+    example={"id": EXAMPLE_ID, "until": "2026-01-01T12:00:00Z"},
+):
+    """Say that the provider serves an account no more, until a time or until told otherwise.
+
+    Agents that run on it are switched to another one, or tell that they need one.
+    """
+
+    id: AccountId
+    until: Time | None = None
+
+
+class ClearAccountExhausted(
+    Command[Account],
+    subject="db.accounts.clear_exhausted",
+    errors=(AccountNotFound,),
+    emits=(AccountAvailable,),
+):
+    """Say that an account can be used again; one that is not exhausted stays as it is."""
+
+    id: AccountId
+
+
+class SetAccountCredentials(
+    Command[Account],
+    subject="db.accounts.set_credentials",
+    errors=(AccountNotFound, CredentialsUnreadable),
+    emits=(AccountCredentialsChanged,),
+    example={"id": EXAMPLE_ID, "credentials": {"token": "…"}},
+):
+    """Keep the credentials of an account, encrypted; null removes them."""
+
+    id: AccountId
+    credentials: JsonObject | None
+
+
+class RevealAccountCredentials(
+    Query[Credentials],
+    subject="db.accounts.reveal_credentials",
+    errors=(AccountNotFound, CredentialsNotSet, CredentialsUnreadable),
+):
+    """The credentials of an account in plain text: the only operation that returns them."""
+
+    id: AccountId

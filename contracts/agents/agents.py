@@ -1,0 +1,368 @@
+"""Agents: who runs, on what, and whether it is still alive."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from contracts._declare import Command, ListOf, Query, Reply
+from contracts._fields import ABSENT, Count, Id, Json, JsonObject, Name, Reason, Time, Version
+from contracts.agents._agent import (
+    Agent,
+    AgentAccountNeeded,
+    AgentAccountSwitched,
+    AgentCancelRequested,
+    AgentCrashed,
+    AgentDeleted,
+    AgentDismissed,
+    AgentFinished,
+    AgentNotFound,
+    AgentReconnected,
+    AgentRegistered,
+    AgentResumed,
+    AgentRunning,
+    AgentStalled,
+    AgentStopped,
+    AgentSuspected,
+    AgentUpdated,
+    AgentWaiting,
+    LostTask,
+    StaleIncarnation,
+)
+from contracts.agents._fields import (
+    AccountId,
+    AgentMode,
+    AgentStatus,
+    ConnectionName,
+    ExitCode,
+    HeartbeatSeconds,
+    Incarnation,
+    Path,
+    Prompt,
+    Provider,
+    Questions,
+    RunningAgentId,
+    StopReason,
+)
+from contracts.agents.accounts import NoAccountAvailable
+from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
+from contracts.planning.initiatives import InitiativeId
+from contracts.planning.tasks import TaskBlocked, TaskId, TaskReleased, TaskRetried
+
+EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
+
+
+class HeartbeatReply(Reply):
+    """What an agent learns with each heartbeat."""
+
+    lease_expires_at: Time
+    """By when the next heartbeat must have come."""
+    cancel_requested: bool
+    """Whether it should end."""
+    server_time: Time
+    """The database's clock."""
+
+
+class AgentPrompt(Reply):
+    """What an agent was told to do."""
+
+    id: RunningAgentId
+    prompt: Prompt | None
+
+
+class AgentDeletion(Reply):
+    """What was deleted."""
+
+    id: RunningAgentId
+    name: Name
+
+
+class Suspicion(Reply):
+    """The agents behind the connection: those under suspicion, or those that were until now."""
+
+    agents: list[Agent]
+
+
+class RegisterAgent(
+    Command[Agent],
+    subject="db.agents.register",
+    errors=(AlreadyExists, InvalidReference),
+    emits=(AgentRegistered, AgentRunning),
+    example={"name": "brave-otter", "provider": "claude", "host": "worker-3", "pid": 4711},
+):
+    """Say that an agent is there. With a task it is ``running``, else ``idle``.
+
+    Its lease begins now: it is heard of within three heartbeats, or it is taken for crashed.
+    """
+
+    id: RunningAgentId | None = None
+    name: Name | None = None
+    """Left out, it is given an adjective and an animal that no other agent has."""
+    task_id: TaskId | None = None
+    initiative_id: InitiativeId | None = None
+    session_id: Name | None = None
+    worktree_id: Path | None = None
+    provider: Provider = "claude"
+    account_id: AccountId | None = None
+    mode: AgentMode = "execute"
+    pid: Count | None = None
+    host: Name | None = None
+    connection_name: ConnectionName | None = None
+    """Left out, it is the agent's id."""
+    prompt: Prompt | None = None
+    """What it is told to do: kept, and in no event and no list."""
+    output_file_path: Path | None = None
+    heartbeat_interval_s: HeartbeatSeconds = 10
+
+
+class GetAgent(Query[Agent], subject="db.agents.get", errors=(AgentNotFound,)):
+    """One agent by its id."""
+
+    id: RunningAgentId
+
+
+class GetAgentPrompt(Query[AgentPrompt], subject="db.agents.prompt", errors=(AgentNotFound,)):
+    """What an agent was told to do."""
+
+    id: RunningAgentId
+
+
+class FindAgent(
+    Query[Agent],
+    subject="db.agents.find",
+    errors=(AgentNotFound,),
+    example={"name": "brave-otter"},
+):
+    """One agent by its name, its session or the task that it works on; the latest, if several."""
+
+    name: Name | None = None
+    session_id: Name | None = None
+    task_id: TaskId | None = None
+
+    @model_validator(mode="after")
+    def _by_one(self) -> Self:
+        if len(self.model_fields_set) != 1 or None in (
+            self.model_dump(exclude_unset=True).values()
+        ):
+            raise ValueError("name one of name, session_id and task_id")
+        return self
+
+
+class ListAgents(ListOf[Agent], subject="db.agents.list", example={"status": "running"}):
+    """Agents that fulfil every filter given, a page at a time."""
+
+    status: AgentStatus | None = None
+    initiative_id: InitiativeId | None = None
+    mode: AgentMode | None = None
+    dismissed: bool | None = None
+    suspected: bool | None = None
+    order: Literal["created_at", "-created_at", "name", "-name"] = "created_at"
+
+
+class UpdateAgent(
+    Command[Agent],
+    subject="db.agents.update",
+    errors=(AgentNotFound, VersionConflict, AlreadyExists, InvalidReference),
+    emits=(AgentUpdated,),
+    example={"id": EXAMPLE_ID, "session_id": "s-17", "pid": 4712},
+):
+    """Change what an agent says of itself; what is left out stays. Its status has operations."""
+
+    id: RunningAgentId
+    name: Name = ABSENT
+    task_id: TaskId | None = None
+    initiative_id: InitiativeId | None = None
+    session_id: Name | None = None
+    worktree_id: Path | None = None
+    mode: AgentMode = ABSENT
+    pid: Count | None = None
+    host: Name | None = None
+    connection_name: ConnectionName | None = None
+    output_file_path: Path | None = None
+    heartbeat_interval_s: HeartbeatSeconds = ABSENT
+    expected_version: Version | None = None
+
+
+class Heartbeat(
+    Command[HeartbeatReply],
+    subject="db.agents.heartbeat",
+    errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    example={"id": EXAMPLE_ID, "incarnation": 1, "progress": {"step": "tests"}},
+):
+    """Say that an agent lives; its lease holds for three intervals from now.
+
+    Progress says in addition that it gets on. Neither changes its version.
+    """
+
+    id: RunningAgentId
+    incarnation: Incarnation
+    progress: JsonObject | None = None
+
+
+class AskInput(
+    Command[Agent],
+    subject="db.agents.ask",
+    errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    emits=(AgentWaiting,),
+    example={"id": EXAMPLE_ID, "questions": [{"question": "Which database?"}]},
+):
+    """Ask a person something and wait for the answer."""
+
+    id: RunningAgentId
+    incarnation: Incarnation | None = None
+    questions: Questions
+
+
+class ResumeAgent(
+    Command[Agent],
+    subject="db.agents.resume",
+    errors=(AgentNotFound, InvalidTransition),
+    emits=(AgentResumed,),
+    example={"id": EXAMPLE_ID, "answers": {"Which database?": "Postgres"}},
+):
+    """Let an agent go on: with answers where it waits for them, as a new incarnation after its end.
+
+    An idle agent begins to run.
+    """
+
+    id: RunningAgentId
+    answers: JsonObject | None = None
+    session_id: Name | None = None
+    pid: Count | None = None
+    host: Name | None = None
+    connection_name: ConnectionName | None = None
+
+
+class FinishAgent(
+    Command[Agent],
+    subject="db.agents.finish",
+    errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    emits=(AgentFinished,),
+    example={"id": EXAMPLE_ID, "result": {"merged": True}},
+):
+    """Say that an agent is done; it is idle, and nothing is expected of it until it works again."""
+
+    id: RunningAgentId
+    incarnation: Incarnation | None = None
+    result: Json | None = None
+
+
+class StopAgent(
+    Command[Agent],
+    subject="db.agents.stop",
+    errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    emits=(AgentStopped, TaskReleased),
+    example={"id": EXAMPLE_ID, "reason": "user_requested"},
+):
+    """Say that an agent ended in good order; a task that it has goes back to the queue."""
+
+    id: RunningAgentId
+    incarnation: Incarnation | None = None
+    reason: StopReason
+    exit_code: ExitCode | None = None
+
+
+class CrashAgent(
+    Command[Agent],
+    subject="db.agents.crash",
+    errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    emits=(AgentCrashed, TaskRetried, TaskBlocked),
+    example={"id": EXAMPLE_ID, "exit_code": -9, "reason": "killed by the out-of-memory killer"},
+):
+    """Say that an agent ended without saying so, and what its process ended with.
+
+    Its tasks are tried again at once, or after three times left to a person.
+    """
+
+    id: RunningAgentId
+    incarnation: Incarnation | None = None
+    exit_code: ExitCode | None = None
+    reason: Reason
+
+
+class RequestAgentCancel(
+    Command[Agent],
+    subject="db.agents.request_cancel",
+    errors=(AgentNotFound, InvalidTransition),
+    emits=(AgentCancelRequested,),
+):
+    """Ask an agent to end; its next heartbeat tells it. Asking again changes nothing."""
+
+    id: RunningAgentId
+
+
+class SwitchAgentAccount(
+    Command[Agent],
+    subject="db.agents.switch_account",
+    errors=(AgentNotFound, InvalidReference, NoAccountAvailable),
+    emits=(AgentAccountSwitched,),
+    example={"id": EXAMPLE_ID, "reason": "rate limited"},
+):
+    """Let an agent run on another account: the named one, or the one that has rested longest."""
+
+    id: RunningAgentId
+    account_id: AccountId | None = None
+    reason: Reason
+
+
+class DismissAgent(
+    Command[Agent],
+    subject="db.agents.dismiss",
+    errors=(AgentNotFound, InvalidTransition),
+    emits=(AgentDismissed,),
+):
+    """Say that a person is done with an agent that works no more."""
+
+    id: RunningAgentId
+
+
+class DeleteAgent(
+    Command[AgentDeletion],
+    subject="db.agents.delete",
+    errors=(AgentNotFound, InvalidTransition),
+    emits=(AgentDeleted,),
+):
+    """Delete an agent that works no more; what it said remains until its retention."""
+
+    id: RunningAgentId
+
+
+class SuspectAgent(
+    Command[Suspicion],
+    subject="db.agents.suspect",
+    emits=(AgentSuspected,),
+    example={"connection_name": EXAMPLE_ID},
+):
+    """Say that the connection of this name is gone: the agent behind it is under suspicion.
+
+    It is crashed when the grace is over and it has not come back. A name that belongs to no living
+    agent changes nothing.
+    """
+
+    connection_name: ConnectionName
+
+
+class ReinstateAgent(
+    Command[Suspicion],
+    subject="db.agents.reinstate",
+    emits=(AgentReconnected,),
+    example={"connection_name": EXAMPLE_ID},
+):
+    """Say that the connection of this name is there: nothing speaks against its agent any more."""
+
+    connection_name: ConnectionName
+
+
+class ConfirmSuspicion(
+    Command[Agent],
+    subject="db.agents.confirm_suspicion",
+    errors=(AgentNotFound,),
+    emits=(AgentCrashed, TaskRetried, TaskBlocked),
+    example={"id": EXAMPLE_ID, "suspected_at": "2026-01-01T12:00:00Z"},
+):
+    """Say that an agent has not come back in time: it is crashed, its connection the reason.
+
+    Where the suspicion is not this one any more, nothing changes.
+    """
+
+    id: RunningAgentId
+    suspected_at: Time

@@ -1,0 +1,129 @@
+"""Log chunks: what agents said, as it came. They emit no events."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from contracts._declare import Command, Entity, ListOf, Query, Reply, Request
+from contracts._errors import NotFound
+from contracts._fields import Count, Id, Name, Text, Time
+from contracts.agents._fields import RunningAgentId, SessionNumber
+
+EXAMPLE_AGENT = "0199c0de-0000-7000-8000-000000000001"
+
+Content = Annotated[Text, StringConstraints(min_length=1, max_length=256 * 1024)]
+"""Raw JSON Lines, up to 262,144 characters."""
+
+
+class LogChunkNotFound(NotFound, detail="log chunk {id} does not exist"):
+    """There is no such log chunk, or its retention is over."""
+
+    id: Id
+
+
+class LogChunk(Entity, not_found=LogChunkNotFound):
+    """A piece of what an agent said. It outlives its agent and never changes."""
+
+    agent_id: RunningAgentId
+    agent_name: Name | None
+    """The agent's name as it was; null where there was no such agent."""
+    session_number: SessionNumber
+    content: Content
+
+
+class NewLogChunk(Reply):
+    """A log chunk that was kept."""
+
+    id: Id
+    created_at: Time
+
+
+class NewLogChunks(Reply):
+    """The log chunks that were kept, in the order of the request."""
+
+    items: list[NewLogChunk]
+
+
+class LogDeletion(Reply):
+    """How much of a log was deleted."""
+
+    deleted: Count
+    remaining: bool
+    """Whether there is more: one request deletes a bounded number."""
+
+
+class SessionCount(Reply):
+    """How many sessions an agent has logged."""
+
+    agent_id: RunningAgentId
+    sessions: Count
+    """Distinct session numbers among what is still kept."""
+
+
+class AppendLogChunk(
+    Command[NewLogChunk],
+    subject="db.log_chunks.append",
+    example={"agent_id": EXAMPLE_AGENT, "content": '{"role": "assistant", "text": "Done."}\n'},
+):
+    """Keep a piece of what an agent said. Whether the agent is still registered does not matter."""
+
+    id: Id | None = None
+    agent_id: RunningAgentId
+    agent_name: Name | None = None
+    """Left out, it is the name under which the agent is registered."""
+    session_number: SessionNumber = 1
+    content: Content
+
+
+class LogChunkItem(Request):
+    """One of many log chunks."""
+
+    content: Content
+
+
+class AppendManyLogChunks(
+    Command[NewLogChunks],
+    subject="db.log_chunks.append_many",
+    example={
+        "agent_id": EXAMPLE_AGENT,
+        "items": [{"content": '{"text": "one"}\n'}, {"content": '{"text": "two"}\n'}],
+    },
+):
+    """Keep up to 500 pieces of one log in their order, all or nothing."""
+
+    agent_id: RunningAgentId
+    agent_name: Name | None = None
+    session_number: SessionNumber = 1
+    items: Annotated[list[LogChunkItem], Field(min_length=1, max_length=500)]
+
+
+class ListLogChunks(
+    ListOf[LogChunk],
+    subject="db.log_chunks.list",
+    example={"agent_id": EXAMPLE_AGENT, "session_number": 2, "order": "-created_at"},
+):
+    """A log a page at a time, forward or backward. A page is cut where its reply would not fit."""
+
+    agent_id: RunningAgentId
+    session_number: SessionNumber | None = None
+    order: Literal["created_at", "-created_at"] = "created_at"
+
+
+class DeleteLogChunks(
+    Command[LogDeletion],
+    subject="db.log_chunks.delete",
+    example={"agent_id": EXAMPLE_AGENT},
+):
+    """Delete what an agent said, the oldest first, a bounded number with one request."""
+
+    agent_id: RunningAgentId
+
+
+class CountLogSessions(
+    Query[SessionCount],
+    subject="db.log_chunks.session_count",
+    example={"agent_id": EXAMPLE_AGENT},
+):
+    """How many sessions of an agent are in its log."""
+
+    agent_id: RunningAgentId

@@ -1,0 +1,93 @@
+"""What agents may become, decided without looking anything up."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from contracts.agents._agent import Agent, StaleIncarnation
+from contracts.agents.agents import RegisterAgent, ResumeAgent
+from handlers.agents._states import AGENT
+
+LEASE_HEARTBEATS = 3
+"""How many heartbeats a lease holds for; with fewer than two the loss of one would be a crash."""
+
+LIVE = frozenset(AGENT.actions["heartbeat"])
+"""The statuses of an agent whose process may be there."""
+
+ENDED: dict[str, Any] = {"lease_expires_at": None, "suspected_at": None, "stalled_at": None}
+"""Of an agent of which nothing is expected, nothing can be missed."""
+
+
+def new_agent(command: RegisterAgent, *, name: str, id_: UUID, now: datetime) -> Agent:
+    """The agent that a request describes, before it has a task."""
+    values: dict[str, Any] = dict.fromkeys(Agent.model_fields)
+    for field in RegisterAgent.model_fields.keys() & values.keys():
+        values[field] = getattr(command, field)
+    values |= {"id": id_, "version": 1, "created_at": now, "updated_at": now}
+    values |= {"name": name, "status": "idle", "task_id": None, "incarnation": 1}
+    values["connection_name"] = command.connection_name or str(id_)
+    agent = Agent.trusted(values)
+
+    return Agent.trusted(values | {"lease_expires_at": lease(agent, now)})
+
+
+def lease(agent: Agent, now: datetime) -> datetime:
+    """Until when an agent that is heard of now may be silent."""
+    return now + timedelta(seconds=LEASE_HEARTBEATS * agent.heartbeat_interval_s)
+
+
+def begun(agent: Agent, now: datetime) -> dict[str, Any]:
+    """What changes when an agent begins to work. Both of its clocks begin anew."""
+    return {
+        "status": "running",
+        "lease_expires_at": lease(agent, now),
+        "last_progress_at": now,
+        "stalled_at": None,
+    }
+
+
+def begin(agent: Agent, task_id: UUID, now: datetime) -> Agent:
+    """The agent as it works on a task."""
+    AGENT.require(agent, "begin")
+    return agent.evolve(now, task_id=task_id, **begun(agent, now))
+
+
+def resumed(command: ResumeAgent, agent: Agent, now: datetime) -> Agent:
+    """The agent as it goes on; after its end, as another process of which nothing is known yet."""
+    AGENT.require(agent, "resume")
+    named = {"session_id", "pid", "host", "connection_name"} & command.model_fields_set
+    given = {field: getattr(command, field) for field in named}
+    changed = begun(agent, now) | {"answers": command.answers, "pending_questions": None}
+    if agent.status == "waiting_for_input":
+        # The process that asked goes on: only itself can say that it is still there.
+        changed["lease_expires_at"] = agent.lease_expires_at
+    elif agent.status != "idle":
+        changed |= _another_process(agent)
+
+    return agent.evolve(now, **changed | given)
+
+
+def require_incarnation(agent: Agent, incarnation: int | None) -> None:
+    """Refuse who speaks for an agent that is another process by now."""
+    if incarnation is not None and incarnation != agent.incarnation:
+        raise StaleIncarnation(
+            id=agent.id,
+            incarnation=incarnation,
+            current_incarnation=agent.incarnation,
+            agent_status=agent.status,
+        )
+
+
+def _another_process(agent: Agent) -> dict[str, Any]:
+    return {
+        "incarnation": agent.incarnation + 1,
+        "pid": None,
+        "host": None,
+        "connection_name": str(agent.id),
+        "exit_code": None,
+        "suspected_at": None,
+        "cancel_requested_at": None,
+        "dismissed_at": None,
+    }

@@ -1,0 +1,65 @@
+"""Whether an agent is there: leases that its heartbeats extend, and connections that are gone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.agents._agent import Agent, AgentReconnected, AgentSuspected
+from contracts.agents.agents import Heartbeat, HeartbeatReply
+from handlers._shapes import Decision, Emit, job
+from handlers.agents._agent_rules import lease, require_incarnation
+from handlers.agents._crashes import Crash, crash_agents
+from handlers.agents._states import AGENT
+from persistence.agents import _held
+
+IN_FLIGHT = timedelta(milliseconds=500)
+"""So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
+
+EXPIRED = Crash("lease_expired", "Nothing was heard of it for three heartbeats.")
+
+
+@job(every=1.0, limit=100)
+async def expire_agent_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+    """Take silent agents for crashed; returns how many, ``limit`` at most."""
+    held = await _held.try_lock_expired(db, now=now, limit=limit)
+
+    await crash_agents(held, EXPIRED, db=db, emit=emit, now=now)
+
+    return len(held.agents)
+
+
+def beat(command: Heartbeat, agent: Agent, now: datetime) -> Decision[Agent]:
+    """The agent is there; an older suspicion was wrong."""
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "heartbeat")
+    until = lease(agent, now)
+    changed: dict[str, Any] = {"last_heartbeat_at": now, "lease_expires_at": until}
+    if command.progress is not None:
+        changed |= {"last_progress_at": now, "progress": command.progress, "stalled_at": None}
+
+    # Built from an entity: a heartbeat is no change of the version, and there are many of them.
+    alive = Agent.trusted(agent.__dict__ | changed)
+    reply = HeartbeatReply(
+        lease_expires_at=until,
+        cancel_requested=agent.cancel_requested_at is not None,
+        server_time=now,
+    )
+    if agent.suspected_at is None or now - agent.suspected_at < IN_FLIGHT:
+        return Decision(alive, reply=reply)
+
+    return Decision(*cleared(alive, now), reply=reply)
+
+
+def suspect(agent: Agent, now: datetime) -> tuple[Agent, AgentSuspected]:
+    """The agent's connection is gone."""
+    suspected = agent.evolve(now, suspected_at=now)
+    return suspected, AgentSuspected(agent=suspected)
+
+
+def cleared(agent: Agent, now: datetime) -> tuple[Agent, AgentReconnected]:
+    """The agent is there after all."""
+    there = agent.evolve(now, suspected_at=None)
+    return there, AgentReconnected(agent=there)

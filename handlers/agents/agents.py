@@ -1,0 +1,285 @@
+"""What happens to agents."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.agents.agents import (
+    Agent,
+    AgentCancelRequested,
+    AgentDeleted,
+    AgentDeletion,
+    AgentDismissed,
+    AgentFinished,
+    AgentPrompt,
+    AgentRegistered,
+    AgentResumed,
+    AgentRunning,
+    AgentStopped,
+    AgentUpdated,
+    AgentWaiting,
+    AskInput,
+    ConfirmSuspicion,
+    CrashAgent,
+    DeleteAgent,
+    DismissAgent,
+    FindAgent,
+    FinishAgent,
+    GetAgent,
+    GetAgentPrompt,
+    Heartbeat,
+    ListAgents,
+    RegisterAgent,
+    ReinstateAgent,
+    RequestAgentCancel,
+    ResumeAgent,
+    StopAgent,
+    SuspectAgent,
+    Suspicion,
+    SwitchAgentAccount,
+    UpdateAgent,
+)
+from contracts.planning.tasks import TaskReleased
+from handlers._changes import changes
+from handlers._shapes import Decision, Emit, decider, handler, query
+from handlers.agents._agent_rules import (
+    ENDED,
+    LIVE,
+    begin,
+    new_agent,
+    require_incarnation,
+    resumed,
+)
+from handlers.agents._aliases import add_with_alias
+from handlers.agents._crashes import Crash, crash_agents
+from handlers.agents._liveness import beat, cleared, suspect
+from handlers.agents._states import AGENT
+from handlers.planning._states import TASK
+from handlers.planning._task_rules import UNCLAIMED
+from persistence._entities import add, get_locked, save
+from persistence.agents import _held, agents
+
+DISCONNECTED = Crash("disconnected", "Its connection was lost and did not come back in time.")
+
+
+@handler
+async def register_agent(
+    command: RegisterAgent, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
+) -> Agent:
+    agent = new_agent(command, name=command.name or "", id_=new_id, now=now)
+
+    if command.name is None:
+        agent = await add_with_alias(db, agent)
+    else:
+        await add(db, [agent])
+    if command.prompt is not None:
+        await agents.keep_prompt(db, agent.id, command.prompt)
+    emit(AgentRegistered(agent=agent))
+    if command.task_id is None:
+        return agent
+
+    running = begin(agent, command.task_id, now)
+    await save(db, [running])
+    emit(AgentRunning(agent=running))
+
+    return running
+
+
+@query
+def get_agent(query: GetAgent, agent: Agent) -> Agent:  # noqa: ARG001  the id has been used to find it
+    return agent
+
+
+@query
+async def get_agent_prompt(query: GetAgentPrompt, *, db: AsyncConnection) -> AgentPrompt:
+    return await agents.prompt_of(db, query.id)
+
+
+@query
+async def find_agent(query: FindAgent, *, db: AsyncConnection) -> Agent:
+    return await agents.find(db, query)
+
+
+@query
+async def list_agents(query: ListAgents, *, db: AsyncConnection) -> Page[Agent]:
+    return await agents.page(db, query)
+
+
+@decider
+def update_agent(command: UpdateAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
+    agent.expect(command.expected_version)
+    if not (changed := changes(command, agent)):
+        return Decision(agent)
+
+    updated = agent.evolve(now, **changed)
+
+    return Decision(updated, AgentUpdated(agent=updated))
+
+
+@decider
+def heartbeat(command: Heartbeat, agent: Agent, *, now: datetime) -> Decision[Agent]:
+    return beat(command, agent, now)
+
+
+@decider
+def ask_input(command: AskInput, agent: Agent, *, now: datetime) -> Decision[Agent]:
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "ask")
+
+    waiting = agent.evolve(
+        now, status="waiting_for_input", pending_questions=command.questions, stalled_at=None
+    )
+
+    return Decision(waiting, AgentWaiting(agent=waiting))
+
+
+@decider
+def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
+    running = resumed(command, agent, now)
+
+    return Decision(running, AgentResumed(agent=running, previous_status=agent.status))
+
+
+@decider
+def finish_agent(command: FinishAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "finish")
+
+    idle = agent.evolve(now, status="idle", result=command.result, **ENDED)
+
+    return Decision(idle, AgentFinished(agent=idle))
+
+
+@handler
+async def stop_agent(
+    command: StopAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Agent:
+    held = await _held.lock(db, command.id)
+    [agent] = held.agents
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "stop")
+    for task in held.tasks:
+        TASK.require(task, "release")
+
+    stopped = agent.evolve(now, status="stopped", exit_code=command.exit_code, **ENDED)
+    released = [task.evolve(now, status="pending", **UNCLAIMED) for task in held.tasks]
+    await save(db, [stopped])
+    await save(db, released)
+
+    emit(AgentStopped(agent=stopped, reason=command.reason))
+    for task in released:
+        emit(TaskReleased(task=task, released_by=str(agent.id), reason=command.reason))
+
+    return stopped
+
+
+@handler
+async def crash_agent(
+    command: CrashAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Agent:
+    held = await _held.lock(db, command.id)
+    [agent] = held.agents
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "crash")
+
+    crash = Crash("reported", command.reason, command.exit_code)
+    [crashed] = await crash_agents(held, crash, db=db, emit=emit, now=now)
+
+    return crashed
+
+
+@handler
+async def suspect_agent(
+    command: SuspectAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Suspicion:
+    behind = await agents.lock_behind(db, command.connection_name)
+
+    told = [suspect(agent, now) for agent in behind if agent.suspected_at is None]
+    await save(db, [agent for agent, _ in told])
+    for _, event in told:
+        emit(event)
+
+    changed = {agent.id: agent for agent, _ in told}
+    return Suspicion(agents=[changed.get(agent.id, agent) for agent in behind])
+
+
+@handler
+async def reinstate_agent(
+    command: ReinstateAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Suspicion:
+    behind = await agents.lock_behind(db, command.connection_name)
+
+    told = [cleared(agent, now) for agent in behind if agent.suspected_at is not None]
+    await save(db, [agent for agent, _ in told])
+    for _, event in told:
+        emit(event)
+
+    return Suspicion(agents=[agent for agent, _ in told])
+
+
+@handler
+async def confirm_suspicion(
+    command: ConfirmSuspicion, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Agent:
+    held = await _held.lock(db, command.id)
+    [agent] = held.agents
+    if agent.status not in LIVE or agent.suspected_at != command.suspected_at:
+        return agent
+
+    [crashed] = await crash_agents(held, DISCONNECTED, db=db, emit=emit, now=now)
+
+    return crashed
+
+
+@decider
+def request_agent_cancel(
+    command: RequestAgentCancel,  # noqa: ARG001  the id has been used to find it
+    agent: Agent,
+    *,
+    now: datetime,
+) -> Decision[Agent]:
+    AGENT.require(agent, "request_cancel")
+    if agent.cancel_requested_at is not None:
+        return Decision(agent)
+
+    asked = agent.evolve(now, cancel_requested_at=now)
+
+    return Decision(asked, AgentCancelRequested(agent=asked))
+
+
+@handler
+async def switch_agent_account(
+    command: SwitchAgentAccount, *, db: AsyncConnection, emit: Emit
+) -> Agent:
+    raise NotImplementedError
+
+
+@decider
+def dismiss_agent(
+    command: DismissAgent,  # noqa: ARG001  the id has been used to find it
+    agent: Agent,
+    *,
+    now: datetime,
+) -> Decision[Agent]:
+    AGENT.require(agent, "dismiss")
+    if agent.dismissed_at is not None:
+        return Decision(agent)
+
+    dismissed = agent.evolve(now, dismissed_at=now)
+
+    return Decision(dismissed, AgentDismissed(agent=dismissed))
+
+
+@handler
+async def delete_agent(
+    command: DeleteAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> AgentDeletion:
+    agent = await get_locked(db, Agent, command.id)
+    AGENT.require(agent, "delete")
+
+    await agents.delete_one(db, agent.id)
+    emit(AgentDeleted(agent=agent.evolve(now)))
+
+    return AgentDeletion(id=agent.id, name=agent.name)

@@ -1,0 +1,104 @@
+"""Queries of agents."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Integer, bindparam, delete, insert, literal_column, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Page
+from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
+from persistence import _paging
+from persistence._entities import columns, entity_from
+from persistence.agents.tables import agent, prompt
+
+_FILTERS = ("status", "initiative_id", "mode")
+_KEYS = ("name", "session_id", "task_id")
+
+_BEHIND = (
+    columns(Agent)
+    .where(agent.c.connection_name == bindparam("connection_name"))
+    .where(agent.c.lease_expires_at.is_not(None))
+    .order_by(agent.c.id)
+    .with_for_update(key_share=True)
+)
+
+_STALLED = (
+    columns(Agent)
+    .where(
+        agent.c.status == literal_column("'running'"),
+        agent.c.stalled_at.is_(None),
+        agent.c.last_progress_at < bindparam("before"),
+    )
+    .order_by(agent.c.last_progress_at, agent.c.id)
+    .limit(bindparam("limit", type_=Integer))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+
+
+async def page(db: AsyncConnection, query: ListAgents) -> Page[Agent]:
+    """A page of the agents that pass the filters."""
+    given = {name: value for name in _FILTERS if (value := getattr(query, name)) is not None}
+    where: list[ColumnElement[bool]] = [agent.c[name] == value for name, value in given.items()]
+    if query.dismissed is not None:
+        where.append(_is_set(agent.c.dismissed_at, query.dismissed))
+    if query.suspected is not None:
+        where.append(_is_set(agent.c.suspected_at, query.suspected))
+    return await _paging.page(db, query, Agent, where)
+
+
+async def find(db: AsyncConnection, query: FindAgent) -> Agent:
+    """The latest agent with this name, session or task, or ``AgentNotFound``."""
+    given = {name: value for name in _KEYS if (value := getattr(query, name)) is not None}
+    [(name, value)] = given.items()
+    latest = columns(Agent).where(agent.c[name] == value)
+    latest = latest.order_by(agent.c.created_at.desc(), agent.c.id.desc()).limit(1)
+    row = (await db.execute(latest)).one_or_none()
+    if row is None:
+        raise AgentNotFound(**given)
+    return entity_from(Agent, row)
+
+
+async def prompt_of(db: AsyncConnection, id_: UUID) -> AgentPrompt:
+    """What an agent was told to do, or ``AgentNotFound``."""
+    found = select(prompt.c.prompt).select_from(agent.outerjoin(prompt, prompt.c.id == agent.c.id))
+    row = (await db.execute(found.where(agent.c.id == id_))).one_or_none()
+    if row is None:
+        raise AgentNotFound(id=id_)
+    return AgentPrompt(id=id_, prompt=row.prompt)
+
+
+async def keep_prompt(db: AsyncConnection, id_: UUID, words: str) -> None:
+    """Keep what a new agent is told to do."""
+    await db.execute(insert(prompt).values(id=id_, prompt=words))
+
+
+async def add_unless_named(db: AsyncConnection, new: Agent) -> bool:
+    """Insert an agent; whether it was, for another one may have its name."""
+    adding = postgresql.insert(agent).values(new.model_dump())
+    adding = adding.on_conflict_do_nothing(index_elements=["name"])
+    return (await db.execute(adding.returning(agent.c.id))).one_or_none() is not None
+
+
+async def lock_behind(db: AsyncConnection, connection_name: str) -> list[Agent]:
+    """Lock the agents of this connection of which something is expected."""
+    rows = await db.execute(_BEHIND, {"connection_name": connection_name})
+    return [entity_from(Agent, row) for row in rows]
+
+
+async def lock_stalled(db: AsyncConnection, *, before: datetime, limit: int) -> list[Agent]:
+    """Lock running agents without progress since then, of which it was not told yet."""
+    rows = await db.execute(_STALLED, {"before": before, "limit": limit})
+    return [entity_from(Agent, row) for row in rows]
+
+
+async def delete_one(db: AsyncConnection, id_: UUID) -> None:
+    """Delete an agent and what it was told to do."""
+    await db.execute(delete(agent).where(agent.c.id == id_))
+
+
+def _is_set(column: ColumnElement[datetime | None], wanted: bool) -> ColumnElement[bool]:
+    return column.is_not(None) if wanted else column.is_(None)

@@ -1,0 +1,82 @@
+"""What tests of agents start from, time that passes, and the sweeper one step at a time."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.agents.agents import Agent, AskInput, RegisterAgent, StopAgent
+from contracts.planning.tasks import ClaimTasks, CreateTask, Task
+from fleetbus.client import Bus
+from fleetbus.ids import uuid7
+from fleetbus.service import Service
+from fleetbus.sweeper.sweeper import Sweeper, tasks
+from persistence.agents.tables import account
+
+QUESTIONS: list[Any] = [{"question": "Which database?"}]
+
+Outbox = Callable[[], Awaitable[list[Any]]]
+
+
+async def register(bus: Bus, **fields: Any) -> Agent:
+    return await bus.call(RegisterAgent(**fields))
+
+
+async def new_task(bus: Bus, name: str = "a task") -> Task:
+    return await bus.call(CreateTask(name=name))
+
+
+async def claim(bus: Bus, agent: Agent, limit: int = 1) -> list[Task]:
+    found = await bus.call(ClaimTasks(agent_id=str(agent.id), limit=limit, lease_seconds=3600))
+    return [one.task for one in found.tasks]
+
+
+async def working(bus: Bus, tasks: int = 1, **fields: Any) -> tuple[Agent, list[Task]]:
+    """An agent that has claimed new tasks, and these."""
+    for number in range(tasks):
+        await new_task(bus, f"task {number}")
+    agent = await register(bus, **fields)
+    return agent, await claim(bus, agent, tasks)
+
+
+async def add_account(db: AsyncConnection, email: str = "fleet@example.com", **fields: Any) -> UUID:
+    values = {"id": uuid7(), "email": email, **fields}
+    await db.execute(insert(account).values(values))
+    return UUID(str(values["id"]))
+
+
+async def end(bus: Bus, agent: Agent) -> Agent:
+    return await bus.call(StopAgent(id=agent.id, reason="user_requested"))
+
+
+async def ask(bus: Bus, agent: Agent, **fields: Any) -> Agent:
+    return await bus.call(AskInput(id=agent.id, questions=QUESTIONS, **fields))
+
+
+async def later(db: AsyncConnection, by: timedelta, *columns: str) -> None:
+    """Let time pass for agents: what these columns hold is longer ago, or comes nearer."""
+    moved = ", ".join(f"{column} = {column} - CAST(:by AS interval)" for column in columns)
+    await db.execute(text(f"UPDATE agents.agents SET {moved}"), {"by": by})
+
+
+async def sweep(service: Service, job: str) -> int:
+    """One step of a job; returns how much it handled."""
+    work = {task.name: task for task in tasks(service.registry, service.settings)}
+    return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
+
+
+async def told(outbox: Outbox, *types: str) -> list[Any]:
+    """The data of the events of these types; of all if none is named."""
+    return [row.data for row in await outbox() if not types or row.type in types]
+
+
+async def types(outbox: Outbox) -> list[str]:
+    return [row.type for row in await outbox()]
+
+
+async def task_row(db: AsyncConnection, id_: UUID) -> Any:
+    query = text("SELECT * FROM planning.tasks WHERE id = :id")
+    return (await db.execute(query, {"id": id_})).one()
