@@ -4,6 +4,10 @@ async with connect("nats://127.0.0.1:4222") as bus:
     task = await bus.call(GetTask(id=...))
     async for event in bus.events(TaskCompleted):
         ...
+    async with bus.agent(provider="claude") as agent:
+        async for task in agent.tasks():
+            ...
+            await task.complete(summary="...")
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 import nats
 import pydantic_core
@@ -26,8 +31,11 @@ from nats.errors import NoRespondersError
 from contracts._declare import Event, Operation, Reply
 from contracts._errors import Refusal
 from contracts.errors import EVERYWHERE
+from fleetbus.endings import unhindered
 from fleetbus.events import Events
 from fleetbus.ids import uuid7
+from fleetbus.worker.agent import WorkingAgent, working
+from fleetbus.worker.registration import Registration
 
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
@@ -62,12 +70,23 @@ class Answered(Generic[R]):
 
 
 class Bus:
-    """A connection to fleetbus; made by ``connect``."""
+    """A connection to fleetbus; made by ``connect``.
 
-    def __init__(self, client: Client, *, timeout: float, attempt_timeout: float) -> None:
+    ``another`` opens one more to the same servers, under the name that it is given.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        timeout: float,
+        attempt_timeout: float,
+        another: Callable[[str], AbstractAsyncContextManager[Bus]] | None = None,
+    ) -> None:
         self.nats = client
         self._timeout = timeout
         self._attempt_timeout = attempt_timeout
+        self._another = another
 
     async def call(
         self,
@@ -144,6 +163,29 @@ class Bus:
         """
         return Events(self.nats, kinds, entity=entity, durable=durable, stream=stream)
 
+    @contextlib.asynccontextmanager
+    async def agent(self, **registration: Unpack[Registration]) -> AsyncIterator[WorkingAgent]:
+        """Be an agent for as long as the block lasts; the fields are those of ``RegisterAgent``.
+
+        The ``id`` of an agent that has ended resumes it. The agent has a connection of its own,
+        named by its id, and heartbeats in the background; code that blocks the event loop stops
+        them (``asyncio.to_thread`` does not).
+
+        Leaving the block says how it ended: normally and it is stopped, ``task_complete``; by an
+        exception, which goes on, and it is crashed; cancelled and it is stopped, ``interrupted``.
+        The block is ended with ``CancelRequested`` when somebody asks the agent to end, with
+        ``AgentLost`` when it is the agent no more, and with ``TaskLost`` when a task is lost
+        outside of ``with task:``.
+        """
+        if self._another is None:
+            raise RuntimeError("an agent has a connection of its own: use a Bus made by connect()")
+        registration["id"] = registration.get("id") or uuid7()
+        async with (
+            self._another(str(registration["id"])) as own,
+            working(own, registration) as agent,
+        ):
+            yield agent
+
     async def _answer(
         self, operation: Operation[Any], body: bytes, headers: dict[str, str], end: float
     ) -> Msg:
@@ -192,10 +234,15 @@ async def connect(
     # A server that is not there is an error now; one that goes away later is waited for.
     client = await nats.connect(url, name=name, max_reconnect_attempts=1, **options)
     client.options["max_reconnect_attempts"] = -1
+
+    def another(name: str) -> AbstractAsyncContextManager[Bus]:
+        limits = {"timeout": timeout, "attempt_timeout": attempt_timeout}
+        return connect(url, name=name, **limits, **options)
+
     try:
-        yield Bus(client, timeout=timeout, attempt_timeout=attempt_timeout)
+        yield Bus(client, timeout=timeout, attempt_timeout=attempt_timeout, another=another)
     finally:
-        await client.close()
+        await unhindered(client.close())
 
 
 async def _log_error(error: Exception) -> None:
