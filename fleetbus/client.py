@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, Unpack, overload
+from uuid import UUID
 
 import nats
 import pydantic_core
@@ -220,6 +221,7 @@ async def connect(
     url: str = DEFAULT_URL,
     *,
     name: str = "fleetbus-client",
+    agent: str | UUID | None = None,
     timeout: float = 30.0,  # noqa: ASYNC109  of later calls
     attempt_timeout: float = 5.0,
     **options: Any,
@@ -227,8 +229,10 @@ async def connect(
     """A connection for as long as the block lasts; it reconnects by itself.
 
     ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
-    in seconds; ``options`` go to ``nats.connect`` (credentials, TLS).
+    in seconds; ``options`` go to ``nats.connect`` (credentials, TLS). With ``agent``, its id, the
+    connection is that agent's: it has its name, and if it is lost the agent is missed.
     """
+    name = name if agent is None else str(agent)
     options.setdefault("reconnect_time_wait", 0.25)
     options.setdefault("error_cb", _log_error)
     # A server that is not there is an error now; one that goes away later is waited for.

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fleetbus.bus.dispatcher import Limits
 from fleetbus.bus.executor import ExecutorSettings
 from fleetbus.database import PoolSettings
+from fleetbus.detector.detector import DetectorSettings
+from fleetbus.detector.link import SystemAccount
 
 VERSION = _version("fleetbus")
 
@@ -41,6 +43,11 @@ class Settings(BaseSettings):
         DEFAULT_NATS_URL, validation_alias=AliasChoices("NATS_URL", "FLEETBUS_NATS_URL")
     )
     """NATS, one URL or several with commas."""
+    nats_system_url: str | None = Field(None, repr=False)
+    """The same servers as a user of NATS's system account, ``nats://user:password@host:port``;
+    with it a crash is known by the lost connection."""
+    nats_system_credentials: str | None = None
+    """A file with the credentials of that user, where they are not in the URL."""
     source: str = "fleetbus"
     """``ce-source`` of every event."""
     stream: str = "EVENTS"
@@ -69,6 +76,13 @@ class Settings(BaseSettings):
     """Whether this process stands by as relay."""
     sweeper: bool = True
     """Whether this process does periodic work."""
+    detector: bool = True
+    """Whether this process listens for lost connections, given ``FLEETBUS_NATS_SYSTEM_URL``."""
+    suspicion_grace: Seconds = 2.0
+    """Seconds in which an agent whose connection is lost may come back before it is crashed."""
+    reconnect_time: Seconds = 5.0
+    """Seconds that clients may need to come back after a NATS server was away; until then and the
+    grace are over nobody is crashed for a lost connection."""
     sweep_interval: Seconds = 1.0
     """What the intervals of periodic work are multiplied by; leases are looked at each second."""
     stop_timeout: Seconds = 20.0
@@ -79,7 +93,15 @@ class Settings(BaseSettings):
     @property
     def nats_servers(self) -> list[str]:
         """The NATS URLs, one each."""
-        return [url.strip() for url in self.nats_url.split(",") if url.strip()]
+        return _urls(self.nats_url)
+
+    @property
+    def watched(self) -> DetectorSettings | None:
+        """How this process listens for lost connections, None where it does not."""
+        if not self.detector or not self.nats_system_url:
+            return None
+        account = SystemAccount(_urls(self.nats_system_url), self.nats_system_credentials)
+        return DetectorSettings(account, self.suspicion_grace, self.reconnect_time)
 
     @property
     def pools(self) -> PoolSettings:
@@ -99,3 +121,7 @@ class Settings(BaseSettings):
     def executor(self, max_payload: int) -> ExecutorSettings:
         """The settings of the executor, for a server that takes messages of this size."""
         return ExecutorSettings(timeout=self.request_timeout, max_payload=max_payload)
+
+
+def _urls(text: str) -> list[str]:
+    return [url.strip() for url in text.split(",") if url.strip()]

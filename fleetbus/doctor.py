@@ -1,4 +1,4 @@
-"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, clocks."""
+"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, detector, clocks."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
 from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.sweeper.sweeper import tasks
 from persistence import _outbox, _sweeps
@@ -200,6 +201,7 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         yield await _stream(client, settings)
         yield (handlers := await _handlers(client))
         if handlers.ok:
+            yield await _detection(client, settings)
             yield await _query(client)
     finally:
         await client.close()
@@ -228,7 +230,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
 
 async def _handlers(client: Client) -> Check:
     """Ask who is there, as any client of a NATS service can."""
-    answers = await _pings(client)
+    answers = await _answers(client, "$SRV.PING")
     processes = Counter(answer["name"] for answer in answers)
     contexts = [c.name for c in _catalogue.load().contexts if c.operations]
     versions = ", ".join(sorted({answer["version"] for answer in answers}))
@@ -246,11 +248,29 @@ async def _handlers(client: Client) -> Check:
     )
 
 
-async def _pings(client: Client) -> list[dict[str, Any]]:
+async def _detection(client: Client, settings: Settings) -> Check:
+    """Ask the handler processes whether they hear of lost connections."""
+    name, leases = "detection", "leases alone tell of crashes"
+    answers = await _answers(client, ASK_SUBJECT)
+    troubles = sorted({trouble for answer in answers if (trouble := answer["trouble"])})
+    if troubles:
+        remedy = "see what FLEETBUS_NATS_SYSTEM_URL names, and the handlers' logs"
+        return Check(name, False, f"lost connections are not heard of: {troubles[0]}", remedy)
+    if answers:
+        count = f"{len(answers)} {'process' if len(answers) == 1 else 'processes'}"
+        return Check(name, True, f"lost connections are heard of by {count}")
+    if settings.watched is None:
+        return Check(name, True, f"off, {leases}: FLEETBUS_NATS_SYSTEM_URL is not set")
+    remedy = "give the handlers FLEETBUS_NATS_SYSTEM_URL, and start one without --no-detector"
+    return Check(name, False, f"no handler process listens, {leases}", remedy)
+
+
+async def _answers(client: Client, subject: str) -> list[dict[str, Any]]:
+    """What everybody answers who does so in time."""
     answers: list[dict[str, Any]] = []
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
-    await client.publish("$SRV.PING", reply=inbox)
+    await client.publish(subject, reply=inbox)
     end = time.monotonic() + PING_WAIT
     while (left := end - time.monotonic()) > 0:
         try:

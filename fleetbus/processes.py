@@ -123,7 +123,12 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
     stopped = stop_on_signals()
     try:
         async with _stack(data_dir, nats_port) as stack:
-            urls = {"database_url": stack.postgres.url, "nats_url": stack.nats.url}
+            urls = {
+                "database_url": stack.postgres.url,
+                "nats_url": stack.nats.url,
+                "nats_system_url": stack.nats.system_url,
+                "nats_system_credentials": "",
+            }
             await migrate.upgrade(stack.postgres.url)
             supervisor = Supervisor(settings.model_copy(update=urls), workers, wait=False)
             keepers = [

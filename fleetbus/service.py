@@ -1,4 +1,4 @@
-"""One handler process: operations, discovery, relay and sweeper on one NATS connection."""
+"""One handler process: operations, discovery, relay, sweeper and detector."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fleetbus.bus.executor import Executor
 from fleetbus.bus.registry import Registry, load
 from fleetbus.config import VERSION, Settings
 from fleetbus.database import Database, describe
+from fleetbus.detector.detector import Detector
 from fleetbus.discovery.srv import Discovery
 from fleetbus.endings import end
 from fleetbus.relay.relay import WAKE_SUBJECT, Relay, RelaySettings
@@ -28,7 +29,7 @@ WAKE_INTERVAL = 0.005
 
 
 BACKGROUND_TIMEOUT = 5.0
-"""Seconds that relay and sweeper have to finish the step in hand."""
+"""Seconds that relay, sweeper and detector have to finish the step in hand."""
 
 
 class CannotStart(Exception):
@@ -48,7 +49,9 @@ class Service:
         self.wire = Wire(settings.nats_servers)
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
+        self.detector: Detector | None = None
         self._discovery: Discovery
+        self._detecting: asyncio.Task[None]
         self._background: list[asyncio.Task[None]] = []
         self._wake_pending = False
 
@@ -65,6 +68,7 @@ class Service:
 
     async def stop(self) -> bool:
         """Drain, finish, answer, leave; False if something was still in flight at the limit."""
+        await self._end_detector()
         finished = await self._drain()
         await self._end_background()
         with contextlib.suppress(Exception):
@@ -129,6 +133,10 @@ class Service:
         self._discovery = Discovery(self.client, registry, self.dispatcher.stats)
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
+        if (watched := settings.watched) is not None:
+            self.detector = Detector(self.client, self.database, watched)
+            self._detecting = asyncio.create_task(self.detector.run(), name="detector")
+            self._background.append(self._detecting)
         log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))
 
     async def _drain(self) -> bool:
@@ -146,7 +154,15 @@ class Service:
             return False
         return True
 
+    async def _end_detector(self) -> None:
+        """Let it tell what it has heard while this process, maybe the only one, still serves."""
+        if self.detector is not None:
+            self.detector.stop()
+            await asyncio.wait([self._detecting], timeout=BACKGROUND_TIMEOUT)
+
     async def _end_background(self) -> None:
+        if self.detector is not None:
+            self.detector.stop()
         if self.relay is not None:
             self.relay.stop()
         if self.sweeper is not None:

@@ -102,8 +102,8 @@ class Supervisor:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Settings as environment variables."""
-    values = settings.model_dump(mode="json")
+    """Settings as environment variables; what is None is left out."""
+    values = settings.model_dump(mode="json", exclude_none=True)
     named = {
         "DATABASE_URL": values.pop("database_url"),
         "NATS_URL": values.pop("nats_url"),

@@ -71,6 +71,9 @@ def serve(
         bool, typer.Option("--no-relay", help="Do not stand by as the relay of events.")
     ] = False,
     no_sweeper: Annotated[bool, typer.Option("--no-sweeper", help="Do no periodic work.")] = False,
+    no_detector: Annotated[
+        bool, typer.Option("--no-detector", help="Do not listen for lost connections.")
+    ] = False,
     nats_url: ServedNatsUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -85,7 +88,8 @@ def serve(
         DATABASE_URL=postgresql://… NATS_URL=nats://… fleetbus serve --wait
     """
     flags: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url}
-    flags |= {"relay": False if no_relay else None, "sweeper": False if no_sweeper else None}
+    off = {"relay": no_relay, "sweeper": no_sweeper, "detector": no_detector}
+    flags |= {name: False for name, is_off in off.items() if is_off}
     loaded = settings(**flags)
     from fleetbus import processes
 

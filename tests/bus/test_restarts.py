@@ -54,12 +54,15 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(database_url: str, nats_url: str, size: int) -> AsyncIterator[Fleet]:
+async def fleet(
+    database_url: str, nats_url: str, size: int, **environment: str
+) -> AsyncIterator[Fleet]:
     urls = {
         "DATABASE_URL": database_url,
         "NATS_URL": nats_url,
         "FLEETBUS_POOL_WRITE": "3",
         "FLEETBUS_POOL_READ": "2",
+        **environment,
     }
     async with AsyncExitStack() as stack:
         processes = Fleet(stack, urls)

@@ -12,6 +12,7 @@ from fleetbus.bus.registry import Registry
 from fleetbus.client import connect
 from fleetbus.config import Settings
 from fleetbus.doctor import Check, examine
+from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from tests.cli.program import fleetbus
@@ -57,6 +58,7 @@ class TestProgram:
             "NATS",
             "stream",
             "handlers",
+            "detection",
             "query",
         ]
         assert {line.split()[0] for line in ended.out.splitlines()} == {"ok"}
@@ -123,3 +125,47 @@ class TestNats:
         found = wrong(await examine(settings))
         assert found.keys() <= {"sweeper", "relay"}
         assert "--no-sweeper" in found["sweeper"].remedy
+
+
+class TestDetection:
+    @pytest.fixture
+    def settings(self, settings: Settings, nats_server: EmbeddedNats) -> Settings:
+        return settings.model_copy(update={"nats_system_url": nats_server.system_url})
+
+    async def test_on(self, service: Service, settings: Settings) -> None:
+        assert service.detector is not None
+        async with asyncio.timeout(20):
+            while service.detector.link.trouble:  # noqa: ASYNC110  other tasks make it well
+                await asyncio.sleep(0.01)
+        found = {check.name: check for check in await examine(settings)}
+        assert found["detection"].detail == "lost connections are heard of by 1 process"
+        assert found["detection"].ok
+
+    async def test_off(self, service: Service, settings: Settings) -> None:
+        assert service.detector is not None
+        service.detector.stop()
+        off = settings.model_copy(update={"nats_system_url": None})
+        async with asyncio.timeout(20):
+            while "off" not in (found := await _detection(off)).detail:
+                assert found.detail.startswith("lost connections are")  # it has not ended yet
+        assert found.ok
+        assert "no handler process listens" in wrong(await examine(settings))["detection"].detail
+
+    async def test_a_user_who_hears_nothing(self, settings: Settings, registry: Registry) -> None:
+        wrong_user = settings.model_copy(update={"nats_system_url": settings.nats_url})
+        service = Service(wrong_user, registry)
+        await service.start()
+        try:
+            async with asyncio.timeout(20):
+                while (
+                    "not one of the system account"
+                    not in (found := await _detection(wrong_user)).detail
+                ):
+                    assert not found.ok
+        finally:
+            await service.stop()
+        assert "FLEETBUS_NATS_SYSTEM_URL" in found.remedy
+
+
+async def _detection(settings: Settings) -> Check:
+    return next(check for check in await examine(settings) if check.name == "detection")
