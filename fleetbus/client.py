@@ -73,7 +73,8 @@ class Answered(Generic[R]):
 class Bus:
     """A connection to fleetbus; made by ``connect``.
 
-    ``another`` opens one more to the same servers, under the name that it is given.
+    ``agent`` is the id of the agent whose connection it is, if it is one's. ``another`` opens one
+    more to the same servers, for the agent with the id that it is given.
     """
 
     def __init__(
@@ -82,9 +83,11 @@ class Bus:
         *,
         timeout: float,
         attempt_timeout: float,
-        another: Callable[[str], AbstractAsyncContextManager[Bus]] | None = None,
+        agent: UUID | None = None,
+        another: Callable[[UUID], AbstractAsyncContextManager[Bus]] | None = None,
     ) -> None:
         self.nats = client
+        self._agent = agent
         self._timeout = timeout
         self._attempt_timeout = attempt_timeout
         self._another = another
@@ -169,8 +172,8 @@ class Bus:
         """Be an agent for as long as the block lasts; the fields are those of ``RegisterAgent``.
 
         The ``id`` of an agent that has ended resumes it. The agent has a connection of its own,
-        named by its id, and heartbeats in the background; code that blocks the event loop stops
-        them (``asyncio.to_thread`` does not).
+        named by its id (this one, if it was made for this agent), and heartbeats in the background;
+        code that blocks the event loop stops them (``asyncio.to_thread`` does not).
 
         Leaving the block says how it ended: normally and it is stopped, ``task_complete``; by an
         exception, which goes on, and it is crashed; cancelled and it is stopped, ``interrupted``.
@@ -178,14 +181,19 @@ class Bus:
         ``AgentLost`` when it is the agent no more, and with ``TaskLost`` when a task is lost
         outside of ``with task:``.
         """
-        if self._another is None:
-            raise RuntimeError("an agent has a connection of its own: use a Bus made by connect()")
-        registration["id"] = registration.get("id") or uuid7()
+        agent_id = registration.get("id") or self._agent or uuid7()
         async with (
-            self._another(str(registration["id"])) as own,
-            working(own, registration) as agent,
+            self._connection_of(agent_id) as own,
+            working(own, Registration(**{**registration, "id": agent_id})) as agent,
         ):
             yield agent
+
+    def _connection_of(self, agent_id: UUID) -> AbstractAsyncContextManager[Bus]:
+        if agent_id == self._agent:
+            return contextlib.nullcontext(self)
+        if self._another is None:
+            raise RuntimeError("an agent has a connection of its own: use a Bus made by connect()")
+        return self._another(agent_id)
 
     async def _answer(
         self, operation: Operation[Any], body: bytes, headers: dict[str, str], end: float
@@ -232,19 +240,27 @@ async def connect(
     in seconds; ``options`` go to ``nats.connect`` (credentials, TLS). With ``agent``, its id, the
     connection is that agent's: it has its name, and if it is lost the agent is missed.
     """
-    name = name if agent is None else str(agent)
+    agent_id = None if agent is None else UUID(str(agent))
+    name = name if agent_id is None else str(agent_id)
     options.setdefault("reconnect_time_wait", 0.25)
     options.setdefault("error_cb", _log_error)
     # A server that is not there is an error now; one that goes away later is waited for.
     client = await nats.connect(url, name=name, max_reconnect_attempts=1, **options)
     client.options["max_reconnect_attempts"] = -1
 
-    def another(name: str) -> AbstractAsyncContextManager[Bus]:
-        limits = {"timeout": timeout, "attempt_timeout": attempt_timeout}
-        return connect(url, name=name, **limits, **options)
+    def another(agent: UUID) -> AbstractAsyncContextManager[Bus]:
+        return connect(
+            url, agent=agent, timeout=timeout, attempt_timeout=attempt_timeout, **options
+        )
 
     try:
-        yield Bus(client, timeout=timeout, attempt_timeout=attempt_timeout, another=another)
+        yield Bus(
+            client,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            agent=agent_id,
+            another=another,
+        )
     finally:
         await unhindered(client.close())
 

@@ -63,6 +63,16 @@ class TestRegistration:
         assert agent.bus.nats.is_closed
         assert bus.nats.is_connected
 
+    async def test_a_connection_that_was_made_for_it_is_used(self, bus: Bus, nats_url: str) -> None:
+        assert bus.nats.is_connected
+        id_ = uuid7()
+        async with connect(nats_url, agent=id_) as its:
+            async with its.agent() as agent:
+                assert (agent.id, agent.bus) == (id_, its)
+            assert its.nats.is_connected
+            async with its.agent(id=uuid7()) as other:
+                assert other.bus is not its
+
     async def test_one_that_ended_comes_back_as_the_next_incarnation(self, bus: Bus) -> None:
         async with bus.agent(name="otter") as first:
             pass
