@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     """Seconds that the reply of an idempotency key is kept."""
     history_retention_days: Annotated[float, Field(gt=0)] = 90.0
     """Days that test runs and calls to models are kept."""
+    stall_after: Seconds | None = None
+    """Seconds without progress after which a running agent counts as stalled; never if not set."""
     relay: bool = True
     """Whether this process stands by as relay."""
     sweeper: bool = True

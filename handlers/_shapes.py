@@ -10,8 +10,9 @@ operation, the rest names what the function needs.
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event), ``now``
 (the database's clock), ``new_id`` (a fresh UUIDv7, for what is created), ``catalogue`` (all that is
-declared), ``limit`` (how much a step of a job may handle) and ``retention``
-(how long history is kept, a setting). A decider's entity is found by the
+declared), ``limit`` (how much a step of a job may handle) and two settings: ``retention`` (how long
+history is kept) and ``stall_after`` (how long an agent may work without progress; None if for
+ever). A decider's entity is found by the
 command's ``id``, or by ``worker_check_id`` where the noun of the subject is another one
 (``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``, and is None where
 that is None.
@@ -49,6 +50,7 @@ DEPENDENCIES: dict[str, Any] = {
     "catalogue": Catalogue,
     "limit": int,
     "retention": timedelta,
+    "stall_after": timedelta | None,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
@@ -57,7 +59,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id"},
     "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit", "retention"},
+    "job": {"db", "emit", "now", "limit", "retention", "stall_after"},
 }
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -94,14 +93,14 @@ async def react(registry: Registry, tx: Transaction) -> None:
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
 
 
-async def run_job(job: Job, retention: timedelta, tx: Transaction) -> int:
-    """Run one step of a job; returns how much it handled."""
+async def run_job(job: Job, settings: Mapping[str, Any], tx: Transaction) -> int:
+    """Run one step of a job with the settings that jobs may name; returns how much it handled."""
     given = {
         "db": tx.db,
         "emit": tx.emitter(f"sweeper:{job.name}", None),
         "now": tx.now,
         "limit": job.limit,
-        "retention": retention,
+        **settings,
     }
     handled: int = await job.handling.function(**_pick(job.handling, given))
     return handled

@@ -125,13 +125,16 @@ class Sweeper:
 def tasks(registry: Registry, settings: Settings) -> list[Task]:
     """Every declared job, and the bus's own."""
     pace, kept = settings.sweep_interval, settings.idempotency_retention
-    history = timedelta(days=settings.history_retention_days)
+    for_jobs = {
+        "retention": timedelta(days=settings.history_retention_days),
+        "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
+    }
 
     async def forget_requests(tx: Transaction) -> int:
         return await _commit.forget_requests(tx.db, retention=kept, limit=REQUESTS_PER_STEP)
 
     declared = [
-        Task(job.name, partial(run_job, job, history), job.every * pace, job.limit)
+        Task(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit)
         for job in registry.jobs
     ]
     return [*declared, Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP)]

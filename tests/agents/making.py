@@ -5,14 +5,18 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.agents.agents import Agent, RegisterAgent
+from contracts.agents.agents import Agent, AskInput, RegisterAgent, StopAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, Task
 from fleetbus.client import Bus
+from fleetbus.ids import uuid7
 from fleetbus.service import Service
 from fleetbus.sweeper.sweeper import Sweeper, tasks
+from persistence.agents.tables import account
+
+QUESTIONS: list[Any] = [{"question": "Which database?"}]
 
 Outbox = Callable[[], Awaitable[list[Any]]]
 
@@ -36,6 +40,20 @@ async def working(bus: Bus, tasks: int = 1, **fields: Any) -> tuple[Agent, list[
         await new_task(bus, f"task {number}")
     agent = await register(bus, **fields)
     return agent, await claim(bus, agent, tasks)
+
+
+async def add_account(db: AsyncConnection, email: str = "fleet@example.com", **fields: Any) -> UUID:
+    values = {"id": uuid7(), "email": email, **fields}
+    await db.execute(insert(account).values(values))
+    return UUID(str(values["id"]))
+
+
+async def end(bus: Bus, agent: Agent) -> Agent:
+    return await bus.call(StopAgent(id=agent.id, reason="user_requested"))
+
+
+async def ask(bus: Bus, agent: Agent, **fields: Any) -> Agent:
+    return await bus.call(AskInput(id=agent.id, questions=QUESTIONS, **fields))
 
 
 async def later(db: AsyncConnection, by: timedelta, *columns: str) -> None:

@@ -1,0 +1,36 @@
+"""Whether an agent gets on, which its heartbeats alone do not say."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.agents.agents import Agent, AgentStalled
+from handlers._shapes import Decision, Emit, job
+from persistence._entities import save
+from persistence.agents import agents
+
+
+@job(every=5.0, limit=100)
+async def tell_stalled_agents(
+    *, db: AsyncConnection, emit: Emit, now: datetime, limit: int, stall_after: timedelta | None
+) -> int:
+    """Tell of running agents that make no progress, once each; returns how many."""
+    if stall_after is None:
+        return 0
+    found = await agents.lock_stalled(db, before=now - stall_after, limit=limit)
+
+    decisions = [stall(agent, now) for agent in found]
+    await save(db, [decision.entity for decision in decisions])
+    for decision in decisions:
+        emit(*decision.events)
+
+    return len(decisions)
+
+
+def stall(agent: Agent, now: datetime) -> Decision[Agent]:
+    """Said, and nothing taken from it: it may just be thinking."""
+    stalled = agent.evolve(now, stalled_at=now)
+
+    return Decision(stalled, AgentStalled(agent=stalled))

@@ -1,0 +1,236 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+
+import pytest
+
+from contracts.agents.agents import (
+    AgentNotFound,
+    AskInput,
+    DismissAgent,
+    FinishAgent,
+    GetAgent,
+    RequestAgentCancel,
+    ResumeAgent,
+    StaleIncarnation,
+    StopAgent,
+)
+from contracts.errors import InvalidTransition
+from contracts.planning.tasks import ClaimTasks, CompleteTask, GetTask
+from fleetbus.client import Bus
+from fleetbus.ids import uuid7
+from tests.agents.making import (
+    QUESTIONS,
+    Outbox,
+    ask,
+    claim,
+    end,
+    new_task,
+    register,
+    told,
+    types,
+    working,
+)
+from tests.counting import Counted
+
+Statements = Callable[[], AbstractContextManager[Counted]]
+
+
+class TestAskInput:
+    async def test_it_waits(self, bus: Bus, outbox: Outbox) -> None:
+        agent, _ = await working(bus)
+
+        waiting = await ask(bus, agent, incarnation=1)
+
+        assert (waiting.status, waiting.pending_questions) == ("waiting_for_input", QUESTIONS)
+        assert waiting.lease_expires_at is not None
+        assert (await types(outbox))[-1] == "agent.waiting"
+
+    async def test_idle(self, bus: Bus) -> None:
+        with pytest.raises(InvalidTransition):
+            await ask(bus, await register(bus))
+
+    async def test_of_an_old_incarnation(self, bus: Bus) -> None:
+        agent, _ = await working(bus)
+        with pytest.raises(StaleIncarnation):
+            await ask(bus, agent, incarnation=2)
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(AgentNotFound):
+            await bus.call(AskInput(id=uuid7(), questions=QUESTIONS))
+
+
+class TestResumeAgent:
+    async def test_with_answers_the_same_process_goes_on(self, bus: Bus, outbox: Outbox) -> None:
+        agent, [task] = await working(bus, pid=4711)
+        waiting = await ask(bus, agent)
+
+        resumed = await bus.call(ResumeAgent(id=agent.id, answers={"Which database?": "Postgres"}))
+
+        assert (resumed.status, resumed.incarnation, resumed.pid) == ("running", 1, 4711)
+        assert resumed.answers == {"Which database?": "Postgres"}
+        assert (resumed.pending_questions, resumed.task_id) == (None, task.id)
+        assert resumed.lease_expires_at == waiting.lease_expires_at
+        assert (await told(outbox, "agent.resumed"))[0]["previous_status"] == "waiting_for_input"
+
+    async def test_after_its_end_as_another_process(self, bus: Bus, outbox: Outbox) -> None:
+        agent, _ = await working(bus, pid=4711, host="a", connection_name="c", session_id="s")
+        await bus.call(RequestAgentCancel(id=agent.id))
+        await ask(bus, agent)
+        await bus.call(StopAgent(id=agent.id, reason="error", exit_code=3))
+        await bus.call(DismissAgent(id=agent.id))
+
+        resumed = await bus.call(ResumeAgent(id=agent.id, pid=4712))
+
+        assert (resumed.status, resumed.incarnation) == ("running", 2)
+        assert (resumed.pid, resumed.host, resumed.session_id) == (4712, None, "s")
+        assert resumed.connection_name == str(agent.id)
+        assert (resumed.exit_code, resumed.pending_questions) == (None, None)
+        assert (resumed.cancel_requested_at, resumed.dismissed_at) == (None, None)
+        assert resumed.lease_expires_at is not None
+        assert resumed.lease_expires_at - resumed.updated_at == timedelta(seconds=30)
+        assert (await told(outbox, "agent.resumed"))[0]["previous_status"] == "stopped"
+
+    async def test_idle_it_begins(self, bus: Bus) -> None:
+        agent = await register(bus)
+        resumed = await bus.call(ResumeAgent(id=agent.id))
+        assert (resumed.status, resumed.incarnation) == ("running", 1)
+
+    async def test_running(self, bus: Bus) -> None:
+        agent, _ = await working(bus)
+        with pytest.raises(InvalidTransition):
+            await bus.call(ResumeAgent(id=agent.id))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(AgentNotFound):
+            await bus.call(ResumeAgent(id=uuid7()))
+
+
+class TestFinishAgent:
+    async def test_nothing_is_expected_of_it(self, bus: Bus, outbox: Outbox) -> None:
+        agent, [task] = await working(bus)
+        await bus.call(CompleteTask(id=task.id, attempt=1))
+
+        finished = await bus.call(FinishAgent(id=agent.id, incarnation=1, result={"merged": True}))
+
+        assert (finished.status, finished.result) == ("idle", {"merged": True})
+        assert (finished.lease_expires_at, finished.task_id) == (None, task.id)
+        assert (await types(outbox))[-1] == "agent.finished"
+
+    async def test_its_next_task(self, bus: Bus) -> None:
+        agent, [task] = await working(bus)
+        await bus.call(CompleteTask(id=task.id, attempt=1))
+        await bus.call(FinishAgent(id=agent.id))
+        following = await new_task(bus)
+
+        await claim(bus, agent)
+
+        running = await bus.call(GetAgent(id=agent.id))
+        assert (running.status, running.task_id) == ("running", following.id)
+        assert running.lease_expires_at is not None
+
+    async def test_idle(self, bus: Bus) -> None:
+        with pytest.raises(InvalidTransition):
+            await bus.call(FinishAgent(id=(await register(bus)).id))
+
+    async def test_of_an_old_incarnation(self, bus: Bus) -> None:
+        agent, _ = await working(bus)
+        with pytest.raises(StaleIncarnation):
+            await bus.call(FinishAgent(id=agent.id, incarnation=2))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(AgentNotFound):
+            await bus.call(FinishAgent(id=uuid7()))
+
+
+class TestStopAgent:
+    async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
+        agent, tasks = await working(bus, 2)
+
+        stopped = await bus.call(
+            StopAgent(id=agent.id, incarnation=1, reason="user_requested", exit_code=0)
+        )
+
+        assert (stopped.status, stopped.exit_code) == ("stopped", 0)
+        assert stopped.lease_expires_at is None
+        for task in tasks:
+            released = await bus.call(GetTask(id=task.id))
+            assert (released.status, released.retry_count) == ("pending", 0)
+        assert (await types(outbox))[-3:] == ["agent.stopped", "task.released", "task.released"]
+        event = (await told(outbox, "task.released"))[0]
+        assert (event["released_by"], event["reason"]) == (str(agent.id), "user_requested")
+
+    async def test_twice(self, bus: Bus) -> None:
+        agent = await register(bus)
+        await end(bus, agent)
+        with pytest.raises(InvalidTransition):
+            await end(bus, agent)
+
+    async def test_of_an_old_incarnation(self, bus: Bus) -> None:
+        agent = await register(bus)
+        with pytest.raises(StaleIncarnation):
+            await bus.call(StopAgent(id=agent.id, incarnation=2, reason="error"))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(AgentNotFound):
+            await bus.call(StopAgent(id=uuid7(), reason="error"))
+
+
+class TestRequestAgentCancel:
+    async def test_asking_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
+        agent, _ = await working(bus)
+
+        asked = await bus.call(RequestAgentCancel(id=agent.id))
+
+        assert asked.cancel_requested_at == asked.updated_at
+        assert await bus.call(RequestAgentCancel(id=agent.id)) == asked
+        assert len(await told(outbox, "agent.cancel_requested")) == 1
+
+    async def test_after_its_end(self, bus: Bus) -> None:
+        agent = await end(bus, await register(bus))
+        with pytest.raises(InvalidTransition):
+            await bus.call(RequestAgentCancel(id=agent.id))
+
+    async def test_unknown(self, bus: Bus) -> None:
+        with pytest.raises(AgentNotFound):
+            await bus.call(RequestAgentCancel(id=uuid7()))
+
+
+class TestClaims:
+    async def test_an_idle_agent_begins_to_run(self, bus: Bus, outbox: Outbox) -> None:
+        agent, tasks = await working(bus, 2)
+
+        running = await bus.call(GetAgent(id=agent.id))
+
+        assert (running.status, running.task_id) == ("running", tasks[0].id)
+        assert running.last_progress_at is not None
+        claims = ["task.claimed", "task.claimed", "agent.running"]
+        assert (await types(outbox))[-3:] == claims
+
+    async def test_a_running_one_takes_up_the_next(self, bus: Bus, outbox: Outbox) -> None:
+        agent, _ = await working(bus)
+        following = await new_task(bus)
+
+        await claim(bus, agent)
+
+        running = await bus.call(GetAgent(id=agent.id))
+        assert (running.version, running.task_id) == (3, following.id)
+        assert (await types(outbox))[-2:] == ["task.claimed", "agent.updated"]
+
+    async def test_one_that_ended_stays_so(self, bus: Bus) -> None:
+        await new_task(bus)
+        agent = await end(bus, await register(bus))
+
+        assert len(await claim(bus, agent)) == 1
+
+        assert await bus.call(GetAgent(id=agent.id)) == agent
+
+    async def test_any_other_name_is_not_looked_up(self, bus: Bus, statements: Statements) -> None:
+        counts = []
+        for agent_id in ("agent-7", str(uuid7()).upper()):
+            await new_task(bus)
+            with statements() as counted:
+                claimed = await bus.call(ClaimTasks(agent_id=agent_id))
+            assert len(claimed.tasks) == 1
+            counts.append([sql for sql in counted.texts if "agents.agents" in sql])
+        assert counts == [[], []]
