@@ -48,6 +48,9 @@ ENDING_SECONDS = 10.0
 
 REASON_CHARACTERS = 2_000
 
+NEWS = ("cancel_requested", "crashed", "deleted", "resumed", "stopped", "suspected")
+"""What somebody else may do to an agent; it looks at once what that means for it."""
+
 SUSPECTED = "events.agent.suspected."
 
 AFTER_SUSPICION = 0.75
@@ -176,7 +179,8 @@ class WorkingAgent:
 
     async def listen(self) -> None:
         """Hear what is told of the agent, so that it need not wait for the next heartbeat."""
-        await self.bus.nats.subscribe(f"events.agent.*.{self.id}", cb=self._hear)
+        for fact in NEWS:
+            await self.bus.nats.subscribe(f"events.agent.{fact}.{self.id}", cb=self._hear)
 
     def block(self) -> Interruption:
         """The block of code that is ended when the agent is."""
