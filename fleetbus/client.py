@@ -4,6 +4,10 @@ async with connect("nats://127.0.0.1:4222") as bus:
     task = await bus.call(GetTask(id=...))
     async for event in bus.events(TaskCompleted):
         ...
+    async with bus.agent(provider="claude") as agent:
+        async for task in agent.tasks():
+            ...
+            await task.complete(summary="...")
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 from uuid import UUID
 
 import nats
@@ -28,8 +33,11 @@ from contracts._declare import Event, Operation, Reply
 from contracts._errors import Refusal
 from contracts.errors import EVERYWHERE, DeadlineExceeded
 from contracts.events.events import WaitForPosition
+from fleetbus.endings import unhindered
 from fleetbus.events import Events
 from fleetbus.ids import uuid7
+from fleetbus.worker.agent import WorkingAgent, working
+from fleetbus.worker.registration import Registration
 
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
@@ -67,12 +75,26 @@ class Answered(Generic[R]):
 
 
 class Bus:
-    """A connection to fleetbus; made by ``connect``."""
+    """A connection to fleetbus; made by ``connect``.
 
-    def __init__(self, client: Client, *, timeout: float, attempt_timeout: float) -> None:
+    ``agent`` is the id of the agent whose connection it is, if it is one's. ``another`` opens one
+    more to the same servers, for the agent with the id that it is given.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        timeout: float,
+        attempt_timeout: float,
+        agent: UUID | None = None,
+        another: Callable[[UUID], AbstractAsyncContextManager[Bus]] | None = None,
+    ) -> None:
         self.nats = client
+        self._agent = agent
         self._timeout = timeout
         self._attempt_timeout = attempt_timeout
+        self._another = another
 
     async def call(
         self,
@@ -174,6 +196,34 @@ class Bus:
         """
         return Events(self.nats, kinds, entity=entity, durable=durable, stream=stream)
 
+    @contextlib.asynccontextmanager
+    async def agent(self, **registration: Unpack[Registration]) -> AsyncIterator[WorkingAgent]:
+        """Be an agent for as long as the block lasts; the fields are those of ``RegisterAgent``.
+
+        The ``id`` of an agent that has ended resumes it. The agent has a connection of its own,
+        named by its id (this one, if it was made for this agent), and heartbeats in the background;
+        code that blocks the event loop stops them (``asyncio.to_thread`` does not).
+
+        Leaving the block says how it ended: normally and it is stopped, ``task_complete``; by an
+        exception, which goes on, and it is crashed; cancelled and it is stopped, ``interrupted``.
+        The block is ended with ``CancelRequested`` when somebody asks the agent to end, with
+        ``AgentLost`` when it is the agent no more, and with ``TaskLost`` when a task is lost
+        outside of ``with task:``.
+        """
+        agent_id = registration.get("id") or self._agent or uuid7()
+        async with (
+            self._connection_of(agent_id) as own,
+            working(own, Registration(**{**registration, "id": agent_id})) as agent,
+        ):
+            yield agent
+
+    def _connection_of(self, agent_id: UUID) -> AbstractAsyncContextManager[Bus]:
+        if agent_id == self._agent:
+            return contextlib.nullcontext(self)
+        if self._another is None:
+            raise RuntimeError("an agent has a connection of its own: use a Bus made by connect()")
+        return self._another(agent_id)
+
     async def _answer(
         self, operation: Operation[Any], body: bytes, headers: dict[str, str], end: float
     ) -> Msg:
@@ -219,16 +269,29 @@ async def connect(
     in seconds; ``options`` go to ``nats.connect`` (credentials, TLS). With ``agent``, its id, the
     connection is that agent's: it has its name, and if it is lost the agent is missed.
     """
-    name = name if agent is None else str(agent)
+    agent_id = None if agent is None else UUID(str(agent))
+    name = name if agent_id is None else str(agent_id)
     options.setdefault("reconnect_time_wait", 0.25)
     options.setdefault("error_cb", _log_error)
     # A server that is not there is an error now; one that goes away later is waited for.
     client = await nats.connect(url, name=name, max_reconnect_attempts=1, **options)
     client.options["max_reconnect_attempts"] = -1
+
+    def another(agent: UUID) -> AbstractAsyncContextManager[Bus]:
+        return connect(
+            url, agent=agent, timeout=timeout, attempt_timeout=attempt_timeout, **options
+        )
+
     try:
-        yield Bus(client, timeout=timeout, attempt_timeout=attempt_timeout)
+        yield Bus(
+            client,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            agent=agent_id,
+            another=another,
+        )
     finally:
-        await client.close()
+        await unhindered(client.close())
 
 
 async def _log_error(error: Exception) -> None:

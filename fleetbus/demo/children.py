@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -11,6 +12,9 @@ from typing import IO, Self
 
 STOP_SECONDS = 30
 """How long a child may take to end in its own way before it is killed."""
+
+GRACE_SECONDS = "1"
+"""How long an agent whose connection is lost has to come back; a demo need not wait for longer."""
 
 READY = "ready "
 
@@ -45,7 +49,14 @@ class Children:
         log = tempfile.TemporaryFile()  # noqa: SIM115  closed on leaving the block
         self._logs.append(log)
         process = await self._start(
-            "fleetbus", "up", "--ephemeral", "--workers", "2", stdout=PIPE, stderr=log
+            "fleetbus",
+            "up",
+            "--ephemeral",
+            "--workers",
+            "2",
+            stdout=PIPE,
+            stderr=log,
+            FLEETBUS_SUSPICION_GRACE=GRACE_SECONDS,
         )
         assert process.stdout is not None
         async for line in process.stdout:
@@ -55,9 +66,9 @@ class Children:
         log.seek(0)
         raise ServiceFailed(log.read().decode(errors="replace").strip()[-2_000:])
 
-    async def work(self, nats_url: str, name: str) -> Process:
+    async def work(self, nats_url: str, *arguments: str) -> Process:
         """Start a worker."""
-        return await self._start("fleetbus.demo.worker", nats_url, name)
+        return await self._start("fleetbus.demo.worker", nats_url, *arguments)
 
     async def _start(
         self,
@@ -65,6 +76,7 @@ class Children:
         *arguments: str,
         stdout: int | None = None,
         stderr: IO[bytes] | None = None,
+        **environment: str,
     ) -> Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -74,7 +86,7 @@ class Children:
             stdin=DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
             # A Ctrl-C in the terminal is for the demo, which then stops its children.
             start_new_session=True,
         )
@@ -86,6 +98,7 @@ async def _stop(process: Process) -> None:
     """End the process, even when the caller is cancelled meanwhile."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # a frozen one ends only when it is woken up
     waiting = asyncio.ensure_future(_wait(process))
     while not waiting.done():
         with contextlib.suppress(asyncio.CancelledError):

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
 from uuid import UUID
 
 from contracts._declare import Entity, Event
+from contracts.agents._agent import AgentCrashed, AgentRegistered
+from contracts.agents.agents import ListAgents
 from contracts.planning.initiatives import GetInitiative
 from contracts.planning.phases import ListPhases
 from contracts.planning.tasks import ListTasks, TaskClaimed, TaskCompleted
@@ -14,17 +17,25 @@ from fleetbus.demo.verify import entity_of
 from fleetbus.events import Delivery, Events
 from fleetbus.importing.present import all_of
 
+T = TypeVar("T")
+
 CATCH_UP_SECONDS = 15.0
 
 
 class Recorder:
-    """Keeps every event of the stream, and who has which task by what they say."""
+    """Keeps every event of the stream, and who has which task by what they say.
+
+    Agents are known by their names here.
+    """
 
     def __init__(self, bus: Bus, *, durable: str, stream: str = "EVENTS") -> None:
         self.history: list[Delivery[Event]] = []
         self.in_hand: dict[str, tuple[str, str]] = {}
         """By task id: who has it, and its name."""
         self.done_by: dict[str, int] = {}
+        self.crashes: dict[UUID, Delivery[AgentCrashed]] = {}
+        """By agent id: the last that was told."""
+        self._names: dict[str, str] = {}
         self._bus = bus
         self._durable = durable
         self._stream = stream
@@ -39,6 +50,16 @@ class Recorder:
                 # Waiting for events ends by a timeout while none come.
                 with contextlib.suppress(TimeoutError):
                     self._take(await events.delivery())
+
+    async def until(self, condition: Callable[[], T | None]) -> T:
+        """What the condition comes to, once events made it something."""
+        while not (met := condition()):
+            await self._next()
+        return met
+
+    def task_of(self, name: str) -> str | None:
+        """The name of a task that this agent has."""
+        return next((task for who, task in self.in_hand.values() if who == name), None)
 
     async def catch_up(self, stored: Iterable[Entity]) -> None:
         """Wait until all changes of these entities have been told and the stream is read.
@@ -64,8 +85,13 @@ class Recorder:
         self.history.append(delivery)
         self._versions[delivery.entity_id] = entity_of(delivery).version
         match delivery.event:
+            case AgentRegistered(agent=agent):
+                self._names[str(agent.id)] = agent.name
+            case AgentCrashed(agent=agent):
+                self.crashes[agent.id] = cast("Delivery[AgentCrashed]", delivery)
             case TaskClaimed(task=task):
-                self.in_hand[delivery.entity_id] = (task.claimed_by or "", task.name)
+                who = task.claimed_by or ""
+                self.in_hand[delivery.entity_id] = (self._names.get(who, who), task.name)
             case TaskCompleted():
                 who, _ = self.in_hand.pop(delivery.entity_id, ("", ""))
                 self.done_by[who] = self.done_by.get(who, 0) + 1
@@ -76,8 +102,9 @@ class Recorder:
 
 
 async def read_stored(bus: Bus, initiative_id: UUID) -> list[Entity]:
-    """An initiative as the tables have it: itself, its phases, its tasks."""
+    """An initiative as the tables have it: itself, its phases, its tasks; and all agents."""
     initiative = await bus.call(GetInitiative(id=initiative_id))
     phases = await all_of(bus, ListPhases(initiative_id=initiative_id))
     tasks = await all_of(bus, ListTasks(initiative_id=initiative_id))
-    return [initiative, *phases, *tasks]
+    agents = await all_of(bus, ListAgents())
+    return [initiative, *phases, *tasks, *agents]

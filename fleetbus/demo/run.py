@@ -3,8 +3,6 @@
 import asyncio
 import signal
 import time
-from asyncio.subprocess import Process
-from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -15,15 +13,19 @@ from contracts.planning.tasks import GetTaskQueue
 from fleetbus.client import Bus, NoAnswer, connect
 from fleetbus.demo.children import Children, ServiceFailed
 from fleetbus.demo.display import Display, Result, say, show_result
+from fleetbus.demo.fleet import Fleet
 from fleetbus.demo.recorder import Recorder, read_stored
 from fleetbus.demo.verify import verify
+from fleetbus.demo.verify_agents import verify_agents
 from fleetbus.endings import end
 from fleetbus.importing.beads import open_beads
 from fleetbus.importing.load import load_plan
 from fleetbus.importing.plan import Plan, PlanUnreadable
 
-WORKERS = 4
 REFRESH_SECONDS = 0.1
+QUIET_SECONDS = 1.0
+"""When there was nothing to do for so long, there is nothing left: phases begin sooner."""
+
 FAILED, INTERRUPTED = 1, 130
 
 
@@ -79,26 +81,31 @@ async def _demo(console: Console, plan: Plan) -> int:
 
 async def _run(console: Console, bus: Bus, plan: Plan, children: Children, url: str) -> Result:
     recorder = Recorder(bus, durable="demo")
+    fleet = Fleet(children, url, recorder, lambda line: say(console, line))
     background = [asyncio.create_task(recorder.run()), asyncio.create_task(_start_phases(bus))]
     try:
         report = await load_plan(bus, plan, source="beads", execution_mode="yolo")
         assert report.initiative_id is not None
-        say(console, f"{plan.name}: {len(plan.tasks)} tasks, {WORKERS} workers at {url}")
+        say(console, f"{plan.name}: {len(plan.tasks)} tasks, {len(fleet.names)} agents at {url}")
         began = time.monotonic()
-        names = [f"worker-{number}" for number in range(1, WORKERS + 1)]
-        workers = {name: await children.work(url, name) for name in names}
-        with Display(console, recorder, names) as display:
-            await _watch(bus, display, workers, background)
+        background.append(working := asyncio.create_task(fleet.work()))
+        with Display(console, recorder, fleet.names) as display:
+            await _watch(bus, display, fleet, working, background)
+            await fleet.dismiss(bus)
         seconds = time.monotonic() - began
         stored = await read_stored(bus, report.initiative_id)
         await recorder.catch_up(stored)
+        edges = plan.dependencies + plan.phase_dependencies
         return Result(
             stored=stored,
             done_by=recorder.done_by,
             events=len(recorder.history),
             seconds=seconds,
-            checks=verify(recorder.history, stored, plan.dependencies + plan.phase_dependencies),
-            failures=tuple(_failures(workers)),
+            checks=[
+                *verify(recorder.history, stored, edges),
+                *verify_agents(recorder.history, stored, fleet.hurt),
+            ],
+            failures=tuple(fleet.failures()),
         )
     finally:
         await end(*background)
@@ -111,17 +118,20 @@ async def _start_phases(bus: Bus) -> None:
 
 
 async def _watch(
-    bus: Bus, display: Display, workers: dict[str, Process], background: list[asyncio.Task[None]]
+    bus: Bus,
+    display: Display,
+    fleet: Fleet,
+    working: asyncio.Task[None],
+    background: list[asyncio.Task[None]],
 ) -> None:
-    while any(process.returncode is None for process in workers.values()):
+    """Show how it goes until nothing is left that could be done, or a worker fails."""
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_SECONDS and not fleet.failed:
         for task in background:
             if task.done():
                 task.result()
-        display.update(await bus.call(GetTaskQueue()))
+        queue = await bus.call(GetTaskQueue())
+        display.update(queue)
+        if queue.ready or queue.in_progress or not working.done():
+            quiet_since = time.monotonic()
         await asyncio.sleep(REFRESH_SECONDS)
-
-
-def _failures(workers: dict[str, Process]) -> Iterator[str]:
-    for name, process in workers.items():
-        if process.returncode:
-            yield f"{name} ended with status {process.returncode}"

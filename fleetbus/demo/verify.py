@@ -11,15 +11,30 @@ from typing import Any
 
 from contracts._declare import Entity, Event
 from contracts.planning.phases import Phase
-from contracts.planning.tasks import Task, TaskClaimed, TaskCompleted, TaskCreated
+from contracts.planning.tasks import (
+    Task,
+    TaskBlocked,
+    TaskClaimed,
+    TaskCompleted,
+    TaskCreated,
+    TaskLeaseExpired,
+    TaskReleased,
+    TaskRetried,
+)
 from fleetbus.events import Delivery
 
 History = Sequence[Delivery[Event]]
 Edge = tuple[str, str]
 """Two external refs: the first waits for the second."""
 
-UNTOLD = {"lease_expires_at"}
-"""A renewed lease is no change: neither version nor event tell it."""
+UNTOLD = {"lease_expires_at", "last_heartbeat_at", "last_progress_at", "progress"}
+"""A sign of life is no change: neither version nor event tell it."""
+
+TAKEN_BACK = TaskReleased | TaskRetried | TaskLeaseExpired | TaskBlocked
+"""After these nobody has the task any more."""
+
+MADE = (".created", ".registered")
+"""What the type of an event ends with that tells of something new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +71,7 @@ def told_once(history: History) -> Check:
 
 
 def gapless(history: History) -> Check:
-    """Each entity is created with version 1 and goes on by one.
+    """Each entity begins with version 1 and goes on by one.
 
     A fact that changes nothing, such as that a task became ready, repeats version and content.
     """
@@ -66,7 +81,7 @@ def gapless(history: History) -> Check:
         entity = entity_of(delivery)
         before = last.get(delivery.entity_id)
         version = before.version if before else 0
-        if before is None and not delivery.type.endswith(".created"):
+        if before is None and not delivery.type.endswith(MADE):
             wrong.append(f"{_named(entity)} begins with {delivery.type}")
         elif before and entity.version == version:
             if differing := _differing(before, entity):
@@ -78,23 +93,17 @@ def gapless(history: History) -> Check:
 
 
 def done_once(history: History) -> Check:
-    """Each task that anybody began or finished was claimed once and completed once, in that order.
+    """Each task that anybody began was had by one attempt at a time, and completed by the last.
 
-    The completion belongs to the attempt of the claim.
+    An attempt ends with the completion, or when the task is taken back from it.
     """
     facts: defaultdict[str, list[Delivery[Event]]] = defaultdict(list)
     for delivery in history:
-        if isinstance(delivery.event, TaskClaimed | TaskCompleted):
+        if isinstance(delivery.event, TaskClaimed | TaskCompleted | TAKEN_BACK):
             facts[delivery.entity_id].append(delivery)
-    wrong = []
-    for told in facts.values():
-        kinds = [delivery.type for delivery in told]
-        tasks = [entity_of(delivery) for delivery in told]
-        if kinds != ["task.claimed", "task.completed"]:
-            wrong.append(f"{_named(tasks[0])}: {', '.join(kinds)}")
-        elif _attempt(tasks[0]) != _attempt(tasks[1]):
-            wrong.append(f"{_named(tasks[0])} was completed by another attempt than claimed it")
-    return Check("every task was claimed once and completed once", len(facts), tuple(wrong))
+    wrong = [sentence for told in facts.values() if (sentence := _wrong_attempts(told))]
+    promise = "every task was had by one attempt at a time and completed once"
+    return Check(promise, len(facts), tuple(wrong))
 
 
 def in_order(history: History, edges: Iterable[Edge]) -> Check:
@@ -178,6 +187,32 @@ def _all_done(tasks: list[Task]) -> bool:
 def _differing(one: Entity, other: Entity) -> str:
     fields = type(one).model_fields.keys() - UNTOLD
     return ", ".join(sorted(name for name in fields if getattr(one, name) != getattr(other, name)))
+
+
+def _wrong_attempts(told: list[Delivery[Event]]) -> str:
+    """What is wrong with the claims of a task and with how each of them ended."""
+    task = entity_of(told[0])
+    holder, completed = 0, False
+    for delivery in told:
+        attempt = _attempt(entity_of(delivery))
+        match delivery.event:
+            case TaskClaimed() if holder or completed:
+                return f"{_named(task)}: {_kinds(told)}"
+            case TaskClaimed():
+                holder = attempt
+            case TaskCompleted() if completed or not holder:
+                return f"{_named(task)}: {_kinds(told)}"
+            case TaskCompleted() if attempt != holder:
+                return f"{_named(task)} was completed by another attempt than claimed it"
+            case TaskCompleted():
+                holder, completed = 0, True
+            case _:
+                holder = 0
+    return "" if completed else f"{_named(task)}: {_kinds(told)}"
+
+
+def _kinds(told: list[Delivery[Event]]) -> str:
+    return ", ".join(delivery.type for delivery in told)
 
 
 def _attempt(entity: Any) -> int:

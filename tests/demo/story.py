@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contracts._declare import Entity, Event
+from contracts.agents._agent import AgentCrashed, AgentRegistered, AgentStopped, LostTask
+from contracts.agents.agents import Agent
 from contracts.planning.phases import Phase, PhaseCompleted, PhaseCreated
 from contracts.planning.tasks import (
     Task,
@@ -13,6 +15,7 @@ from contracts.planning.tasks import (
     TaskCreated,
     TaskDeleted,
     TaskReady,
+    TaskRetried,
 )
 from fleetbus.demo.verify import Check, verify
 from fleetbus.events import Delivery
@@ -48,9 +51,10 @@ class Story:
     def ready(self, ref: str) -> None:
         self.tell(TaskReady.model_construct(task=self.entities[ref]))
 
-    def claim(self, ref: str) -> None:
+    def claim(self, ref: str, by: str = "w") -> None:
         task = self.entities[ref]
-        task = task.evolve(NOW, status="in_progress", attempt=task.attempt + 1, claimed_by="w")
+        agent = str(self.entities[by].id) if by in self.entities else by
+        task = task.evolve(NOW, status="in_progress", attempt=task.attempt + 1, claimed_by=agent)
         self.tell(TaskClaimed.model_construct(task=task))
 
     def complete(self, ref: str, **fields: Any) -> None:
@@ -75,9 +79,33 @@ class Story:
         phase = self.entities[ref].evolve(NOW, status="completed")
         self.tell(PhaseCompleted.model_construct(phase=phase, previous_status="in_progress"))
 
+    def register(self, *names: str) -> None:
+        for name in names:
+            agent = blank(Agent, name=name, status="idle", incarnation=1)
+            self.tell(AgentRegistered.model_construct(agent=agent))
+
+    def crash(self, name: str, *refs: str, **fields: Any) -> None:
+        agent = self.entities[name].evolve(NOW, status="crashed", **fields)
+        lost = [self._lost(ref) for ref in refs]
+        told = {"cause": "reported", "reason": "-", "exit_code": None, "progress": None}
+        self.tell(AgentCrashed.model_construct(**{"agent": agent, "tasks": lost, **told}))
+
+    def _lost(self, ref: str) -> LostTask:
+        task = self.entities[ref]
+        return LostTask(id=task.id, attempt=task.attempt, outcome="retried", retry_count=1)
+
+    def stop(self, *names: str) -> None:
+        for name in names:
+            agent = self.entities[name].evolve(NOW, status="stopped")
+            self.tell(AgentStopped.model_construct(agent=agent, reason="user_requested"))
+
+    def retry(self, ref: str) -> None:
+        task = self.entities[ref].evolve(NOW, status="pending", claimed_by=None)
+        self.tell(TaskRetried.model_construct(task=task))
+
     def tell(self, event: Event) -> None:
         entity: Any = getattr(event, event.fact.entity)
-        self.entities[entity.external_ref] = entity
+        self.entities[getattr(entity, "external_ref", None) or entity.name] = entity
         self.history.append(
             Delivery(
                 event=event,

@@ -14,11 +14,14 @@ from rich.console import Console
 
 from contracts.planning.tasks import TaskQueue
 from fleetbus.client import Bus
+from fleetbus.demo.children import Children
 from fleetbus.demo.display import Display, Result, show_result
+from fleetbus.demo.fleet import Fleet
 from fleetbus.demo.recorder import Recorder, read_stored
 from fleetbus.demo.run import main
 from fleetbus.demo.verify import Check
-from fleetbus.demo.worker import run_worker
+from fleetbus.demo.verify_agents import verify_agents
+from fleetbus.demo.worker import work_off
 from fleetbus.importing.beads import read_beads
 from fleetbus.importing.load import load_plan
 from tests.demo.story import Story
@@ -132,6 +135,12 @@ class TestDemo:
         assert "tasks 4 completed, 1 blocked, 1 pending" in lines
         assert "phases 2 completed" in lines
         assert "initiative 1 pending review" in lines
+        assert "worker-3 gets a SIGKILL" in run.output
+        assert "worker-4 gets a SIGSTOP" in run.output
+        assert "worker-3 is started again, as the same agent" in lines
+        assert "worker-4 is woken up, learns that it is the agent no more, and ends" in lines
+        assert "✓ whoever was killed or frozen is told crashed, once (2 checked)" in lines
+        assert "✓ every agent has ended, and that is known (4 checked)" in lines
         assert "✗" not in run.output
         assert run.family > 6
         assert run.left == []
@@ -163,6 +172,26 @@ class TestDemo:
         assert f"{empty} is empty" in capsys.readouterr().out
 
 
+class TestFleet:
+    async def test_a_crash_that_is_never_told_is_found(
+        self, bus: Bus, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here nobody looks after leases or connections."""
+        monkeypatch.setattr("fleetbus.demo.fleet.PATIENCE_SECONDS", 2.0)
+        monkeypatch.setattr("fleetbus.demo.fleet.HOLD_SECONDS", 0.1)
+        recorder = Recorder(bus, durable="recorder")
+        recording = asyncio.create_task(recorder.run())
+        said: list[str] = []
+        async with Children() as children:
+            fleet = Fleet(children, nats_url, recorder, said.append)
+            await asyncio.wait_for(fleet.work(), TIMEOUT)
+            checks = verify_agents(recorder.history, [], fleet.hurt)
+        recording.cancel()
+        await asyncio.wait([recording])
+        assert {"of worker-3 no crash is told", "of worker-4 no crash is told"} <= set(said)
+        assert len(checks[0].violations) == 2
+
+
 class TestVerdict:
     def result(self, *checks: Check, failures: tuple[str, ...] = ()) -> Result:
         return Result([], {"worker-1": 3}, 7, 1.5, list(checks), failures)
@@ -191,7 +220,8 @@ class TestWatching:
         recording = asyncio.create_task(recorder.run())
         report = await load_plan(bus, read_beads([issue("a"), issue("b", "a")]))
         assert report.initiative_id is not None
-        assert await run_worker(bus, "me", work=(0, 0)) == 2
+        async with bus.agent(name="me") as agent:
+            assert await work_off(agent, work=(0, 0), idle_seconds=1) == 2
         await recorder.catch_up(await read_stored(bus, report.initiative_id))
         recording.cancel()
         await asyncio.wait([recording])

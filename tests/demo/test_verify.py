@@ -8,7 +8,7 @@ from tests.demo.story import NOW, Story, new_task
 
 ONCE = "every event is in the stream once"
 GAPLESS = "the versions of every entity are told without a gap"
-DONE_ONCE = "every task was claimed once and completed once"
+DONE_ONCE = "every task was had by one attempt at a time and completed once"
 IN_ORDER = "nothing was begun before what it depends on"
 AS_STORED = "events and tables say the same"
 NOTHING_LEFT = "everything that can be finished is"
@@ -109,6 +109,27 @@ class TestTasks:
         story.claim("c")
         story.do("c")
         assert story.broken()[DONE_ONCE] == ("task c: task.claimed, task.claimed, task.completed",)
+
+    def test_claimed_again_after_it_was_taken_back(self, story: Story) -> None:
+        story.create("c")
+        story.claim("c")
+        story.retry("c")
+        story.do("c")
+        assert story.broken() == {}
+
+    def test_taken_back_and_completed_all_the_same(self, story: Story) -> None:
+        story.create("c")
+        story.claim("c")
+        story.retry("c")
+        story.complete("c")
+        assert story.broken()[DONE_ONCE] == ("task c: task.claimed, task.retried, task.completed",)
+
+    def test_claimed_after_its_completion(self, story: Story) -> None:
+        story.claim("a")
+        story.retry("a")
+        assert story.broken()[DONE_ONCE] == (
+            "task a: task.claimed, task.completed, task.claimed, task.retried",
+        )
 
     def test_completed_without_a_claim(self, story: Story) -> None:
         story.create("c")

@@ -10,7 +10,7 @@ from contracts.planning.tasks import CreateManyTasks, GetTaskQueue, Task
 from fleetbus.client import Bus
 from fleetbus.demo.recorder import Recorder, read_stored
 from fleetbus.demo.verify import verify
-from fleetbus.demo.worker import run_worker
+from fleetbus.demo.worker import work_off
 from fleetbus.importing.beads import open_beads
 from fleetbus.importing.load import load_plan
 from fleetbus.importing.plan import Plan
@@ -21,6 +21,8 @@ from tests.importing.test_real_plans import real
 Outbox = Callable[[], Awaitable[list[Any]]]
 
 WORKERS = 8
+IDLE_SECONDS = 3.0
+"""After so long without anything to claim a worker takes it that there is nothing left."""
 
 
 def _beads() -> Plan:
@@ -126,8 +128,7 @@ async def test_a_fleet_finishes_what_can_be_finished(bus: Bus, plan: Plan, mode:
     try:
         report = await load_plan(bus, plan, execution_mode=mode)
         assert report.initiative_id is not None
-        workers = (run_worker(bus, f"worker-{n}", work=(0, 0)) for n in range(WORKERS))
-        done = sum(await asyncio.gather(*workers))
+        done = sum(await asyncio.gather(*(_work(bus, f"worker-{n}") for n in range(WORKERS))))
         stored = await read_stored(bus, report.initiative_id)
         await recorder.catch_up(stored)
     finally:
@@ -142,6 +143,11 @@ async def test_a_fleet_finishes_what_can_be_finished(bus: Bus, plan: Plan, mode:
     assert done == len(expected) == sum(recorder.done_by.values())
     queue = await bus.call(GetTaskQueue())
     assert (queue.ready, queue.in_progress, queue.completed) == (0, 0, len(completed))
+
+
+async def _work(bus: Bus, name: str) -> int:
+    async with bus.agent(name=name) as agent:
+        return await work_off(agent, work=(0, 0), idle_seconds=IDLE_SECONDS)
 
 
 def _finishable(plan: Plan) -> set[str]:

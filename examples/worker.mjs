@@ -1,0 +1,130 @@
+// Gives each ready task, as JSON, to a command on its standard input:
+//
+//     node worker.mjs URL COMMAND…
+//
+// It needs Node.js and the package @nats-io/transport-node, and nothing of fleetbus.
+
+import { randomUUID } from "node:crypto";
+import { spawn } from "node:child_process";
+import { setTimeout as pause } from "node:timers/promises";
+import { connect, headers } from "@nats-io/transport-node";
+
+const [address, command, ...rest] = process.argv.slice(2);
+const url = new URL(address);
+const interval = Number(process.env.HEARTBEAT_SECONDS ?? 10);
+const leaseSeconds = 3 * interval;
+const id = randomUUID();
+
+// If this connection is lost, the agent of the same name is missed.
+const nc = await connect({
+  servers: url.host,
+  user: url.username || undefined,
+  pass: url.password || undefined,
+  name: id,
+  maxReconnectAttempts: -1,
+});
+
+class Refused extends Error {
+  constructor(problem) {
+    super(problem.detail);
+    this.problem = problem;
+  }
+}
+
+/** The reply. What may be retried is sent again, with the same idempotency key. */
+async function request(subject, body) {
+  const key = headers();
+  key.set("Nats-Msg-Id", randomUUID());
+  const data = JSON.stringify(body);
+  for (;;) {
+    try {
+      const message = await nc.request(subject, data, { headers: key, timeout: 5000 });
+      const reply = message.json();
+      if (!message.headers?.has("Nats-Service-Error-Code")) return reply;
+      if (!reply.retryable) throw new Refused(reply);
+    } catch (error) {
+      if (error instanceof Refused || nc.isClosed()) throw error;
+    }
+    await pause(500);
+  }
+}
+
+let task = null; // what it has: { id, attempt }
+let child = null; // who does it
+let ended = null; // why it ends, once it does
+let wake = () => {}; // ends the pause in which there is nothing to do
+
+function end(reason) {
+  ended ??= reason;
+  child?.kill();
+  wake();
+}
+
+/** The agent lives, and keeps the lease of the task that it has. */
+async function live() {
+  while (!ended) {
+    await pause(interval * 1000, undefined, { ref: false });
+    try {
+      const heard = await request("db.agents.heartbeat", { id, incarnation: 1 });
+      if (heard.cancel_requested) end("user_requested");
+    } catch {
+      end("lost");
+    }
+    if (task) {
+      const renewal = { ...task, lease_seconds: leaseSeconds };
+      await request("db.tasks.renew", renewal).catch(() => child?.kill());
+    }
+  }
+}
+
+/** What the command prints, given this on its standard input, and its exit code. */
+function run(input) {
+  return new Promise((resolve, reject) => {
+    child = spawn(command, rest, { stdio: ["pipe", "pipe", "inherit"] });
+    let output = "";
+    child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
+    child.on("error", reject).on("close", (code) => resolve({ code, output }));
+    child.stdin.on("error", () => {}); // it need not read
+    child.stdin.end(input);
+  });
+}
+
+process.on("SIGTERM", () => end("interrupted")).on("SIGINT", () => end("interrupted"));
+const agent = await request("db.agents.register", {
+  id,
+  provider: "node",
+  pid: process.pid,
+  heartbeat_interval_s: interval,
+});
+console.log("agent", agent.name);
+live();
+
+// A sign that there may be something to claim; one can be missed, so it looks all the same.
+for (const fact of ["created", "ready", "released", "retried", "lease_expired"]) {
+  nc.subscribe(`events.task.${fact}.*`, { callback: () => wake() });
+}
+
+while (!ended) {
+  const claim = { agent_id: id, lease_seconds: leaseSeconds };
+  const [claimed] = (await request("db.tasks.claim", claim)).tasks;
+  if (!claimed) {
+    await Promise.race([new Promise((resolve) => (wake = resolve)), pause(5000)]);
+    continue;
+  }
+  task = { id: claimed.task.id, attempt: claimed.task.attempt };
+  const { code, output } = await run(JSON.stringify(claimed));
+  const mine = task;
+  task = child = null;
+  if (ended) break; // stopping gives it back
+  const verdict =
+    code === 0
+      ? request("db.tasks.complete", { ...mine, summary: output.slice(0, 20_000) })
+      : request("db.tasks.block", { ...mine, reason: `${command} ended with status ${code}.` });
+  await verdict.then(
+    (told) => console.log(told.status, told.name),
+    (refusal) => console.error(refusal.message), // it was taken away; it goes on with the next one
+  );
+}
+
+if (ended !== "lost") await request("db.agents.stop", { id, incarnation: 1, reason: ended });
+await nc.close();

@@ -1,0 +1,39 @@
+"""Gives each ready task to a command, on its standard input: ``python worker.py URL COMMAND…``."""  # noqa: INP001  a script, not a package
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from contextlib import suppress
+
+from fleetbus.client import connect
+from fleetbus.worker.errors import CancelRequested, TaskLost
+
+HEARTBEAT = int(os.environ.get("HEARTBEAT_SECONDS", "10"))
+
+
+async def run(command: tuple[str, ...], prompt: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    try:
+        output, _ = await process.communicate(prompt.encode())
+        return await process.wait(), output.decode(errors="replace")
+    finally:
+        if process.returncode is None:
+            process.kill()  # the task was lost, or the agent is to end
+
+
+async def main(nats_url: str, *command: str) -> None:
+    async with connect(nats_url) as bus, bus.agent(heartbeat_interval_s=HEARTBEAT) as agent:
+        async for task in agent.tasks(lease_seconds=3 * HEARTBEAT):
+            with suppress(TaskLost), task:  # a lost one is somebody else's; on to the next
+                status, output = await run(command, task.description or task.name)
+                agent.log(output)
+                if status == 0:
+                    await task.complete(summary=output[:20_000])
+                else:
+                    await task.block(f"{command[0]} ended with status {status}.")
+
+
+if __name__ == "__main__":
+    with suppress(CancelRequested):
+        asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,36 @@
+"""What ends the work of an agent, or on a task, from outside."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class CancelRequested(Exception):
+    """Somebody asked the agent to end."""
+
+    def __init__(self, agent_id: UUID) -> None:
+        super().__init__(f"agent {agent_id} was asked to end")
+        self.agent_id = agent_id
+
+
+class AgentLost(Exception):
+    """For the service this process is no agent any more; ``__cause__`` is its refusal.
+
+    The agent is held for crashed, was ended or deleted by somebody, or has come back as another
+    process. Its tasks are or will be somebody else's.
+    """
+
+    def __init__(self, agent_id: UUID, why: object) -> None:
+        super().__init__(f"agent {agent_id} is this process no more: {why}")
+        self.agent_id = agent_id
+
+
+class TaskLost(Exception):
+    """A task is not the agent's any more; ``__cause__`` is the refusal that told so.
+
+    Its lease ran out, or somebody took it, ended it or deleted it.
+    """
+
+    def __init__(self, task_id: UUID, why: object) -> None:
+        super().__init__(f"task {task_id} is lost: {why}")
+        self.task_id = task_id
