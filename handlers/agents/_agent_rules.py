@@ -48,7 +48,7 @@ def begun(agent: Agent, now: datetime) -> dict[str, Any]:
     }
 
 
-def begin(agent: Agent, task_id: UUID, now: datetime) -> Agent:
+def start_work(agent: Agent, task_id: UUID, now: datetime) -> Agent:
     """The agent as it works on a task."""
     AGENT.require(agent, "begin")
     return agent.evolve(now, task_id=task_id, **begun(agent, now))

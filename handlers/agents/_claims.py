@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.agents.agents import Agent, AgentRunning, AgentUpdated
 from contracts.planning.tasks import TaskClaimed
 from handlers._shapes import Decision, Emit, reaction
-from handlers.agents._agent_rules import begin
+from handlers.agents._agent_rules import start_work
 from persistence._entities import lock, save
 
 
@@ -42,7 +42,7 @@ async def begin_claimed(
 def take_up(agent: Agent, task_id: UUID, now: datetime) -> Decision[Agent] | None:
     """What a claimed task changes of an agent; None where that is nothing."""
     if agent.status == "idle":
-        running = begin(agent, task_id, now)
+        running = start_work(agent, task_id, now)
         return Decision(running, AgentRunning(agent=running))
     if agent.status != "running" or agent.task_id == task_id:
         return None

@@ -47,10 +47,10 @@ from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.agents._agent_rules import (
     ENDED,
     LIVE,
-    begin,
     new_agent,
     require_incarnation,
     resumed,
+    start_work,
 )
 from handlers.agents._aliases import add_with_alias
 from handlers.agents._crashes import Crash, crash_agents
@@ -80,7 +80,7 @@ async def register_agent(
     if command.task_id is None:
         return agent
 
-    running = begin(agent, command.task_id, now)
+    running = start_work(agent, command.task_id, now)
     await save(db, [running])
     emit(AgentRunning(agent=running))
 
