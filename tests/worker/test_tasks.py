@@ -264,7 +264,7 @@ class TestLeases:
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(WorkingAgent, "listen", _deaf)
-        await new_task(bus)
+        task = await new_task(bus)
 
         async def freeze(agent: WorkingAgent) -> None:
             await bus.call(CrashAgent(id=agent.id, reason="It seemed so."))
@@ -273,6 +273,7 @@ class TestLeases:
 
         _, error = await run(bus, freeze, heartbeat_interval_s=3600)
         assert isinstance(error, AgentLost)
+        assert (await now(bus, task)).attempt == 0
 
 
 async def _deaf(_: WorkingAgent) -> None:
