@@ -49,7 +49,7 @@ outbox = Table(
         server_default=text("nextval('bus.outbox_position')"),
         autoincrement=False,
     ),
-    Column("event_id", Uuid, nullable=False, unique=True),
+    Column("event_id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
     Column("entity_id", Text, nullable=False),
     Column("data", JSON, nullable=False),
@@ -61,7 +61,10 @@ outbox = Table(
         server_default=text("clock_timestamp()"),
         nullable=False,
     ),
+    # Not unique: a unique index of a partitioned table must contain the position.
+    Index("ix_outbox__event_id", "event_id"),
     schema="bus",
+    postgresql_partition_by="RANGE (position)",
 )
 
 requests = Table(
