@@ -146,7 +146,7 @@ async def _begin_next(
 
 
 def _forgettable(partitions: list[Partition], current: int, limit: datetime) -> list[Partition]:
-    """The partitions that were left behind before the limit.
+    """The partitions that were left behind before the limit, the oldest first.
 
     Whatever stands behind a partition was recorded later, so a clock that ran ahead for a while
     cannot keep one for ever.
@@ -158,7 +158,7 @@ def _forgettable(partitions: list[Partition], current: int, limit: datetime) -> 
         if partition.number < current and (partition.last is None or latest < limit):
             found.append(partition)
         latest = min(latest, partition.first or latest)
-    return found
+    return found[::-1]
 
 
 async def _drop(session: AsyncConnection, forgettable: list[Partition]) -> int:

@@ -1,17 +1,12 @@
 """The outbox for years: begun and dropped by time, and nobody waits for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.planning.tasks import CreateTask
-from fleetbus import migrate
 from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
 from fleetbus.config import Settings
@@ -19,8 +14,19 @@ from fleetbus.service import Service
 from fleetbus.sweeper.sweeper import tasks
 from persistence import _outbox_partitions
 from persistence._outbox_partitions import AHEAD, WIDTH
+from tests.relay.partitioned import (
+    READING,
+    WRITING,
+    held_open,
+    keep,
+    live,
+    names,
+    numbered,
+    pass_time,
+    positions,
+    published,
+)
 from tests.relay.running import (
-    INSERT,
     QUICK,
     Session,
     client_of,
@@ -28,75 +34,9 @@ from tests.relay.running import (
     eventually,
     no_holes,
     record,
-    record_many,
     running_relay,
     session_of,
     stream_reaches,
-)
-
-WEEK = timedelta(days=7)
-NAMES = """
-    SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-    WHERE inhparent = 'bus.outbox'::regclass ORDER BY 1
-"""
-
-
-async def names(session: Session) -> set[str]:
-    return {row[0] for row in await session.fetch(NAMES)}
-
-
-def numbered(first: int, last: int) -> set[str]:
-    return {"outbox_default", *(f"outbox_p{number}" for number in range(first, last + 1))}
-
-
-async def keep(db: AsyncConnection) -> int:
-    return await _outbox_partitions.keep(db, retention=WEEK)
-
-
-async def pass_time(session: Session, *, days: float) -> None:
-    """Everything was recorded so much earlier."""
-    await session.execute(
-        "UPDATE bus.outbox SET recorded_at = recorded_at - make_interval(secs => $1)",
-        days * 86_400.0,
-    )
-
-
-async def published(session: Session) -> None:
-    """As if a relay had published all there is."""
-    await session.execute("""
-        INSERT INTO bus.relay_state (name, cursor) SELECT 'events', max(position) FROM bus.outbox
-        ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, holes = '[]'
-    """)
-
-
-async def positions(session: Session) -> list[int]:
-    rows = await session.fetch("SELECT position FROM bus.outbox ORDER BY position")
-    return [position for (position,) in rows]
-
-
-async def live(db: AsyncConnection, session: Session, days: int) -> None:
-    """So many days on which events are recorded and published, and the sweeper comes by."""
-    for _ in range(days):
-        await keep(db)
-        await record(session, "today")
-        await published(session)
-        await pass_time(session, days=1.01)
-
-
-@asynccontextmanager
-async def held_open(database_url: str, *statements: str) -> AsyncIterator[Session]:
-    """A transaction that somebody forgot."""
-    async with session_of(database_url) as forgotten:
-        await forgotten.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        for statement in statements:
-            await forgotten.execute(statement)
-        yield forgotten
-
-
-READING = "SELECT count(*) FROM bus.outbox"
-WRITING = (
-    "INSERT INTO bus.outbox (event_id, type, entity_id, data) "
-    "VALUES (gen_random_uuid(), 'task.completed', 'slow', '{}')"
 )
 
 
@@ -210,6 +150,32 @@ class TestUnpublished:
             await keep(db)
 
             assert await session.fetchval("SELECT entity_id FROM bus.outbox WHERE position = 2")
+
+    async def test_what_commits_while_the_lock_is_waited_for_is_not_dropped(
+        self, database_url: str, db: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_outbox_partitions, "_PREPARE", text("SELECT 'no lock_timeout'"))
+        async with session_of(database_url) as session:
+            await live(db, session, days=2)
+            await pass_time(session, days=7)
+            assert "outbox_p0" in await names(session)
+            await session.execute("SELECT setval('bus.outbox_position', 1)")
+            async with held_open(database_url, WRITING) as slow:
+                await session.execute("UPDATE bus.relay_state SET holes = '[[2, 2]]'")
+                await session.execute(f"SELECT setval('bus.outbox_position', {WIDTH + 9})")
+                dropping = asyncio.create_task(keep(db))
+                await eventually(lambda: waits_for_a_lock(session))
+                await slow.execute("COMMIT")
+                await dropping
+
+            assert 2 in await positions(session)
+
+
+async def waits_for_a_lock(session: Session) -> bool:
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'bus.outbox'::regclass"
+    )
+    return bool(await session.fetchval(waiting))
 
 
 class TestDefaultPartition:
@@ -331,78 +297,3 @@ async def live_long_ago(session: Session) -> None:
 
 async def is_gone(session: Session, name: str) -> bool:
     return name not in await names(session)
-
-
-class TestPlans:
-    @pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
-    async def test_the_relay_reads_index_pages_of_recent_partitions_only(
-        self, database_url: str, db: AsyncConnection, plan: str
-    ) -> None:
-        async with session_of(database_url) as session:
-            for number in range(AHEAD + 1):
-                await session.execute(f"SELECT setval('bus.outbox_position', {number * WIDTH + 1})")
-                await record_many(session, 3000)
-            await session.execute("ANALYZE bus.outbox")
-            await session.execute(f"SET plan_cache_mode = {plan}")
-            explained = await explain_read(session, after=AHEAD * WIDTH)
-
-        scanned = [line for line in explained if "never executed" not in line and " on " in line]
-        assert any(f"outbox_p{AHEAD}" in line for line in scanned)
-        assert not [line for line in scanned if "Seq Scan on outbox_p" in line]
-        for number in range(AHEAD):
-            assert not [line for line in scanned if f"outbox_p{number}" in line]
-
-
-async def explain_read(session: Session, *, after: int) -> list[str]:
-    """What the relay's statement does, with one hole and all that lies beyond the cursor."""
-    from persistence._outbox import _READ
-
-    query = str(_READ)
-    for number, name in enumerate(("firsts", "lasts", "page", "lookahead"), start=1):
-        query = query.replace(f":{name}", f"${number}")
-    await session.execute(f"PREPARE look (bigint[], bigint[], bigint, bigint) AS {query}")
-    firsts, lasts = f"{{{after + 5},{after + 100}}}", f"{{{after + 9},{2**63 - 1}}}"
-    rows = await session.fetch(
-        f"EXPLAIN (ANALYZE, TIMING OFF) EXECUTE look ('{firsts}', '{lasts}', 1000, 10000)"
-    )
-    return [row[0] for row in rows]
-
-
-class TestMigration:
-    async def test_rows_positions_and_sequence_are_carried_over(
-        self, database_url: str, db: AsyncConnection
-    ) -> None:
-        async with session_of(database_url) as session:
-            await migrate.downgrade(database_url, "0003")
-            assert not await names(session)
-            await record(session, "a", "b")
-            before = await session.fetch("SELECT * FROM bus.outbox ORDER BY position")
-            await session.fetchval("SELECT nextval('bus.outbox_position')")
-
-            await migrate.upgrade(database_url)
-            assert await session.fetch("SELECT * FROM bus.outbox ORDER BY position") == before
-            await record(session, "c")
-            assert await positions(session) == [1, 2, 4]
-
-            await migrate.downgrade(database_url, "0003")
-            assert await positions(session) == [1, 2, 4]
-            with pytest.raises(Exception, match="uq_outbox__event_id"):
-                await session.executemany(INSERT, [(uuid4(), "t", "e", "{}")] * 2)
-
-    async def test_positions_beyond_the_first_partition(
-        self, database_url: str, db: AsyncConnection
-    ) -> None:
-        async with session_of(database_url) as session:
-            await migrate.downgrade(database_url, "0003")
-            await record(session, "a")
-            await session.execute(f"SELECT setval('bus.outbox_position', {5 * WIDTH + 7})")
-            await migrate.upgrade(database_url)
-            await record(session, "b")
-
-            assert await positions(session) == [1, 5 * WIDTH + 8]
-            assert await names(session) == numbered(5, 5 + AHEAD)
-            assert await session.fetchval(
-                "SELECT count(*) FROM bus.outbox_p5"
-            ) == await session.fetchval("SELECT count(*) FROM bus.outbox")
-            assert await keep(db) == 0
-            assert (await db.execute(text("SELECT count(*) FROM bus.outbox_default"))).scalar() == 0
