@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
     """Seconds that the reply of an idempotency key is kept."""
+    outbox_retention_days: Annotated[float, Field(gt=0)] = 7.0
+    """Days that published events are kept in the outbox, at least."""
     history_retention_days: Annotated[float, Field(gt=0)] = 90.0
     """Days that test runs and calls to models are kept."""
     stall_after: Seconds | None = None

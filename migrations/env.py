@@ -4,12 +4,15 @@ from alembic import context
 from sqlalchemy import Connection
 
 from persistence._all_tables import metadata
+from persistence._outbox_partitions import is_partition
 
 METADATA = metadata()
 SCHEMAS = {table.schema for table in METADATA.tables.values()}
 
 
 def _ours(name: str | None, kind: str, _parents: object) -> bool:
+    if kind == "table" and is_partition(name):
+        return False
     return kind != "schema" or name in SCHEMAS
 
 

@@ -52,7 +52,7 @@ outbox = Table(
         server_default=text("nextval('bus.outbox_position')"),
         autoincrement=False,
     ),
-    Column("event_id", Uuid, nullable=False, unique=True),
+    Column("event_id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
     Column("entity_id", Text, nullable=False),
     Column("data", JSON, nullable=False),
@@ -67,7 +67,10 @@ outbox = Table(
     Index("ix_outbox__entity_id_position", "entity_id", "position"),
     Index("ix_outbox__type_position", "type", "position"),
     Index("ix_outbox__recorded_at_position", "recorded_at", "position"),
+    # Not unique: a unique index of a partitioned table must contain the position.
+    Index("ix_outbox__event_id", "event_id"),
     schema="bus",
+    postgresql_partition_by="RANGE (position)",
 )
 
 requests = Table(

@@ -8,10 +8,14 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from persistence._outbox_partitions import WIDTH
+
 RELAY_LOCK: Final = 0x666C_7472_656C_6179
 """Key of the advisory lock that makes one relay the active one: "fltrelay" in ASCII."""
 
 _NAME: Final = "events"
+
+_NOBODY: Final = 2**63 - 1
 
 
 class OutboxRow(NamedTuple):
@@ -83,13 +87,23 @@ _PROGRESS = text("""
     SELECT cursor, CAST(holes AS text) FROM bus.relay_state WHERE name = :name
 """)
 
-_SAVE_STATE = text("""
+_SAVE_STATE = """
     UPDATE bus.relay_state
     SET cursor = :cursor, holes = CAST(:holes AS jsonb), stream_sequence = :stream_sequence,
         updated_at = clock_timestamp()
-    WHERE name = :name
-    RETURNING CAST(CAST(pg_current_xact_id() AS text) AS bigint)
-""")
+    WHERE {found}
+    RETURNING CAST(CAST(pg_current_xact_id() AS text) AS bigint), CAST(ctid AS text)
+"""
+
+_SAVE = text(_SAVE_STATE.format(found="name = :name"))
+
+# As long as somebody reads in an old snapshot no version of the row can go. Found by the index all
+# of them are visited each time; found by its place, one is.
+_SAVE_IN_PLACE = text(
+    _SAVE_STATE.format(found="name = :name AND ctid = CAST(CAST(:place AS text) AS tid)")
+)
+
+_PLACE: Final = "relay_state_place"
 
 # One statement, so that the rows and xmin come from one snapshot. `rest` completes the
 # transactions of a page that was cut off, so that each can enter the stream as a whole.
@@ -123,8 +137,10 @@ _READ = text("""
     ORDER BY event.position
 """)
 
-# However large the outbox is: one row at each end of what waits, and a bounded look into holes.
-_BACKLOG = text("""
+# However large the outbox is: the ends of what waits, and a bounded look into holes. The positions
+# between the end of what was written into a partition and the next one were never taken, so each
+# partition counts for itself.
+_BACKLOG = text(f"""
     WITH state AS (
         SELECT coalesce(max(cursor), 0) AS cursor, coalesce(max(CAST(holes AS text)), '[]') AS holes
         FROM bus.relay_state WHERE name = :name
@@ -143,13 +159,40 @@ _BACKLOG = text("""
         ) AS ahead
     ), reached AS (
         SELECT coalesce((SELECT max(position) FROM bus.outbox), 0) AS position
+    ), waiting AS (
+        SELECT ended.last - greatest(state.cursor, part * {WIDTH} - 1) AS events
+        FROM state, reached, generate_series(
+            state.cursor / {WIDTH}, least(reached.position, state.cursor + 1000 * {WIDTH}) / {WIDTH}
+        ) AS part CROSS JOIN LATERAL (
+            SELECT max(position) AS last FROM bus.outbox
+            WHERE position >= part * {WIDTH} AND position < (part + 1) * {WIDTH}
+        ) AS ended
     )
-    SELECT greatest(reached.position - state.cursor, 0) + (SELECT count(*) FROM appeared),
+    SELECT (SELECT CAST(coalesce(sum(events), 0) AS bigint) FROM waiting WHERE events > 0)
+               + (SELECT count(*) FROM appeared),
            clock_timestamp() - least((SELECT min(recorded_at) FROM appeared),
                                      (SELECT recorded_at FROM beyond)),
            reached.position, state.cursor,
-           CAST((SELECT coalesce(sum(last - first + 1), 0) FROM hole) AS bigint)
+           CAST((SELECT coalesce(sum(least(last - first + 1, :look)), 0) FROM hole) AS bigint)
     FROM state, reached
+""")
+
+# Whoever takes a position does it in an INSERT, and keeps its lock on the table until it has ended
+# and can be seen to have. The xid of a lock has 32 bits; it is near the xids of now.
+_LOWEST_WRITER = text("""
+    SELECT min(now.xid + mod(mod(
+        CAST(CAST(owner.transactionid AS text) AS bigint) - now.xid + 2147483648,
+        4294967296) + 4294967296, 4294967296) - 2147483648)
+    FROM pg_locks AS written
+    JOIN pg_locks AS owner USING (virtualtransaction)
+    CROSS JOIN (
+        SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS xid
+    ) AS now
+    WHERE written.locktype = 'relation' AND written.granted
+      AND written.relation = CAST('bus.outbox' AS regclass)
+      AND written.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND written.mode <> 'AccessShareLock'
+      AND owner.locktype = 'transactionid' AND owner.mode = 'ExclusiveLock' AND owner.granted
 """)
 
 _LOOK: Final = 1000
@@ -190,7 +233,24 @@ async def save_relay_state(
         "holes": json.dumps(holes),
         "stream_sequence": stream_sequence,
     }
-    return int((await conn.execute(_SAVE_STATE, values)).scalar_one())
+    info = conn.sync_connection.info if conn.sync_connection else {}
+    found = None
+    if _PLACE in info:
+        in_place = {**values, "place": info[_PLACE]}
+        found = (await conn.execute(_SAVE_IN_PLACE, in_place)).one_or_none()
+    if found is None:
+        found = (await conn.execute(_SAVE, values)).one()
+    xid, info[_PLACE] = found
+    return int(xid)
+
+
+async def lowest_writer(conn: AsyncConnection) -> int:
+    """The lowest xid of whoever has written to the outbox and not ended; without any, the highest.
+
+    Rows read after this show what everybody with a lower xid has recorded.
+    """
+    lowest = await conn.scalar(_LOWEST_WRITER)
+    return _NOBODY if lowest is None else int(lowest)
 
 
 async def read_outbox(

@@ -1,17 +1,24 @@
 """The active relay: from the moment it holds the lock until something fails."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 
 from nats.aio.client import Client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.relay.events import message
-from fleetbus.relay.holes import Cursor, Hole, View, step
+from fleetbus.endings import end
+from fleetbus.relay.events import messages
+from fleetbus.relay.holes import Cursor, Hole, Step, View, step
 from fleetbus.relay.positions import PositionSet
 from fleetbus.relay.publisher import Publisher
 from persistence import _outbox
 from persistence._outbox import OutboxRow, RelayState
+
+MANY_HOLES: Final = 100
+"""Holes from which on it is worth asking who may own one."""
 
 
 @dataclass(slots=True)
@@ -64,18 +71,24 @@ class Leader:
     """What the stream holds after the saved sequence."""
     doubtful: bool = False
     """Whether the server took something for a duplicate that the stream was not seen to hold."""
+    ahead: View[OutboxRow] | None = None
+    """What lies beyond the cursor, if it has been read already."""
 
     async def advance(self) -> bool:
-        """Publish the next page and save how far it came; true if there is more to read."""
-        view = await self._look()
+        """Publish the next page and save how far it came; true if there may be more to read.
+
+        While a full page is on its way the next one is read. Holes that the first one showed are
+        bounded only after that, by a later xid than the bound has to be.
+        """
+        view, was_read_ahead = self.ahead or await self._look(self.cursor), self.ahead is not None
         decided = step(self.cursor, view)
         before = self.sequence
-        sent = await self._publish(decided.transactions)
+        sent = await self._publish_and_look(decided, full=view.examined is not None)
         self.metrics.published += sent
         self.doubtful |= self.sequence - before < sent
         if decided.cursor != self.cursor:
             await self._save(decided.cursor)
-        return view.examined is not None
+        return was_read_ahead or self.ahead is not None
 
     async def append(self, transactions: list[list[OutboxRow]]) -> None:
         """Publish again what the stream lost; counts what the stream took."""
@@ -84,16 +97,55 @@ class Leader:
         self.metrics.repaired += self.sequence - before
         await self._save(self.cursor)
 
-    async def _look(self) -> View[OutboxRow]:
+    async def _publish_and_look(self, decided: Step[OutboxRow], *, full: bool) -> int:
+        """Publish, and read the next page meanwhile if this one is full; returns how many."""
+        self.ahead = None
+        if not full:
+            return await self._publish(decided.transactions)
+        looking = asyncio.create_task(self._look(decided.cursor))
+        try:
+            sent = await self._publish(decided.transactions)
+            self.ahead = await looking
+        finally:
+            await end(looking)
+        return sent
+
+    async def _look(self, cursor: Cursor) -> View[OutboxRow]:
         limit = self.paging.page
-        rows, xmin = await _outbox.read_outbox(
-            self.conn, self.cursor.wanted, limit, self.paging.lookahead
-        )
-        return View(rows, xmin, rows[limit - 1].position if len(rows) >= limit else None)
+        floor = await self._floor(cursor)
+        rows, xmin = await self._read(cursor)
+        examined = rows[limit - 1].position if len(rows) >= limit else None
+        return View(rows, max(xmin, floor), examined)
+
+    async def _floor(self, cursor: Cursor) -> int:
+        """With many holes, the lowest xid that can own one; asked before the rows are read.
+
+        `xmin` waits for every transaction there is. One that was forgotten would let the holes
+        of whatever is rolled back meanwhile pile up in the state.
+        """
+        if len(cursor.holes) < MANY_HOLES:
+            return 0
+        return await _outbox.lowest_writer(self.conn)
+
+    async def _read(self, cursor: Cursor) -> _outbox.OutboxPage:
+        """A page, and all that its transactions hold beyond it, however much that is."""
+        limit, lookahead = self.paging.page, self.paging.lookahead
+        page = await _outbox.read_outbox(self.conn, cursor.wanted, limit, lookahead)
+        while len(page.rows) > limit and _reaches(page.rows, limit, lookahead):
+            lookahead *= 4
+            known = len(page.rows)
+            page = await _outbox.read_outbox(self.conn, cursor.wanted, limit, lookahead)
+            if len(page.rows) == known:
+                break
+        return page
 
     async def _publish(self, transactions: list[list[OutboxRow]]) -> int:
         missing = [
-            [message(row, self.paging.source) for row in rows if row.position not in self.stored]
+            [
+                told
+                for row, told in zip(rows, messages(rows, self.paging.source), strict=True)
+                if row.position not in self.stored
+            ]
             for rows in transactions
         ]
         batches = [rows for rows in missing if rows]
@@ -119,6 +171,11 @@ class Leader:
         """Note the backlog."""
         found = await _outbox.backlog(self.conn)
         self.metrics.backlog, self.metrics.backlog_age = found.waiting, found.oldest
+
+
+def _reaches(rows: Sequence[OutboxRow], limit: int, lookahead: int) -> bool:
+    """Whether rows beyond the page come near the end of where they were looked for."""
+    return rows[-1].position - rows[limit - 1].position > lookahead // 2
 
 
 def resumed(state: RelayState) -> Cursor:

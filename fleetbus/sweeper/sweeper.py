@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from fleetbus.bus.attempts import CALLER
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction, begin
 from fleetbus.bus.work import react, run_job
 from fleetbus.config import Settings
 from fleetbus.database import Database, is_outage
-from persistence import _commit, _sweeps
+from persistence import _commit, _outbox_partitions, _sweeps
 
 log = logging.getLogger("fleetbus.sweeper")
 
@@ -29,6 +31,9 @@ STEP_TIMEOUT = 10.0
 """Seconds that a statement of a step may take."""
 
 REQUESTS_PER_STEP = 5_000
+
+OUTBOX_INTERVAL = 60.0
+"""Seconds between two looks at the partitions of the outbox."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,18 @@ class Task:
     limit: int
 
 
+@dataclass(frozen=True)
+class Upkeep:
+    """Work of which no transaction may stay open, such as dropping a partition.
+
+    Its step gets a session of its own, in autocommit. It keeps no step waiting for its next one.
+    """
+
+    name: str
+    step: Callable[[AsyncConnection], Awaitable[int]]
+    every: float
+
+
 class Sweeper:
     """Runs the jobs of a process; of several processes one at a time works on each job."""
 
@@ -48,7 +65,7 @@ class Sweeper:
         self,
         registry: Registry,
         database: Database,
-        tasks: Sequence[Task],
+        tasks: Sequence[Task | Upkeep],
         *,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -68,14 +85,14 @@ class Sweeper:
         """End after the steps in hand."""
         self._stopped.set()
 
-    async def _repeat(self, task: Task) -> None:
+    async def _repeat(self, task: Task | Upkeep) -> None:
         while not self._stopped.is_set():
             handled = await self._attempt(task)
-            if handled < task.limit:
+            if isinstance(task, Upkeep) or handled < task.limit:
                 # Processes that started together should not meet at the lock for ever.
                 await self._pause(task.every * random.uniform(0.9, 1.1))  # noqa: S311  jitter
 
-    async def _attempt(self, task: Task) -> int:
+    async def _attempt(self, task: Task | Upkeep) -> int:
         """One step; an error is logged and noted, and the next round tries again."""
         started = time.monotonic()
         try:
@@ -87,12 +104,12 @@ class Sweeper:
             await self._note_failure(task, started, error)
             return 0
 
-    async def _step(self, task: Task, started: float) -> int:
+    async def _step(self, task: Task | Upkeep, started: float) -> int:
         async with begin(self._database, left=lambda: STEP_TIMEOUT) as tx:
             if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
             tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
-            handled = await task.step(tx)
+            handled = await self._run(task, tx)
             await react(self._registry, tx)
             await _sweeps.record(
                 tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=None
@@ -103,7 +120,13 @@ class Sweeper:
             self._committed()
         return handled
 
-    async def _note_failure(self, task: Task, started: float, error: Exception) -> None:
+    async def _run(self, task: Task | Upkeep, tx: Transaction) -> int:
+        if isinstance(task, Task):
+            return await task.step(tx)
+        async with asyncio.timeout(STEP_TIMEOUT), self._database.dedicated.connect() as session:
+            return await task.step(session)
+
+    async def _note_failure(self, task: Task | Upkeep, started: float, error: Exception) -> None:
         try:
             async with begin(self._database, left=lambda: STEP_TIMEOUT) as tx:
                 words = f"{type(error).__name__}: {error}"[:500]
@@ -122,22 +145,30 @@ class Sweeper:
             return
 
 
-def tasks(registry: Registry, settings: Settings) -> list[Task]:
+def tasks(registry: Registry, settings: Settings) -> list[Task | Upkeep]:
     """Every declared job, and the bus's own."""
     pace, kept = settings.sweep_interval, settings.idempotency_retention
     for_jobs = {
         "retention": timedelta(days=settings.history_retention_days),
         "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
     }
+    outbox = timedelta(days=settings.outbox_retention_days)
 
     async def forget_requests(tx: Transaction) -> int:
         return await _commit.forget_requests(tx.db, retention=kept, limit=REQUESTS_PER_STEP)
+
+    async def keep_outbox(session: AsyncConnection) -> int:
+        return await _outbox_partitions.keep(session, retention=outbox)
 
     declared = [
         Task(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit)
         for job in registry.jobs
     ]
-    return [*declared, Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP)]
+    return [
+        *declared,
+        Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP),
+        Upkeep("keep_outbox", keep_outbox, OUTBOX_INTERVAL * pace),
+    ]
 
 
 def _elapsed(started: float) -> int:

@@ -16,6 +16,7 @@ import persistence
 from contracts._declare import Entity
 from fleetbus import migrate
 from persistence._all_tables import metadata
+from persistence._outbox_partitions import is_partition
 from persistence._tables import TABLES
 
 METADATA = metadata()
@@ -141,7 +142,11 @@ def differences(connection: Connection) -> list[Any]:
         connection,
         opts={
             "include_schemas": True,
-            "include_name": lambda name, kind, _: kind != "schema" or name in schemas,
+            "include_name": lambda name, kind, _: (
+                name in schemas
+                if kind == "schema"
+                else not (kind == "table" and is_partition(name))
+            ),
             "version_table": "schema_version",
             "version_table_schema": "bus",
             "compare_type": True,

@@ -121,12 +121,19 @@ class Relay:
     bound: Callable[[Database, Cursor, View[Row]], Cursor] = bounded_by_own_xid
     cursor: Cursor = field(default_factory=Cursor)
     saved: Cursor = field(default_factory=Cursor)
+    reads_ahead: bool = False
+    ahead: View[Row] | None = None
     stream: list[Row] = field(default_factory=list)
 
     def work(self, page: int, lookahead: int = 10_000, crash_after: int | None = None) -> bool:
         """One page; true if anything changed. A crash comes after so many transactions."""
-        view = self.look(self.database, self.cursor, page, lookahead)
+        view, was_read_ahead = self.ahead, self.ahead is not None
+        if view is None:
+            view = self.look(self.database, self.cursor, page, lookahead)
         decided = self.decide(self.cursor, view)
+        self.ahead = None
+        if self.reads_ahead and view.examined is not None:
+            self.ahead = self.look(self.database, decided.cursor, page, lookahead)
         self._publish(decided.transactions[:crash_after])
         if crash_after is not None:
             self._restart()
@@ -135,7 +142,7 @@ class Relay:
         if changed:
             self.cursor = self.bound(self.database, decided.cursor, view)
             self.saved = self.cursor
-        return changed
+        return changed or was_read_ahead
 
     def _publish(self, transactions: Sequence[Sequence[Row]]) -> None:
         """Append what the stream does not hold; it tells duplicates by their ids."""
@@ -146,3 +153,4 @@ class Relay:
         holes = tuple(Hole(hole.first, hole.last) for hole in self.saved.holes)
         resumed = Cursor(self.saved.position, holes)
         self.cursor = resumed.bounded(self.database.save())
+        self.ahead = None

@@ -170,6 +170,23 @@ def looks_in_two_snapshots(
     return replace(view, xmin=database.xmin)
 
 
+def lowest_writer(database: Database) -> int:
+    """The lowest xid of whoever has taken a position and not ended."""
+    return min((t.xid or 0 for t in database.running if t.positions), default=LAST_POSITION)
+
+
+def asks_who_writes(database: Database, cursor: Cursor, page: int, lookahead: int) -> View[Row]:
+    view = look(database, cursor, page, lookahead)
+    return replace(view, xmin=lowest_writer(database))
+
+
+def asks_who_writes_too_late(
+    database: Database, cursor: Cursor, page: int, lookahead: int
+) -> View[Row]:
+    view = looks_in_two_snapshots(database, cursor, page, lookahead)
+    return replace(view, xmin=lowest_writer(database))
+
+
 def does_not_look_ahead(database: Database, cursor: Cursor, page: int, _: int) -> View[Row]:
     return look(database, cursor, page, 0)
 
@@ -186,6 +203,7 @@ BROKEN: dict[str, Callable[[Database], Relay]] = {
     "publishes row by row": partial(Relay, decide=publishes_by_position),
     "publishes late ones last": partial(Relay, decide=publishes_what_appeared_last),
     "looks in two snapshots": partial(Relay, look=looks_in_two_snapshots),
+    "asks who writes too late": partial(Relay, look=asks_who_writes_too_late),
     "does not look ahead": partial(Relay, look=does_not_look_ahead),
     "bounds holes by xmax": partial(Relay, bound=bounds_by_xmax),
 }
@@ -194,6 +212,13 @@ BROKEN: dict[str, Callable[[Database], Relay]] = {
 class TestHistories:
     def test_every_event_once_in_causal_order(self) -> None:
         run_property(Relay)
+
+    def test_the_next_page_may_be_read_before_this_one_is_saved(self) -> None:
+        run_property(partial(Relay, reads_ahead=True))
+        run_property(partial(Relay, reads_ahead=True, look=asks_who_writes))
+
+    def test_who_has_taken_no_position_owns_no_hole(self) -> None:
+        run_property(partial(Relay, look=asks_who_writes))
 
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_broken_relay_is_caught(self, name: str) -> None:

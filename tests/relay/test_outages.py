@@ -5,13 +5,22 @@ import logging
 import random
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import DiscardPolicy
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.planning.tasks import CreateTask
+from fleetbus.client import Bus
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.relay.relay import Relay, RelaySettings
+from fleetbus.service import Service
+from persistence import _outbox
 from tests.relay.running import (
     QUICK,
     RELAY_SESSION,
@@ -25,6 +34,7 @@ from tests.relay.running import (
     record_many,
     running_relay,
     session_of,
+    stream_length,
     stream_reaches,
 )
 from tests.servers import migrate
@@ -93,6 +103,70 @@ class TestOutages:
                     await eventually(lambda: is_connected(client))
                 assert await positions(client, 20_000) == list(range(1, 20_001))
 
+    async def test_the_stream_takes_nothing_for_a_while(
+        self, bus: Bus, service: Service, db: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Commands go on, what waits lies in the outbox and not in memory, and then it drains."""
+        read = _outbox.read_outbox
+        sizes: list[int] = []
+
+        async def measured(*args: Any) -> _outbox.OutboxPage:
+            page = await read(*args)
+            sizes.append(len(page.rows))
+            return page
+
+        monkeypatch.setattr(_outbox, "read_outbox", measured)
+        js = service.client.jetstream()
+        config = (await js.stream_info("EVENTS")).config
+        await js.update_stream(config.evolve(max_msgs=1, discard=DiscardPolicy.NEW))
+        for number in range(30):
+            await bus.call(CreateTask(name=f"meanwhile {number}"))
+        await db.execute(text(BACKLOG))
+        errors = service.relay.metrics.errors if service.relay else 0
+        await eventually(lambda: has_failed(service, errors + 2))
+        assert await stream_length(service.client) <= 1
+
+        await js.update_stream(config)
+        await bus.call(CreateTask(name="afterwards"))
+        found = await positions(service.client, 30 + 5000 + 1)
+        assert found == sorted(found)
+        assert 1000 <= max(sizes) < RelaySettings().page + 50
+
+    @pytest.mark.parametrize("atomic", [True, False])
+    async def test_a_relay_that_was_paused_while_another_took_over(
+        self, database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch, atomic: bool
+    ) -> None:
+        """It goes on in the middle of what it was publishing, and the stream refuses that."""
+        paused, resumed = asyncio.Event(), asyncio.Event()
+        async with (
+            session_of(database_url) as session,
+            client_of(nats_url) as client,
+            client_of(nats_url) as other_client,
+        ):
+            if not atomic:
+                await client.jetstream().add_stream(name="EVENTS", subjects=["events.>"])
+            request = client.request
+
+            async def late(subject: str, *args: Any, **rest: Any) -> Msg:
+                if subject.startswith("events.") and not resumed.is_set():
+                    paused.set()
+                    await resumed.wait()
+                return await request(subject, *args, **rest)
+
+            monkeypatch.setattr(client, "request", late)
+            async with running_relay(database_url, client, QUICK) as first:
+                await record(session, "a", "b", "c")
+                await paused.wait()
+                await session.execute(f"SELECT pg_terminate_backend(pid) FROM ({RELAY_SESSION})")
+                async with running_relay(database_url, other_client, QUICK):
+                    await stream_reaches(other_client, 3)
+                    await record(session, "d", "e")
+                    await stream_reaches(other_client, 5)
+                    resumed.set()
+                    await eventually(lambda: has_noticed(first))
+                    await record(session, "f")
+                    assert await entities(other_client, 6) == list("abcdef")
+
     @pytest.mark.parametrize("atomic", [True, False])
     async def test_everything_at_once(self, database_url: str, nats_url: str, atomic: bool) -> None:
         """Writers that commit, roll back and overlap; relays that are cut off and cancelled."""
@@ -125,6 +199,26 @@ class TestOutages:
             assert in_order([entity for entity in found if entity.startswith(f"{name}-")])
         if atomic:
             assert together(found)
+
+
+BACKLOG = """
+    DO $$ BEGIN
+        FOR i IN 1 .. 100 LOOP
+            INSERT INTO bus.outbox (event_id, type, entity_id, data)
+            SELECT gen_random_uuid(), 'task.completed', 'e' || n, '{}'
+            FROM generate_series(1, 50) AS n;
+            COMMIT;
+        END LOOP;
+    END $$
+"""
+
+
+async def has_failed(service: Service, times: int) -> bool:
+    return service.relay is not None and service.relay.metrics.errors >= times
+
+
+async def has_noticed(relay: Relay) -> bool:
+    return relay.metrics.errors > 0
 
 
 async def write(database_url: str, name: str, chance: random.Random) -> list[str]:

@@ -1,10 +1,22 @@
 """The relay against a real PostgreSQL and a real NATS server."""
 
 import asyncio
+import json
+from collections import Counter
+from itertools import groupby
 
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from fleetbus.database import driver_url
+from fleetbus.relay.events import messages as messages_of
+from fleetbus.relay.leader import MANY_HOLES
+from fleetbus.relay.publisher import FencedPublisher
 from fleetbus.relay.relay import WAKE_SUBJECT, RelaySettings
+from fleetbus.relay.stream import StreamSettings, ensure_stream
+from persistence import _outbox
 from tests.relay.running import (
     QUICK,
+    Session,
     client_of,
     entities,
     eventually,
@@ -201,6 +213,53 @@ class TestTransactions:
             async with running_relay(database_url, client, QUICK):
                 assert await entities(client, 2500) == [f"e{n}" for n in range(1, 2501)]
 
+    async def test_holes_do_not_pile_up_behind_a_forgotten_writer(
+        self, database_url: str, nats_url: str
+    ) -> None:
+        """With many of them the relay asks who has written to the outbox at all."""
+        async with (
+            session_of(database_url) as session,
+            session_of(database_url) as forgotten,
+            session_of(database_url) as slow,
+            client_of(nats_url) as client,
+            running_relay(database_url, client, QUICK),
+        ):
+            await forgotten.execute("BEGIN")
+            await forgotten.execute("SELECT pg_current_xact_id()")
+            await roll_back(session, 2 * MANY_HOLES)
+            await eventually(lambda: has_few_holes(session))
+
+            await slow.execute("BEGIN")
+            await record(slow, "slow")
+            await roll_back(session, 2 * MANY_HOLES)
+            await asyncio.sleep(0.5)
+            assert not await has_few_holes(session)
+            await slow.execute("COMMIT")
+            await eventually(lambda: has_few_holes(session))
+
+            assert (await entities(client, 4 * MANY_HOLES + 1))[-1] == "slow"
+
+    async def test_a_transaction_larger_than_a_batch_says_which_part_an_event_is_of(
+        self, database_url: str, nats_url: str
+    ) -> None:
+        """Also if it is larger than what is read at once, and if its first part is stored."""
+        small_pages = RelaySettings(poll_interval=0.1, page=10, lookahead=20)
+        async with session_of(database_url) as session, client_of(nats_url) as client:
+            await record(session, "small")
+            await record_many(session, 2500)
+            await record(session, "small")
+            async with create_async_engine(driver_url(database_url)).connect() as conn:
+                page = await _outbox.read_outbox(conn, [(2, 2501)], 2500, 0)
+            info = await ensure_stream(client.jetstream(), StreamSettings())
+            publisher = FencedPublisher(client, atomic=bool(info.config.allow_atomic))
+            await publisher.publish([messages_of(page.rows, "fleetbus")[:1000]], 0)
+            async with running_relay(database_url, client, small_pages):
+                found = await messages(client, 2502)
+
+        parts = [(message.headers or {}).get("Fleet-Part") for message in found]
+        assert Counter(parts) == {"1/3": 1000, "2/3": 1000, "3/3": 500, None: 2}
+        assert [part for part, _ in groupby(parts)] == ["1/3", None, "2/3", "3/3", None]
+
     async def test_a_jump_of_the_sequence(self, database_url: str, nats_url: str) -> None:
         async with (
             session_of(database_url) as session,
@@ -213,3 +272,16 @@ class TestTransactions:
 
             assert await entities(client, 2) == ["before", "after"]
             await no_holes(session)
+
+
+async def roll_back(session: Session, times: int) -> None:
+    """So many holes, each of its own."""
+    for number in range(times):
+        await session.execute("BEGIN")
+        await record(session, "never")
+        await session.execute("ROLLBACK")
+        await record(session, f"told-{number}")
+
+
+async def has_few_holes(session: Session) -> bool:
+    return len(json.loads(await holes(session))) < MANY_HOLES
