@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version as _version
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, Field
@@ -74,6 +75,13 @@ class Settings(BaseSettings):
     """Days that published events are kept in the outbox, at least."""
     history_retention_days: Annotated[float, Field(gt=0)] = 90.0
     """Days that test runs and calls to models are kept."""
+    log_retention_days: Annotated[float, Field(gt=0)] = 30.0
+    """Days that log chunks are kept."""
+    credentials_keys: str = Field("", repr=False)
+    """Keys for the credentials of accounts, ``id:base64`` of 32 bytes with commas; the first one
+    writes, all of them read."""
+    credentials_key_file: Path | None = None
+    """The same in a file, one on a line, that only its owner may read."""
     stall_after: Seconds | None = None
     """Seconds without progress after which a running agent counts as stalled; never if not set."""
     relay: bool = True

@@ -15,6 +15,7 @@ from typing import Any
 from fleetbus import migrate
 from fleetbus.config import Settings
 from fleetbus.endings import end
+from fleetbus.keys import make_key_file
 from fleetbus.logs import configure
 from fleetbus.monitoring.monitor import monitored
 from fleetbus.service import CannotStart, Service
@@ -23,6 +24,9 @@ from fleetbus.supervisor import Supervisor
 log = logging.getLogger("fleetbus")
 
 EXIT_FAILED = 1
+
+KEY_FILE = "credentials.keys"
+"""In the data directory of `up`."""
 
 WAIT_INTERVAL = 0.5
 """Seconds between two attempts to start while something is missing."""
@@ -133,12 +137,14 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
     stopped = stop_on_signals()
     try:
         async with _stack(data_dir, nats_port) as stack:
-            urls = {
+            urls: dict[str, Any] = {
                 "database_url": stack.postgres.url,
                 "nats_url": stack.nats.url,
                 "nats_system_url": stack.nats.system_url,
                 "nats_system_credentials": "",
             }
+            if not settings.credentials_keys and settings.credentials_key_file is None:
+                urls["credentials_key_file"] = make_key_file(stack.data_dir / KEY_FILE)
             await migrate.upgrade(stack.postgres.url)
             supervisor = Supervisor(settings.model_copy(update=urls), workers, wait=False)
             keepers = [

@@ -20,6 +20,7 @@ from fleetbus.database import Database, describe
 from fleetbus.detector.detector import Detector
 from fleetbus.discovery.srv import Discovery
 from fleetbus.endings import end
+from fleetbus.keys import key_ring
 from fleetbus.monitoring.figures import FiguresReader
 from fleetbus.monitoring.process import process_figures
 from fleetbus.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
@@ -52,6 +53,7 @@ class Service:
         self.registry = registry or load()
         self.database = Database(settings.database_url, settings.pools)
         self.published = Published(self.database)
+        self.keys = key_ring(settings)
         self.wire = Wire(settings.nats_servers)
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
@@ -135,6 +137,7 @@ class Service:
             settings.executor(self.client.max_payload),
             committed=self._wake_relay,
             published=self.published,
+            keys=self.keys,
         )
         await self.client.subscribe(PUBLISHED_SUBJECT, cb=self._hear)
         self.dispatcher = Dispatcher(registry, executor, settings.limits)
@@ -146,7 +149,7 @@ class Service:
             )
             self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
         if settings.sweeper:
-            work = tasks(registry, settings)
+            work = tasks(registry, settings, self.keys)
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
         self._discovery = Discovery(

@@ -12,11 +12,12 @@ operation, the rest names what the function needs.
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
-stream has the log), ``limit`` (how much a step of a job may handle) and two settings: ``retention``
-(how long history is kept) and ``stall_after`` (how long an agent may work without progress; None if
-for ever). A decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the
-noun of the subject is another one (``db.checks.report``); a further entity parameter ``phase`` by
-its ``phase_id``, and is None where that is None.
+stream has the log), ``keys`` (what seals credentials), ``limit`` (how much a step of a job may
+handle) and two settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an
+agent may work without progress; None if for ever). A decider's entity is found by the command's
+``id``, or by ``worker_check_id`` where the noun of the subject is another one
+(``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``. That one is None
+where the field is, or where the field is required and there is no such phase.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts._catalogue import Catalogue
 from contracts._declare import Entity, Event, Operation, Reply
 from contracts._errors import DeclarationError, Refusal, snake_case
+from handlers._secrets import KeyRing
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,16 +65,17 @@ DEPENDENCIES: dict[str, Any] = {
     "limit": int,
     "retention": timedelta,
     "stall_after": timedelta | None,
+    "keys": KeyRing,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
-    "query": {"db", "now", "catalogue", "published"},
+    "query": {"db", "now", "catalogue", "published", "keys"},
     "lookup": set(),
     "decider": {"now", "new_id"},
-    "handler": {"db", "emit", "now", "new_id"},
+    "handler": {"db", "emit", "now", "new_id", "keys"},
     "gathered handler": {"db", "emits", "now"},
     "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit", "retention", "stall_after"},
+    "job": {"db", "emit", "now", "limit", "retention", "stall_after", "keys"},
 }
 
 
@@ -106,6 +109,8 @@ class Needed:
     entity: type[Entity]
     field: str
     optional: bool
+    may_be_missing: bool = False
+    """Whether None stands for one that is not there: it may be None, and the field may not."""
     own: bool = False
     """Whether the command is about this entity: locked, and written back once decided."""
 
@@ -281,7 +286,9 @@ def _needed(
         raise _wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
     decided = get_origin(returns) is Decision and get_args(returns) == (entity,)
     changed = key == "id" or (own and decided)
-    return Needed(name, entity, key, optional=type(None) in _union(hint), own=changed)
+    optional = type(None) in _union(hint)
+    missing = optional and fields[key].is_required()
+    return Needed(name, entity, key, optional=optional, may_be_missing=missing, own=changed)
 
 
 def _dependencies(

@@ -3,8 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from persistence._all_tables import metadata
-from persistence._outbox_partitions import is_partition
+from persistence._all_tables import is_partition, metadata
 
 METADATA = metadata()
 SCHEMAS = {table.schema for table in METADATA.tables.values()}

@@ -7,8 +7,9 @@ import pkgutil
 from sqlalchemy import MetaData
 
 import persistence
-from persistence import _bus_tables
+from persistence import _bus_tables, _outbox_partitions
 from persistence._tables import Row
+from persistence.agents import _log_partitions
 
 
 def metadata() -> MetaData:
@@ -19,3 +20,8 @@ def metadata() -> MetaData:
         if folder.ispkg and importlib.util.find_spec(tables):
             importlib.import_module(tables)
     return Row.metadata
+
+
+def is_partition(table: str | None) -> bool:
+    """Whether a table is a part of a larger one, made and dropped while the service runs."""
+    return _outbox_partitions.is_partition(table) or _log_partitions.is_partition(table)

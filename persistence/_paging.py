@@ -99,6 +99,13 @@ def _refused(message: str) -> InvalidRequest:
     return InvalidRequest(errors=[FieldError(field="cursor", message=message)])
 
 
+def after(
+    column: Column[Any], id_: Column[Any], query: ListOf[Any], *, descending: bool
+) -> ColumnElement[bool]:
+    """What lies behind the cursor of a query."""
+    return _after(column, id_, descending, decode(query, column, id_))
+
+
 def _after(
     column: Column[Any], id_: Column[Any], descending: bool, key: _Key
 ) -> ColumnElement[bool]:

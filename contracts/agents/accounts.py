@@ -108,7 +108,7 @@ class Credentials(Reply):
     """The credentials of an account, as they were set."""
 
     id: AccountId
-    credentials: JsonObject
+    credentials: JsonObject = Field(repr=False)
 
 
 class CreateAccount(
@@ -222,7 +222,7 @@ class SetAccountCredentials(
     """Keep the credentials of an account, encrypted; null removes them."""
 
     id: AccountId
-    credentials: JsonObject | None
+    credentials: JsonObject | None = Field(repr=False)
 
 
 class RevealAccountCredentials(

@@ -29,6 +29,7 @@ from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, gather, handle, react
 from fleetbus.database import Database, sqlstate
+from handlers._secrets import KeyRing
 from handlers._shapes import Handling
 from persistence import _commit, _entities
 
@@ -77,6 +78,7 @@ class Executor:
         *,
         committed: Callable[[], None] = lambda: None,
         published: Published | None = None,
+        keys: KeyRing | None = None,
     ) -> None:
         self._registry = registry
         self._database = database
@@ -88,6 +90,7 @@ class Executor:
         self._dependencies: dict[str, Any] = {
             "catalogue": registry.catalogue,
             "published": published or Published(database),
+            "keys": keys or KeyRing.parse(""),
         }
 
     async def run_query(self, call: Call) -> None:
@@ -208,7 +211,7 @@ class Executor:
 
     async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         call = calls[0]
-        reply = await handle(tx, call)
+        reply = await handle(tx, call, self._dependencies)
         return [Outcome(call, self._reply(call, reply), kept=True)]
 
     async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:

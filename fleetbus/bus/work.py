@@ -33,10 +33,11 @@ class Decided:
     """Whether the transaction keeps something of it: it was accepted, or refused with a change."""
 
 
-async def handle(tx: Transaction, call: Call) -> Reply:
-    """Run a handler."""
+async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply:
+    """Run a handler, with the dependencies that are those of the process."""
     handling = call.bound.handling
     given = {
+        **dependencies,
         "db": tx.db,
         "emit": tx.emitter(cause_of(call), call.traceparent),
         "now": tx.now,
@@ -153,6 +154,8 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
         return loaded[id_]
     if need.own:
         raise need.entity.not_found(id=id_)
+    if need.may_be_missing:
+        return None
     raise InvalidReference(field=need.field, entity=need.entity.noun)
 
 

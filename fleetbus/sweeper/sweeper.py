@@ -23,7 +23,9 @@ from fleetbus.bus.transaction import Transaction, begin
 from fleetbus.bus.work import react, run_job
 from fleetbus.config import Settings
 from fleetbus.database import Database, is_outage
+from handlers._secrets import KeyRing
 from persistence import _commit, _outbox_partitions, _sweeps
+from persistence.agents import _log_partitions
 
 log = logging.getLogger("fleetbus.sweeper")
 
@@ -34,6 +36,9 @@ REQUESTS_PER_STEP = 5_000
 
 OUTBOX_INTERVAL = 60.0
 """Seconds between two looks at the partitions of the outbox."""
+
+LOGS_INTERVAL = 600.0
+"""Seconds between two looks at the partitions of the logs."""
 
 
 @dataclass(frozen=True)
@@ -145,20 +150,27 @@ class Sweeper:
             return
 
 
-def tasks(registry: Registry, settings: Settings) -> list[Task | Upkeep]:
+def tasks(
+    registry: Registry, settings: Settings, keys: KeyRing | None = None
+) -> list[Task | Upkeep]:
     """Every declared job, and the bus's own."""
     pace, kept = settings.sweep_interval, settings.idempotency_retention
     for_jobs = {
         "retention": timedelta(days=settings.history_retention_days),
         "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
+        "keys": keys or KeyRing.parse(""),
     }
     outbox = timedelta(days=settings.outbox_retention_days)
+    logs = timedelta(days=settings.log_retention_days)
 
     async def forget_requests(tx: Transaction) -> int:
         return await _commit.forget_requests(tx.db, retention=kept, limit=REQUESTS_PER_STEP)
 
     async def keep_outbox(session: AsyncConnection) -> int:
         return await _outbox_partitions.keep(session, retention=outbox)
+
+    async def keep_logs(session: AsyncConnection) -> int:
+        return await _log_partitions.keep(session, retention=logs)
 
     declared = [
         Task(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit)
@@ -168,6 +180,7 @@ def tasks(registry: Registry, settings: Settings) -> list[Task | Upkeep]:
         *declared,
         Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP),
         Upkeep("keep_outbox", keep_outbox, OUTBOX_INTERVAL * pace),
+        Upkeep("keep_logs", keep_logs, LOGS_INTERVAL * pace),
     ]
 
 

@@ -1,17 +1,25 @@
 """What happens to accounts."""
 
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.agents.accounts import (
     Account,
+    AccountAvailable,
+    AccountCreated,
+    AccountCredentialsChanged,
+    AccountDeleted,
     AccountDeletion,
+    AccountExhausted,
+    AccountUpdated,
     AcquireAccount,
     ClearAccountExhausted,
     CreateAccount,
     Credentials,
+    CredentialsNotSet,
     DeleteAccount,
     GetAccount,
     ListAccounts,
@@ -20,8 +28,69 @@ from contracts.agents.accounts import (
     SetAccountCredentials,
     UpdateAccount,
 )
-from handlers._shapes import Emit, handler, query
-from handlers.agents._accounts import take_next
+from handlers._changes import changes
+from handlers._secrets import KeyRing
+from handlers._shapes import Decision, Emit, decider, handler, query
+from handlers.agents._accounts import available, take_next
+from handlers.agents._credentials import opened, sealed
+from persistence import _entities
+from persistence.agents import _credentials, accounts
+
+
+@decider
+def create_account(command: CreateAccount, *, new_id: UUID, now: datetime) -> Decision[Account]:
+    account = Account(
+        id=new_id,
+        version=1,
+        created_at=now,
+        updated_at=now,
+        email=command.email,
+        provider=command.provider,
+        config=command.config,
+        has_credentials=False,
+        is_exhausted=False,
+        exhausted_until=None,
+        last_used_at=None,
+        sort_order=command.sort_order,
+    )
+
+    return Decision(account, AccountCreated(account=account))
+
+
+@query
+def get_account(query: GetAccount, account: Account) -> Account:  # noqa: ARG001  the id has been used to find it
+    return account
+
+
+@query
+async def list_accounts(
+    query: ListAccounts, *, db: AsyncConnection, now: datetime
+) -> Page[Account]:
+    return await accounts.page(db, query, now=now)
+
+
+@decider
+def update_account(command: UpdateAccount, account: Account, *, now: datetime) -> Decision[Account]:
+    account.expect(command.expected_version)
+    if not (changed := changes(command, account)):
+        return Decision(account)
+
+    updated = account.evolve(now, **changed)
+
+    return Decision(updated, AccountUpdated(account=updated))
+
+
+@handler
+async def delete_account(
+    command: DeleteAccount, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> AccountDeletion:
+    account = await _entities.get_locked(db, Account, command.id)
+
+    await accounts.remove(db, account.id)
+
+    emit(AccountDeleted(account=account.evolve(now)))
+
+    return AccountDeletion(id=account.id)
 
 
 @handler
@@ -31,56 +100,58 @@ async def acquire_account(
     return await take_next(db, emit, command.provider, now=now)
 
 
-@handler
-async def clear_account_exhausted(
-    command: ClearAccountExhausted, *, db: AsyncConnection, emit: Emit
-) -> Account:
-    raise NotImplementedError
+@decider
+def mark_account_exhausted(
+    command: MarkAccountExhausted, account: Account, *, now: datetime
+) -> Decision[Account]:
+    if account.is_exhausted and account.exhausted_until == command.until:
+        return Decision(account)
+
+    exhausted = account.evolve(now, is_exhausted=True, exhausted_until=command.until)
+
+    return Decision(exhausted, AccountExhausted(account=exhausted))
 
 
-@handler
-async def create_account(command: CreateAccount, *, db: AsyncConnection, emit: Emit) -> Account:
-    raise NotImplementedError
+@decider
+def clear_account_exhausted(
+    command: ClearAccountExhausted,  # noqa: ARG001  the id has been used to find it
+    account: Account,
+    *,
+    now: datetime,
+) -> Decision[Account]:
+    if not account.is_exhausted:
+        return Decision(account)
 
+    cleared = available(account, now)
 
-@handler
-async def delete_account(
-    command: DeleteAccount, *, db: AsyncConnection, emit: Emit
-) -> AccountDeletion:
-    raise NotImplementedError
-
-
-@query
-async def get_account(query: GetAccount, *, db: AsyncConnection) -> Account:
-    raise NotImplementedError
-
-
-@query
-async def list_accounts(query: ListAccounts, *, db: AsyncConnection) -> Page[Account]:
-    raise NotImplementedError
-
-
-@handler
-async def mark_account_exhausted(
-    command: MarkAccountExhausted, *, db: AsyncConnection, emit: Emit
-) -> Account:
-    raise NotImplementedError
-
-
-@query
-async def reveal_account_credentials(
-    query: RevealAccountCredentials, *, db: AsyncConnection
-) -> Credentials:
-    raise NotImplementedError
+    return Decision(cleared, AccountAvailable(account=cleared))
 
 
 @handler
 async def set_account_credentials(
-    command: SetAccountCredentials, *, db: AsyncConnection, emit: Emit
+    command: SetAccountCredentials, *, db: AsyncConnection, emit: Emit, now: datetime, keys: KeyRing
 ) -> Account:
-    raise NotImplementedError
+    account = await _entities.get_locked(db, Account, command.id)
+    if command.credentials is None:
+        await _credentials.forget(db, account.id)
+    else:
+        await _credentials.keep(db, sealed(keys, account.id, command.credentials))
+
+    changed = account.evolve(now, has_credentials=command.credentials is not None)
+    await _entities.save(db, [changed])
+
+    emit(AccountCredentialsChanged(account=changed))
+
+    return changed
 
 
-@handler
-async def update_account(command: UpdateAccount, *, db: AsyncConnection, emit: Emit) -> Account:
-    raise NotImplementedError
+@query
+async def reveal_account_credentials(
+    query: RevealAccountCredentials, *, db: AsyncConnection, keys: KeyRing
+) -> Credentials:
+    kept = await _credentials.find(db, query.id)
+    if kept is None:
+        account = await _entities.get(db, Account, query.id)
+        raise CredentialsNotSet(id=account.id)
+
+    return Credentials(id=query.id, credentials=opened(keys, kept))

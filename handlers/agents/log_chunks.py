@@ -1,8 +1,12 @@
 """What happens to log chunks."""
 
+from datetime import datetime
+from uuid import UUID
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
+from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import (
     AppendLogChunk,
     AppendManyLogChunks,
@@ -15,35 +19,78 @@ from contracts.agents.log_chunks import (
     NewLogChunks,
     SessionCount,
 )
-from handlers._shapes import Emit, handler, query
+from handlers._changes import made
+from handlers._ids import following_id
+from handlers._shapes import Decision, decider, handler, query
+from persistence import _entities
+from persistence.agents import log_chunks
+
+DELETED_AT_ONCE = 10_000
+"""Chunks that one request deletes, at most."""
 
 
-@handler
-async def append_log_chunk(
-    command: AppendLogChunk, *, db: AsyncConnection, emit: Emit
-) -> NewLogChunk:
-    raise NotImplementedError
+@decider
+def append_log_chunk(
+    command: AppendLogChunk, agent: Agent | None, *, new_id: UUID, now: datetime
+) -> Decision[LogChunk]:
+    chunk = _chunk(command, agent, command.content, id_=new_id, now=now)
+
+    return Decision(chunk, reply=NewLogChunk(id=chunk.id, created_at=now))
 
 
 @handler
 async def append_many_log_chunks(
-    command: AppendManyLogChunks, *, db: AsyncConnection, emit: Emit
+    command: AppendManyLogChunks, *, db: AsyncConnection, new_id: UUID, now: datetime
 ) -> NewLogChunks:
-    raise NotImplementedError
+    agents = {}
+    if command.agent_name is None:
+        agents = await _entities.load(db, Agent, [command.agent_id])
+    agent = agents.get(command.agent_id)
+    chunks = [
+        _chunk(command, agent, item.content, id_=following_id(new_id, number), now=now)
+        for number, item in enumerate(command.items)
+    ]
 
+    await _entities.add(db, chunks)
 
-@handler
-async def delete_log_chunks(
-    command: DeleteLogChunks, *, db: AsyncConnection, emit: Emit
-) -> LogDeletion:
-    raise NotImplementedError
+    return NewLogChunks(items=[NewLogChunk(id=chunk.id, created_at=now) for chunk in chunks])
 
 
 @query
 async def list_log_chunks(query: ListLogChunks, *, db: AsyncConnection) -> Page[LogChunk]:
-    raise NotImplementedError
+    return await log_chunks.page(db, query)
 
 
 @query
 async def count_log_sessions(query: CountLogSessions, *, db: AsyncConnection) -> SessionCount:
-    raise NotImplementedError
+    sessions = await log_chunks.count_sessions(db, query.agent_id)
+
+    return SessionCount(agent_id=query.agent_id, sessions=sessions)
+
+
+@handler
+async def delete_log_chunks(command: DeleteLogChunks, *, db: AsyncConnection) -> LogDeletion:
+    deleted = await log_chunks.remove(db, command.agent_id, limit=DELETED_AT_ONCE)
+    remaining = deleted == DELETED_AT_ONCE and await log_chunks.has_any(db, command.agent_id)
+
+    return LogDeletion(deleted=deleted, remaining=remaining)
+
+
+def _chunk(
+    command: AppendLogChunk | AppendManyLogChunks,
+    agent: Agent | None,
+    content: str,
+    *,
+    id_: UUID,
+    now: datetime,
+) -> LogChunk:
+    named = command.agent_name or (agent.name if agent else None)
+    return made(
+        LogChunk,
+        now,
+        id=id_,
+        agent_id=command.agent_id,
+        agent_name=named,
+        session_number=command.session_number,
+        content=content,
+    )

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from contracts.health._workers import CheckedWorker
 from contracts.health.checks import Check, StartCheck, WorkerCheck
-from handlers.health._changes import described, made
-from handlers.health._ids import following_id
+from handlers._changes import described, made
+from handlers._ids import following_id
 
 _NOT_YET = dict.fromkeys(
     WorkerCheck.model_fields.keys()

@@ -13,7 +13,7 @@ from contracts.health.test_runs import (
     ResultContradictsExpectation,
     TestRun,
 )
-from handlers.health._changes import described, made
+from handlers._changes import described, made
 
 
 def refuse_contradiction(outcome: Outcome, definition_id: str, expected_status: int) -> None:

@@ -28,8 +28,8 @@ from contracts.health.checks import (
     WorkerCheck,
     WorkerCheckReported,
 )
+from handlers._changes import described
 from handlers._shapes import Decision, Emit, decider, handler, query, reaction
-from handlers.health._changes import described
 from handlers.health._check_rules import PASSING
 from handlers.health._new_check import new_check, new_worker_check
 from handlers.health._settling import settle

@@ -16,8 +16,8 @@ from contracts.health.daily_summaries import (
     NoRunsOfDay,
     UpsertDailySummary,
 )
+from handlers._changes import described, made, replaced
 from handlers._shapes import Emit, handler, query
-from handlers.health._changes import described, made, replaced
 from handlers.health._status import day_status
 from persistence._entities import add, save
 from persistence.health import daily_summaries

@@ -14,8 +14,8 @@ from contracts.health.model_calls import (
     RecordModelCall,
 )
 from contracts.health.test_runs import TestRun
+from handlers._changes import described, made
 from handlers._shapes import Decision, decider, query
-from handlers.health._changes import described, made
 from persistence.health import model_calls
 
 

@@ -18,8 +18,8 @@ from contracts.health.schedules import (
     TriggerSchedule,
     UpsertSchedule,
 )
+from handlers._changes import described, made, replaced
 from handlers._shapes import Emit, handler, query
-from handlers.health._changes import described, made, replaced
 from handlers.health._cron import next_due
 from persistence._entities import add, save
 from persistence.health import schedules

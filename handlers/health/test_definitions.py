@@ -15,8 +15,8 @@ from contracts.health.test_definitions import (
     TestDefinitionDeletion,
     UpsertTestDefinition,
 )
+from handlers._changes import described, made, replaced
 from handlers._shapes import Emit, handler, query
-from handlers.health._changes import described, made, replaced
 from handlers.health._cron import next_due
 from persistence._entities import add, save
 from persistence.health import test_definitions

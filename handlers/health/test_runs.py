@@ -23,9 +23,9 @@ from contracts.health.test_runs import (
     TestRuns,
     TestRunStarted,
 )
+from handlers._changes import described, made
+from handlers._ids import following_id
 from handlers._shapes import Decision, Emit, decider, handler, query
-from handlers.health._changes import described, made
-from handlers.health._ids import following_id
 from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
 from handlers.health._states import TEST_RUN
 from persistence import _entities

@@ -121,6 +121,7 @@ INDEXES = [
     "ix_agents__suspected_at ON agents.agents (suspected_at) WHERE suspected_at IS NOT NULL",
     "ix_agents__task_id ON agents.agents (task_id)",
     "ix_log_chunks__agent_id_created_at_id ON agents.log_chunks (agent_id, created_at, id)",
+    "ix_log_chunks__agent_id_session_number ON agents.log_chunks (agent_id, session_number, created_at, id)",
 ]
 
 
@@ -128,6 +129,7 @@ def upgrade() -> None:
     op.execute("CREATE SCHEMA agents")
     for table in TABLES:
         op.execute(table)
+    op.execute("CREATE TABLE agents.log_chunks_default PARTITION OF agents.log_chunks DEFAULT")
     for index in INDEXES:
         op.execute(f"CREATE INDEX {index}")
 

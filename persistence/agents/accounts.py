@@ -13,15 +13,20 @@ from sqlalchemy import (
     Text,
     Uuid,
     bindparam,
+    delete,
     func,
+    literal,
     or_,
     select,
     text,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.agents.accounts import Account
+from contracts._declare import Page
+from contracts.agents.accounts import Account, ListAccounts
+from persistence import _paging
 from persistence._entities import columns, entity_from
+from persistence._filters import equal
 from persistence.agents.tables import account
 
 LOCK_CLASS = 0x6661_6363
@@ -116,3 +121,17 @@ async def lock_ended(db: AsyncConnection, *, now: datetime, limit: int) -> list[
     """Lock accounts whose exhaustion is over, the longest over first; those in work are left."""
     rows = await db.execute(_LOCK_ENDED, {"now": now, "limit": limit})
     return [entity_from(Account, row) for row in rows]
+
+
+async def page(db: AsyncConnection, query: ListAccounts, *, now: datetime) -> Page[Account]:
+    """A page of the accounts that pass the filters."""
+    where = equal(query, account, "provider")
+    if query.exhausted is not None:
+        is_exhausted = exhausted_at(literal(now, DateTime(timezone=True)))
+        where.append(is_exhausted if query.exhausted else ~is_exhausted)
+    return await _paging.page(db, query, Account, where)
+
+
+async def remove(db: AsyncConnection, id_: UUID) -> None:
+    """Delete an account with its credentials."""
+    await db.execute(delete(account).where(account.c.id == id_))

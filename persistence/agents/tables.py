@@ -127,6 +127,10 @@ class LogChunk(EntityRow, entity=log_chunks.LogChunk):
     __tablename__ = "log_chunks"
     __table_args__ = (
         Index("ix_log_chunks__agent_id_created_at_id", "agent_id", "created_at", "id"),
+        Index(
+            "ix_log_chunks__agent_id_session_number",
+            *("agent_id", "session_number", "created_at", "id"),
+        ),
         {**SCHEMA, "postgresql_partition_by": "RANGE (created_at)"},
     )
 

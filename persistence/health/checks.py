@@ -19,7 +19,7 @@ from contracts.health._workers import (
 from contracts.health.checks import Check, ListChecks, WorkerCheck
 from persistence import _paging
 from persistence._entities import columns, entity_from
-from persistence.health._filters import equal
+from persistence._filters import equal
 from persistence.health.tables import check, worker_check
 
 

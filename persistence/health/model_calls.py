@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts._declare import Page
 from contracts.health.model_calls import ListModelCalls, ModelCall, ModelUsage
 from persistence import _paging
-from persistence.health._filters import equal
+from persistence._filters import equal
 from persistence.health.tables import model_call, model_tally
 
 

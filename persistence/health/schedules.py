@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts._declare import Page
 from contracts.health.schedules import ListSchedules, Schedule
 from persistence import _paging
-from persistence.health._filters import equal
+from persistence._filters import equal
 from persistence.health.tables import schedule
 
 

@@ -15,7 +15,7 @@ from contracts.health.test_definitions import (
 )
 from persistence import _paging
 from persistence._entities import columns, entity_from
-from persistence.health._filters import equal
+from persistence._filters import equal
 from persistence.health.tables import test_definition, test_run
 
 

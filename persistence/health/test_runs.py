@@ -8,7 +8,7 @@ from contracts._declare import Page
 from contracts.health.test_runs import ListTestRuns, TestRun
 from persistence import _paging
 from persistence._entities import columns, entity_from
-from persistence.health._filters import equal
+from persistence._filters import equal
 from persistence.health.tables import test_run
 
 

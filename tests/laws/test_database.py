@@ -15,8 +15,7 @@ import handlers
 import persistence
 from contracts._declare import Entity
 from fleetbus import migrate
-from persistence._all_tables import metadata
-from persistence._outbox_partitions import is_partition
+from persistence._all_tables import is_partition, metadata
 from persistence._tables import TABLES
 
 METADATA = metadata()
