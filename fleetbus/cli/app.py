@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fleetbus.cli import calls, checks, describe, events, exports, plans, servers
+from fleetbus.cli import calls, checks, describe, events, exports, logs, plans, servers
 from fleetbus.cli.terminal import Failed
 
 SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contract", "Plans"
@@ -25,6 +25,7 @@ app.command(rich_help_panel=SERVERS)(servers.migrate)
 app.command(rich_help_panel=SERVERS)(checks.doctor)
 app.command(rich_help_panel=CLIENTS)(calls.call)
 app.command(rich_help_panel=CLIENTS)(events.events)
+app.command(rich_help_panel=CLIENTS)(logs.logs)
 app.command(rich_help_panel=CONTRACT)(describe.describe)
 app.command(rich_help_panel=CONTRACT)(exports.export)
 app.command("import", rich_help_panel=PLANS)(plans.import_)
