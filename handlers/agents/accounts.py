@@ -1,5 +1,7 @@
 """What happens to accounts."""
 
+from datetime import datetime
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
@@ -19,11 +21,14 @@ from contracts.agents.accounts import (
     UpdateAccount,
 )
 from handlers._shapes import Emit, handler, query
+from handlers.agents._accounts import take_next
 
 
 @handler
-async def acquire_account(command: AcquireAccount, *, db: AsyncConnection, emit: Emit) -> Account:
-    raise NotImplementedError
+async def acquire_account(
+    command: AcquireAccount, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Account:
+    return await take_next(db, emit, command.provider, now=now)
 
 
 @handler

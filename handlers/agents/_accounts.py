@@ -1,0 +1,71 @@
+"""Whose turn it is, and when an account that was exhausted may be used again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.agents.accounts import (
+    Account,
+    AccountAvailable,
+    AccountUpdated,
+    NoAccountAvailable,
+)
+from handlers._shapes import Emit, job
+from persistence._entities import save
+from persistence.agents import accounts
+
+TICK = timedelta(microseconds=1)
+"""What Postgres can tell apart."""
+
+
+async def take_next(
+    db: AsyncConnection, emit: Emit, provider: str, *, now: datetime, besides: UUID | None = None
+) -> Account:
+    """Take the account of a provider that has rested longest, other than ``besides``.
+
+    Holds the provider's turn until the transaction ends; whoever takes accounts of several
+    providers does so in the order of their names. Raises ``NoAccountAvailable``.
+    """
+    now = max(now, await accounts.lock_turn(db, provider))
+    found = await accounts.lock_next(db, provider, now=now, besides=besides)
+    if found is None:
+        raise NoAccountAvailable(
+            provider=provider, earliest=await accounts.earliest_end(db, provider)
+        )
+    account, last_used_at = found
+
+    if account.is_exhausted:
+        account = available(account, now)
+        emit(AccountAvailable(account=account))
+    used = account.evolve(now, last_used_at=stamp(now, last_used_at))
+    await save(db, [used])
+    emit(AccountUpdated(account=used))
+
+    return used
+
+
+def stamp(now: datetime, last: datetime | None) -> datetime:
+    """When an account is used: later than any other before, whatever the clock says."""
+    return now if last is None else max(now, last + TICK)
+
+
+def available(account: Account, now: datetime) -> Account:
+    """The account as it is once its provider serves it again."""
+    return account.evolve(now, is_exhausted=False, exhausted_until=None)
+
+
+@job(every=1.0, limit=100)
+async def end_exhaustion(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+    """Make accounts available whose time has come; returns how many, ``limit`` at most."""
+    ended = [
+        available(account, now) for account in await accounts.lock_ended(db, now=now, limit=limit)
+    ]
+
+    await save(db, ended)
+    for account in ended:
+        emit(AccountAvailable(account=account))
+
+    return len(ended)
