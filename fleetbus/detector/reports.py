@@ -1,7 +1,8 @@
 """Tells the agents of what was heard: ``db.agents.suspect`` and ``db.agents.reinstate``.
 
 Every process hears every fact. The idempotency key is the connection, so a fact takes effect once,
-whichever process is first; and the facts of a name are told in the order in which they were heard.
+whichever process is first. Of a name only the last fact counts: where thousands lose their
+connection and come back at once, most of it need not be told.
 """
 
 from __future__ import annotations
@@ -116,7 +117,10 @@ class Reports:
         try:
             while facts:
                 async with self._places:
-                    await self._tell(facts.popleft())
+                    fact = facts[-1]
+                    facts.clear()
+                    if fact.gone or self._is_suspected(name):
+                        await self._tell(fact)
         finally:
             del self._facts[name]
 

@@ -31,6 +31,9 @@ log = logging.getLogger("fleetbus.detector")
 LONGEST_POLL = 1.0
 """Seconds between two looks into the database."""
 
+REST = 4
+"""Times that a round took, until the next one: with thousands of suspects a round is no trifle."""
+
 AT_ONCE = 16
 SUSPECTS_AT_ONCE = 10_000
 
@@ -70,6 +73,7 @@ class Suspicions:
         """Decide, until cancelled."""
         try:
             while True:
+                began = time.monotonic()
                 try:
                     pause = await self._round()
                 except Exception as error:
@@ -78,7 +82,8 @@ class Suspicions:
                     else:
                         log.debug("suspicions could not be looked at: %s", error)
                     pause = self._poll
-                await asyncio.sleep(pause)
+                took = time.monotonic() - began
+                await asyncio.sleep(max(pause, min(REST * took, self._poll)))
         finally:
             await end(*self._deciding.values())
 

@@ -122,6 +122,20 @@ class TestBackInTime:
             assert await is_unharmed(bus, agent)
 
 
+class TestBackLongBeforeTheGraceIsOver:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"suspicion_grace": 3600.0})
+
+    async def test_it_is_told_at_once(self, bus: Bus, nats_url: str, told: History) -> None:
+        async with living(nats_url, interval=60) as (agent, _):
+            pass
+        await told.when(AgentSuspected, agent)
+        async with connect(nats_url, agent=agent):
+            await told.when(AgentReconnected, agent)
+            assert await is_unharmed(bus, agent)
+
+
 class TestWithoutTheSystemAccount:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:

@@ -4,7 +4,10 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack
 
-from contracts.agents.agents import AgentCrashed, AgentSuspected
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.agents.agents import AgentCrashed, AgentReconnected, AgentSuspected
 from contracts.planning.tasks import ClaimTasks, CompleteTask, CreateTask
 from fleetbus.bus.registry import Registry
 from fleetbus.client import connect
@@ -69,6 +72,26 @@ class TestNatsRestarts:
             assert len(told.of(AgentCrashed)) == 2
             assert all([await is_unharmed(bus, agent) for agent, _ in agents])
 
+    async def test_who_was_suspected_before_has_time_to_come_back(
+        self, own_nats: EmbeddedNats, database_url: str, db: AsyncConnection, registry: Registry
+    ) -> None:
+        given = heard(own_nats) | {"reconnect_time": 30.0}
+        async with (
+            serving(registry, database_url, own_nats.url, **given) as service,
+            connect(own_nats.url, timeout=60, attempt_timeout=1) as bus,
+        ):
+            async with living(own_nats.url, interval=60) as (agent, _):
+                pass
+            await eventually(lambda: _suspected_for(db, 0))
+            await own_nats.kill()
+            await own_nats.start()
+            await eventually(lambda: service.client.is_connected, within=30)
+            await eventually(lambda: _suspected_for(db, 4 * GRACE), within=30)
+
+            async with connect(own_nats.url, agent=agent), history(bus) as told:
+                await told.when(AgentReconnected, agent)
+                assert told.of(AgentCrashed) == []
+
 
 class TestHandlersRestart:
     async def test_in_turn_while_agents_are_killed(
@@ -115,6 +138,14 @@ class TestHandlersRestart:
             ):
                 await told.when(AgentCrashed, worker.agent)
                 assert [event.cause for event in told.of(AgentCrashed)] == ["disconnected"]
+
+
+async def _suspected_for(db: AsyncConnection, seconds: float) -> bool:
+    age = text(
+        "SELECT extract(epoch FROM clock_timestamp() - min(suspected_at)) FROM agents.agents"
+    )
+    found = (await db.execute(age)).scalar_one()
+    return found is not None and found >= seconds
 
 
 async def _replace(processes: Fleet) -> None:

@@ -1,6 +1,7 @@
 """``fleetbus up``: everything on one machine, and nothing left behind."""
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import psutil
 from contracts.meta.meta import ListOperations
 from contracts.planning.projects import CreateProject, FindProject
 from fleetbus.client import connect
+from fleetbus.detector.detector import ASK_SUBJECT
 from tests.processes.running import Running, running
 
 
@@ -26,6 +28,18 @@ class TestUp:
             _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=10)
         assert not alive
         assert "Traceback" not in up.output
+
+    async def test_it_hears_of_lost_connections(self, data_dir: Path) -> None:
+        async with running("up", "--data-dir", str(data_dir)) as up:
+            await up.said("are watched on 1 servers")
+            async with connect(await _url(up)) as bus:
+                answer = await bus.nats.request(ASK_SUBJECT, timeout=10)
+            assert answer.data == b'{"trouble":""}'
+            [password] = re.findall(r'user: sys, password: "(.+?)"', _config(data_dir))
+            family = psutil.Process(up.process.pid).children(recursive=True)
+            assert len(family) >= 3
+            assert not any(password in " ".join(child.cmdline()) for child in family)
+        assert password not in up.output
 
     async def test_data_persists(self, data_dir: Path) -> None:
         where = ("--data-dir", str(data_dir))
@@ -56,6 +70,10 @@ class TestUp:
                 await up.said(f"{'NATS' if name == 'nats-server' else 'PostgreSQL'} ended")
                 project = CreateProject(name=name, url=f"https://example.org/{name}")
                 assert (await bus.call(project)).name == name
+
+
+def _config(data_dir: Path) -> str:
+    return (data_dir / "nats.conf").read_text()
 
 
 async def _url(up: Running) -> str:
