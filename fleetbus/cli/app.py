@@ -14,6 +14,7 @@ from fleetbus.cli import (
     describe,
     events,
     exports,
+    logs,
     plans,
     reconcile,
     replay,
@@ -42,6 +43,7 @@ app.command(rich_help_panel=SERVERS)(checks.doctor)
 app.command(rich_help_panel=CLIENTS)(calls.call)
 app.add_typer(log, name="events", rich_help_panel=CLIENTS)
 app.command(rich_help_panel=CLIENTS)(top.top)
+app.command(rich_help_panel=CLIENTS)(logs.logs)
 app.command(rich_help_panel=CONTRACT)(describe.describe)
 app.command(rich_help_panel=CONTRACT)(exports.export)
 app.command("import", rich_help_panel=PLANS)(plans.import_)

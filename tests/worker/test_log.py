@@ -1,0 +1,180 @@
+"""The log of an agent on its way: complete and in order, whatever is said and whoever is away."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.msg import Msg
+
+from contracts.agents.agents import Agent
+from contracts.agents.log_chunks import AppendManyLogChunks
+from contracts.errors import InvalidRequest
+from fleetbus.client import NoAnswer, connect
+from fleetbus.ids import uuid7
+from fleetbus.worker import log
+from fleetbus.worker.log import LogBuffer
+from tests.worker.arranging import until
+
+AGENT = Agent.trusted({"id": uuid7(), "name": "otter", "incarnation": 3})
+
+
+REFUSED = "what the service does not take"
+
+
+async def refuse(message: Msg) -> None:
+    headers = {"Nats-Service-Error-Code": "400", "Nats-Service-Error": "no"}
+    problem = {"type": "invalid_request", "detail": "no", "errors": []}
+    await message._client.publish(message.reply, json.dumps(problem).encode(), headers=headers)
+
+
+class Keeper:
+    """Answers for the service while it is there, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.there = True
+        self.heard: list[Msg] = []
+        self.kept: dict[str, AppendManyLogChunks] = {}
+
+    async def take(self, message: Msg) -> None:
+        self.heard.append(message)
+        if not self.there:
+            return
+        if REFUSED.encode() in message.data:
+            await refuse(message)
+            return
+        request = AppendManyLogChunks.model_validate_json(message.data)
+        self.kept.setdefault((message.headers or {})["Nats-Msg-Id"], request)
+        item = {"id": str(uuid7()), "created_at": "2026-01-31T12:00:00Z"}
+        await message.respond(json.dumps({"items": [item] * len(request.items)}).encode())
+
+    @property
+    def text(self) -> str:
+        return "".join(item.content for request in self.kept.values() for item in request.items)
+
+
+@pytest_asyncio.fixture
+async def keeper(nats_url: str) -> AsyncIterator[Keeper]:
+    client = await nats.connect(nats_url)
+    keeper = Keeper()
+    await client.subscribe(AppendManyLogChunks.declared.subject, cb=keeper.take)
+    await client.flush()
+    yield keeper
+    await client.close()
+
+
+@pytest_asyncio.fixture
+async def buffer(nats_url: str, keeper: Keeper) -> AsyncIterator[LogBuffer]:
+    async with connect(nats_url, timeout=0.5, attempt_timeout=0.25) as bus:
+        yield LogBuffer(bus, AGENT)
+
+
+class TestLogBuffer:
+    async def test_says_whose_it_is(self, buffer: LogBuffer, keeper: Keeper) -> None:
+        buffer.add("one")
+        await buffer.flush()
+        [request] = keeper.kept.values()
+        assert (request.agent_id, request.agent_name) == (AGENT.id, "otter")
+        assert request.session_number == 3
+
+    async def test_stores_in_the_background_many_at_once(
+        self, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        storing = asyncio.create_task(buffer.run())
+        for number in range(100):
+            buffer.add(f"line {number}")
+
+        async def stored() -> bool:
+            return keeper.text.count("\n") == 100
+
+        await until(stored)
+        storing.cancel()
+        await asyncio.wait([storing])
+        assert len(keeper.kept) == 1
+
+    async def test_requests_are_bounded_and_nothing_is_lost_between_them(
+        self, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        said = [f"{number}: {'x' * 2_000}\n" for number in range(1_200)]
+        for line in said:
+            buffer.add(line)
+        await buffer.flush()
+        assert keeper.text == "".join(said)
+        assert all(len(request.items) <= 500 for request in keeper.kept.values())
+        assert max(len(message.data) for message in keeper.heard) < 512 * 1024
+
+    @pytest.mark.parametrize("character", ["x", "\x01", "ü", "\U0001f9a6"])
+    async def test_one_long_text_is_cut_whatever_is_in_it(
+        self, character: str, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        buffer.add(character * 300_000)
+        await buffer.flush()
+        assert keeper.text == character * 300_000 + "\n"
+        assert max(len(message.data) for message in keeper.heard) < 1024 * 1024
+
+    @pytest.mark.parametrize(
+        ("said", "stored"), [("", "\n"), ("a\n", "a\n"), ("\x00\ud800é", "\ufffd?é\n")]
+    )
+    async def test_any_text_can_be_said(
+        self, said: str, stored: str, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        buffer.add(said)
+        await buffer.flush()
+        assert keeper.text == stored
+
+    async def test_what_got_no_answer_is_sent_again_as_it_was(
+        self, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        keeper.there = False
+        buffer.add("one")
+        with pytest.raises(NoAnswer):
+            await buffer.flush()
+        buffer.add("two")
+        keeper.there = True
+        await buffer.flush()
+        assert keeper.text == "one\ntwo\n"
+        first = {(m.headers or {})["Nats-Msg-Id"] for m in keeper.heard if b"one" in m.data}
+        assert len(first) == 1
+
+    async def test_while_the_service_is_away_it_goes_on_trying(
+        self, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        keeper.there = False
+        storing = asyncio.create_task(buffer.run())
+        buffer.add("one")
+
+        async def heard() -> bool:
+            return len(keeper.heard) > 2
+
+        await until(heard)
+        keeper.there = True
+
+        async def stored() -> bool:
+            return keeper.text == "one\n"
+
+        await until(stored)
+        storing.cancel()
+        await asyncio.wait([storing])
+
+    async def test_of_too_much_the_oldest_is_dropped_and_that_is_said(
+        self, buffer: LogBuffer, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log, "KEPT", 30)
+        for number in range(10):
+            buffer.add(f"line {number}")
+        await buffer.flush()
+        note, *rest = keeper.text.splitlines()
+        assert json.loads(note) == {"fleetbus": "6 pieces of the log were dropped"}
+        assert rest == ["line 6", "line 7", "line 8", "line 9"]
+
+    async def test_what_is_refused_for_good_does_not_hold_up_the_rest(
+        self, buffer: LogBuffer, keeper: Keeper
+    ) -> None:
+        buffer.add(REFUSED)
+        with pytest.raises(InvalidRequest):
+            await buffer.flush()
+        buffer.add("good")
+        await buffer.flush()
+        assert keeper.text == "good\n"
