@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import to_json
 
 from contracts._declare import Command, Entity, ListOf, Query, Reply, Request
 from contracts._errors import NotFound
@@ -11,8 +12,28 @@ from contracts.agents._fields import RunningAgentId, SessionNumber
 
 EXAMPLE_AGENT = "0199c0de-0000-7000-8000-000000000001"
 
-Content = Annotated[Text, StringConstraints(min_length=1, max_length=256 * 1024)]
-"""Raw JSON Lines, up to 262,144 characters."""
+MAX_CONTENT_BYTES = 256 * 1024
+
+MAX_JSON_BYTES = 768 * 1024
+"""What a content may take up in a reply; a message holds 1 MiB by default."""
+
+
+def _fits_a_reply(content: str) -> str:
+    """What is kept must be readable again, and JSON writes a character with up to six bytes."""
+    size = len(content.encode())
+    if size > MAX_CONTENT_BYTES:
+        raise ValueError(f"must not be larger than {MAX_CONTENT_BYTES} bytes")
+    if size * 6 > MAX_JSON_BYTES and len(to_json(content)) > MAX_JSON_BYTES:
+        raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes as JSON")
+    return content
+
+
+Content = Annotated[
+    Text,
+    StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES),
+    AfterValidator(_fits_a_reply),
+]
+"""Raw JSON Lines, up to 256 KiB."""
 
 
 class LogChunkNotFound(NotFound, detail="log chunk {id} does not exist"):

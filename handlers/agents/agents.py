@@ -44,6 +44,8 @@ from contracts.agents.agents import (
 from contracts.planning.tasks import TaskReleased
 from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query
+from handlers.agents._account_switching import switched
+from handlers.agents._accounts import take_next
 from handlers.agents._agent_rules import (
     ENDED,
     LIVE,
@@ -251,9 +253,22 @@ def request_agent_cancel(
 
 @handler
 async def switch_agent_account(
-    command: SwitchAgentAccount, *, db: AsyncConnection, emit: Emit
+    command: SwitchAgentAccount, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    raise NotImplementedError
+    agent = await get_locked(db, Agent, command.id)
+    account_id = command.account_id
+    if account_id is None:
+        taken = await take_next(db, emit, agent.provider, now=now, besides=agent.account_id)
+        account_id = taken.id
+    if account_id == agent.account_id:
+        return agent
+
+    decision = switched(agent, account_id, command.reason, now)
+    await save(db, [decision.entity])
+
+    emit(*decision.events)
+
+    return decision.entity
 
 
 @decider

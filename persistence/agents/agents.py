@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -102,3 +103,17 @@ async def delete_one(db: AsyncConnection, id_: UUID) -> None:
 
 def _is_set(column: ColumnElement[datetime | None], wanted: bool) -> ColumnElement[bool]:
     return column.is_not(None) if wanted else column.is_(None)
+
+
+async def lock_on_accounts(db: AsyncConnection, account_ids: Collection[UUID]) -> list[Agent]:
+    """Lock the agents whose process may be there and that run on these accounts, by their ids."""
+    statement = (
+        columns(Agent)
+        .where(
+            agent.c.account_id.in_(account_ids),
+            agent.c.status.in_(("idle", "running", "waiting_for_input")),
+        )
+        .order_by(agent.c.provider, agent.c.id)
+        .with_for_update(of=agent, key_share=True)
+    )
+    return [entity_from(Agent, row) for row in await db.execute(statement)]

@@ -19,16 +19,16 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
-from contracts.agents.log_chunks import ListLogChunks, LogChunk
+from contracts.agents.log_chunks import MAX_JSON_BYTES, ListLogChunks, LogChunk
 from persistence import _paging
 from persistence._entities import columns, entity_from
 from persistence.agents.tables import log_chunk
 
-REPLY_BYTES = 768 * 1024
-"""What the chunks of one page may take up of a message (1 MiB by default)."""
-
 ITEM_BYTES = 512
 """What a chunk takes up beside its content, at most; a name has 200 characters."""
+
+REPLY_BYTES = MAX_JSON_BYTES + ITEM_BYTES
+"""What the chunks of one page may take up of a message (1 MiB by default)."""
 
 # The next larger session number, again and again: as many looks into the index as sessions.
 _COUNT_SESSIONS = text("""

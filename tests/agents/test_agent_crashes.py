@@ -24,12 +24,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
-from fleetbus.service import Service
 from tests.agents.making import (
     Outbox,
     claim,
-    later,
-    sweep,
     task_row,
     told,
     types,
@@ -169,21 +166,3 @@ class TestConfirmSuspicion:
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(AgentNotFound):
             await bus.call(ConfirmSuspicion(id=uuid7(), suspected_at=datetime.now(UTC)))
-
-
-class TestExpireAgentLeases:
-    async def test_a_silent_agent(
-        self, service: Service, bus: Bus, db: AsyncConnection, outbox: Outbox
-    ) -> None:
-        agent, [task] = await working(bus)
-        await later(db, OVER, "lease_expires_at")
-        alive, _ = await working(bus)
-
-        assert await sweep(service, "expire_agent_leases") == 1
-        assert await sweep(service, "expire_agent_leases") == 0
-
-        assert (await bus.call(GetAgent(id=agent.id))).status == "crashed"
-        assert (await bus.call(GetAgent(id=alive.id))).status == "running"
-        assert (await bus.call(GetTask(id=task.id))).status == "pending"
-        [event] = await told(outbox, "agent.crashed")
-        assert event["cause"] == "lease_expired"

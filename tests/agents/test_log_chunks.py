@@ -113,7 +113,7 @@ class TestListLogChunks:
 
     async def test_a_page_is_cut_to_what_fits_a_message(self, bus: Bus) -> None:
         agent = uuid7()
-        large = ["\x01" * 50_000, "é" * 200_000, "a" * 262_144, '"' * 262_144]
+        large = ["\x01" * 131_000, "é" * 131_072, "a" * 262_144, '"' * 262_144]
         for content in large:
             await bus.call(AppendLogChunk(agent_id=agent, content=content))
 
@@ -121,6 +121,11 @@ class TestListLogChunks:
 
         assert 0 < len(first.items) < 4
         assert [chunk.content for chunk in await read(bus, agent_id=agent)] == large
+
+    @pytest.mark.parametrize("content", ["", "é" * 131_073, "\x01" * 132_000])
+    def test_what_would_not_fit_is_refused(self, content: str) -> None:
+        with pytest.raises(ValueError, match="content"):
+            AppendLogChunk(agent_id=uuid7(), content=content)
 
 
 class TestCountLogSessions:

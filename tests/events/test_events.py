@@ -136,8 +136,8 @@ async def rows_read(db: AsyncConnection) -> int:
     await db.execute(text("SELECT pg_stat_force_next_flush()"))
     await db.execute(text("SELECT pg_stat_clear_snapshot()"))
     query = """
-        SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables
-        WHERE schemaname = 'bus' AND relname = 'outbox'
+        SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables
+        WHERE schemaname = 'bus' AND relname LIKE 'outbox%'
     """
     return int(await db.scalar(text(query)) or 0)
 

@@ -56,7 +56,7 @@ WRONG = [
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, session: AsyncConnection) -> Task: ...",
-        "session is no dependency of a query (there are: catalogue, db, now, published)",
+        "session is no dependency of a query (there are: catalogue, db, keys, now, published)",
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, db: Task) -> Task: ...",

@@ -148,7 +148,13 @@ class TestLoss:
         kept = [position for position in range(1, 1201) if position not in lost]
         assert positions(after) == [*kept, *lost, 1201]
         by_position = sorted(headers(after[:-1]), key=lambda h: int(h["Fleet-Position"]))
-        assert by_position == headers(before)
+        # One that comes alone is no part of anything.
+        told = headers(before)
+        parts = [h.pop("Fleet-Part", None) for h in told]
+        assert [h.pop("Fleet-Part", None) for h in by_position] == [
+            None if position in lost else part for position, part in enumerate(parts, 1)
+        ]
+        assert by_position == told
 
     async def test_it_is_noticed_while_the_relay_runs(
         self, database_url: str, nats_url: str, db: AsyncConnection
