@@ -16,9 +16,9 @@ from tests.faults.evidence import (
     SAME_VERSION,
     Evidence,
     entities_of,
+    entity_of,
     most_effects,
     name_of,
-    task_of,
 )
 from tests.faults.history import Exchange, History, outcome
 from tests.faults.world import Row, Told, World
@@ -56,7 +56,7 @@ def present(evidence: Evidence) -> Iterator[str]:
         for id_, body in wanted.items():
             if id_ not in by_id:
                 yield f"{name_of(first)} was told of {id_}, the outbox was not"
-            elif body is not None and by_id[id_].body["task"] != body:
+            elif body is not None and entity_of(by_id[id_]) != body:
                 yield f"{name_of(first)} was told another {id_} than the outbox"
         yield from _positions(evidence, first, effects)
 
@@ -127,7 +127,7 @@ def tables(evidence: Evidence) -> Iterator[str]:
     """Every row is as the last event of its entity tells, and without an event there is none."""
     last: dict[str, Row] = {}
     for row in evidence.world.outbox:
-        if row.type not in SAME_VERSION:
+        if row.type.startswith("task.") and row.type not in SAME_VERSION:
             last[row.entity_id] = row
     for id_, task in evidence.world.tasks.items():
         if id_ not in last:
@@ -147,7 +147,7 @@ def order(evidence: Evidence) -> Iterator[str]:
         version = 0
         for before, told in pairwise([None, *events]):
             assert told is not None
-            found = task_of(told)["version"]
+            found = entity_of(told)["version"]
             wanted = version if told.type in SAME_VERSION else version + 1
             if found != wanted:
                 yield f"{told.type} of {id_} has version {found} where {wanted} is due"
@@ -218,14 +218,15 @@ def leases(evidence: Evidence) -> Iterator[str]:
                     if other != exchange.value:
                         yield f"attempt {claim[1]} of {claim[0]} was given to two"
     for id_, events in evidence.entities.items():
-        yield from _attempts(id_, [told for told in events if told.type not in SAME_VERSION])
+        if events[0].type.startswith("task."):
+            yield from _attempts(id_, [told for told in events if told.type not in SAME_VERSION])
 
 
 def _attempts(id_: str, events: Sequence[Told]) -> Iterator[str]:
     status, attempt = "pending", 0
     completed: set[int] = set()
     for told in events:
-        task = task_of(told)
+        task = entity_of(told)
         if told.type == "task.claimed":
             if status != "pending":
                 yield f"task {id_} is claimed while it is {status}"
@@ -236,6 +237,20 @@ def _attempts(id_: str, events: Sequence[Told]) -> Iterator[str]:
                 yield f"attempt {task['attempt']} of {id_} is completed while it is {status}"
             completed.add(task["attempt"])
         status, attempt = task["status"], task["attempt"]
+
+
+def crashes(evidence: Evidence) -> Iterator[str]:
+    """Of every agent that died its crash is told once, however many found out."""
+    begun: set[tuple[str, int]] = set()
+    told: Counter[tuple[str, int]] = Counter()
+    for row in evidence.world.outbox:
+        if row.type in {"agent.registered", "agent.resumed"}:
+            begun.add((row.entity_id, entity_of(row)["incarnation"]))
+        elif row.type == "agent.crashed":
+            told[row.entity_id, entity_of(row)["incarnation"]] += 1
+    for id_, incarnation in begun | told.keys():
+        if (count := told[id_, incarnation]) != 1 or (id_, incarnation) not in begun:
+            yield f"incarnation {incarnation} of agent {id_} is told crashed {count} times"
 
 
 def answered(evidence: Evidence) -> Iterator[str]:
@@ -283,6 +298,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Durable past the broker": (zombie,),
     "Idempotency": (present, at_most_once, same_reply),
     "Leases": (leases,),
+    "Crashes": (crashes,),
     "Answers": (answered, no_bug),
     "Rest": (at_rest,),
 }

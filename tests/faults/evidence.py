@@ -20,6 +20,9 @@ MAIN = {
     "db.tasks.release": ("task.released", ("reason",)),
     "db.tasks.retry": ("task.retried", ()),
     "db.tasks.delete": ("task.deleted", ()),
+    "db.agents.register": ("agent.registered", ("agent", "name")),
+    "db.agents.resume": ("agent.resumed", ()),
+    "db.agents.crash": ("agent.crashed", ("reason",)),
 }
 """The event that tells of a command, and where in it the command's unique value stands."""
 
@@ -97,10 +100,11 @@ def _at(body: dict[str, Any], path: Iterable[str]) -> Any:
     return found
 
 
-def task_of(told: Told | Row) -> dict[str, Any]:
+def entity_of(told: Told | Row) -> dict[str, Any]:
+    """The task or the agent that an event tells of."""
     body = Row(0, 0, "", "", "", told.data).body
-    task: dict[str, Any] = body["task"]
-    return task
+    entity: dict[str, Any] = body[told.type.partition(".")[0]]
+    return entity
 
 
 def entities_of(exchange: Exchange) -> dict[str, dict[str, Any] | None]:

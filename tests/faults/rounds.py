@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from tests.faults.checker import Violation, answered, check, zombie
+from tests.faults.checker import Violation, answered, check, crashes, zombie
 from tests.faults.evidence import Evidence
 from tests.faults.fleet import Fleet, Servers, fleet
 from tests.faults.history import Fault, Recorder
@@ -136,7 +136,7 @@ async def settle(running: Fleet, recorder: Recorder, *, limit: float = REST_LIMI
         if late or await drained(running):
             world = await observe(running, None if late else time.monotonic() - began)
             evidence = Evidence(recorder.history, world)
-            if late or not any((*zombie(evidence), *answered(evidence))):
+            if late or not any((*zombie(evidence), *answered(evidence), *crashes(evidence))):
                 return world
         await asyncio.sleep(0.1)
 

@@ -50,11 +50,13 @@ class Story:
     ) -> None:
         """One event, in the outbox and in the stream, and the row as it tells."""
         place = len(self.outbox) + 1
-        id_, data = body["id"], json.dumps({"task": body, **more})
+        noun = kind.partition(".")[0]
+        id_, data = body["id"], json.dumps({noun: body, **more})
         row = Row(place, xid or place, f"e{place}", kind, id_, data, cause)
         self.outbox.append(row)
         self.stream.append(Told(place, row.event_id, kind, id_, data, place, cause))
-        self.tasks[id_] = body
+        if noun == "task":
+            self.tasks[id_] = body
         if kind == "task.deleted":
             del self.tasks[id_]
 
@@ -276,6 +278,31 @@ class TestIdempotency:
 def test_no_rest(story: Story) -> None:
     story.rested = None
     assert story.broken() == {"at_rest"}
+
+
+def agent(*, version: int = 1, **more: Any) -> dict[str, Any]:
+    return {"id": "a1", "name": "<9>", "incarnation": 1, "version": version, **more}
+
+
+class TestCrashes:
+    @pytest.fixture
+    def story(self, story: Story) -> Story:
+        story.told("agent.registered", agent())
+        story.told("agent.crashed", agent(version=2), cause="sweeper:leases")
+        story.told("agent.resumed", agent(version=3, incarnation=2))
+        story.told("agent.crashed", agent(version=4, incarnation=2), cause="sweeper:leases")
+        return story
+
+    def test_once_for_each_incarnation(self, story: Story) -> None:
+        assert story.broken() == set()
+
+    def test_twice(self, story: Story) -> None:
+        story.told("agent.crashed", agent(version=5, incarnation=2), cause="sweeper:leases")
+        assert story.broken() == {"crashes"}
+
+    def test_never(self, story: Story) -> None:
+        story.told("agent.resumed", agent(version=5, incarnation=3))
+        assert story.broken() == {"crashes"}
 
 
 def test_every_rule_is_broken_here() -> None:

@@ -113,6 +113,7 @@ class Known:
 
     tasks: list[str] = field(default_factory=list)
     claims: list[tuple[str, int]] = field(default_factory=list)
+    agents: list[str] = field(default_factory=list)
 
     def learn(self, exchange: Exchange) -> None:
         if exchange.outcome != "ok":
@@ -124,6 +125,8 @@ class Known:
             self.tasks.append(reply["id"])
         elif exchange.subject == "db.tasks.create_many":
             self.tasks += [item["id"] for item in reply["items"]]
+        elif exchange.subject == "db.agents.register":
+            self.agents.append(reply["id"])
 
 
 class Worker:
@@ -153,15 +156,25 @@ class Worker:
             self._delete: 1,
             self._get: 1,
             self._list: 1,
+            self._register: 1,
+            self._resume: 1,
+            self._report: 1,
         }
         [kind] = self._random.choices(list(kinds), list(kinds.values()))
         return kind() or self._create()
 
-    def _command(self, verb: str, body: dict[str, Any], *, keyed: bool | None = None) -> Asked:
+    def _command(
+        self,
+        verb: str,
+        body: dict[str, Any],
+        *,
+        keyed: bool | None = None,
+        noun: str = "tasks",
+    ) -> Asked:
         if keyed is None:
             keyed = self._random.random() < 0.8
         key = f"{self._name}.{self._count}.key" if keyed else None
-        return Asked(f"db.tasks.{verb}", body, self._value, key)
+        return Asked(f"db.{noun}.{verb}", body, self._value, key)
 
     @property
     def _value(self) -> str:
@@ -211,6 +224,25 @@ class Worker:
 
     def _list(self) -> Asked:
         return Asked("db.tasks.list", {"limit": 5, "order": "-created_at"})
+
+    def _register(self) -> Asked:
+        """An agent that dies at once: nothing is heard of it any more."""
+        body = {"name": self._value, "heartbeat_interval_s": 1}
+        return self._command("register", body, keyed=True, noun="agents")
+
+    def _resume(self) -> Asked | None:
+        """The next incarnation of one that is dead; it dies as well."""
+        return self._on_agent("resume")
+
+    def _report(self) -> Asked | None:
+        """Somebody else finds out, beside the lease."""
+        return self._on_agent("crash", reason=self._value)
+
+    def _on_agent(self, verb: str, **body: Any) -> Asked | None:
+        if not self._known.agents:
+            return None
+        agent = self._random.choice(self._known.agents[-4:])
+        return self._command(verb, {"id": agent, **body}, keyed=True, noun="agents")
 
     def _on_task(self, verb: str, *, keyed: bool | None = None, **body: Any) -> Asked | None:
         if not self._known.tasks:
