@@ -66,7 +66,9 @@ class Service:
         self._wake_pending = False
 
     async def start(self) -> None:
-        """Check what is needed, then take requests. Raises ``CannotStart``."""
+        """Check what is needed, then take requests; once only. Raises ``CannotStart``."""
+        if self.draining:
+            raise RuntimeError("a service that was stopped is not started again: make another one")
         try:
             await self._check_database()
             self.client = await self._connect()

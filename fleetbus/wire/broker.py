@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.registry import Bound
+from fleetbus.wire.frames import parse_header_lines
 from fleetbus.wire.replies import Responder
 
 log = logging.getLogger("fleetbus.wire")
@@ -59,6 +60,7 @@ class Wire:
         self.client = await self.broker.connect()
         # With -1 from the start, nats-py would try for ever to reach a server that is not there.
         self.client.options["max_reconnect_attempts"] = -1
+        self.client._parse_header_lines = parse_header_lines  # type: ignore[method-assign]  # noqa: SLF001  pinned by a test
         self.responder = Responder(self.client)
         return self.client
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetbus.bus.calls import Answer
-from fleetbus.wire.replies import MAX_ERROR_LINE, Responder, headers_of, one_line
+from fleetbus.wire.headers import MAX_ERROR_LINE, headers_of, one_line
+from fleetbus.wire.replies import Responder
 
 
 class TestOneLine:

@@ -246,20 +246,20 @@ class TestEnding:
         self, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("fleetbus.worker.agent.ENDING_SECONDS", 0.5)
-        service = Service(settings, registry)
-        await service.start()
+        first, second = Service(settings, registry), Service(settings, registry)
 
         async def be_alone(_: WorkingAgent) -> None:
-            assert await service.stop()
+            assert await first.stop()
 
         async def fail_alone(_: WorkingAgent) -> None:
-            assert await service.stop()
+            assert await second.stop()
             raise KeyError
 
         async with connect(settings.nats_url) as bus:
+            await first.start()
             _, error = await run(bus, be_alone)
             assert isinstance(error, TimeoutError)
-            await service.start()
+            await second.start()
             _, error = await run(bus, fail_alone)
             assert isinstance(error, KeyError)
 
