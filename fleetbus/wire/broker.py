@@ -41,6 +41,7 @@ class Wire:
             name=name,
             logger=None,
             apply_types=False,
+            serializer=None,
             connect_timeout=5,
             reconnect_time_wait=1,
             max_reconnect_attempts=CONNECT_ATTEMPTS,

@@ -105,11 +105,12 @@ class TestInvalidRequest:
     async def test_as_many_as_fit_do_not_stop_the_process_for_long(self, ask: Asker) -> None:
         body = {f"x{n}": 1 for n in range(75_000)}
 
-        started = time.monotonic()
+        # CPU time, of this process with the service in it: others on the machine do not count.
+        started = time.process_time()
         got = await ask(NOTE, body)
 
         assert (got.status, len(got.body["errors"])) == (400, 20)
-        assert time.monotonic() - started < 1
+        assert time.process_time() - started < 1
 
     async def test_a_line_break_in_a_field_name_does_not_break_the_header(self, ask: Asker) -> None:
         got = await ask(NOTE, {"id": str(uuid7()), "evil\r\nFleet-Replayed: true\u2028\x00é": 1})

@@ -19,6 +19,11 @@ Outbox = Callable[[], Awaitable[list[Any]]]
 definitions = test_definitions
 runs = test_runs
 
+YEARLY = "0 0 1 1 *"
+"""Due so seldom that nothing becomes due by the clock on the wall while a test runs."""
+
+YEAR = timedelta(days=366)
+
 
 async def define(bus: Bus, id_: str = "homepage", **fields: Any) -> definitions.TestDefinition:
     given = {"description": "The homepage answers", "endpoint": "https://example.org/", **fields}

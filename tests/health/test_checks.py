@@ -24,6 +24,8 @@ from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from fleetbus.service import Service
 from tests.health.arranging import (
+    YEAR,
+    YEARLY,
     Outbox,
     ids,
     later,
@@ -312,10 +314,10 @@ class TestTwoProcesses:
     async def test_one_event_for_each_due_time(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        await schedule(bus)
+        await schedule(bus, cron=YEARLY)
         async with sweeping(service):
-            for number, minutes in enumerate((1, 1, 4, 1), start=1):
-                await later(db, "schedules", "next_due_at", timedelta(minutes=minutes))
+            for number, years in enumerate((1, 1, 4, 1), start=1):
+                await later(db, "schedules", "next_due_at", years * YEAR)
                 async with asyncio.timeout(10):
                     while len(await told(outbox, "schedule.due")) < number:  # noqa: ASYNC110  there is nothing to wait for
                         await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -8,9 +8,7 @@ from contracts.health._fields import InvalidSchedule
 from contracts.health._workers import WorkerFilters
 from fleetbus.client import Bus
 from fleetbus.service import Service
-from tests.health.arranging import Outbox, later, schedule, sweep, told, types
-
-MINUTE = timedelta(minutes=1)
+from tests.health.arranging import YEAR, YEARLY, Outbox, later, schedule, sweep, told, types
 
 
 class TestUpsertSchedule:
@@ -84,10 +82,10 @@ class TestDue:
     async def test_once_for_each_due_time_and_the_latest_of_missed_ones(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        await schedule(bus)
-        await schedule(bus, "disabled", enabled=False)
-        for minutes in (1, 4):
-            await later(db, "schedules", "next_due_at", minutes * MINUTE)
+        await schedule(bus, cron=YEARLY)
+        await schedule(bus, "disabled", cron=YEARLY, enabled=False)
+        for years in (1, 4):
+            await later(db, "schedules", "next_due_at", years * YEAR)
             assert await sweep(service, "tell_due_schedules") == 1
             assert await sweep(service, "tell_due_schedules") == 0
         due = await told(outbox, "schedule.due")

@@ -47,10 +47,11 @@ def test_every_operation_has_a_handler_of_its_name(catalogue: Catalogue) -> None
 
 
 def test_every_operation_has_a_test_class_of_its_name(catalogue: Catalogue) -> None:
+    tested = {context.name: classes_of_tests(context.name) for context in catalogue.contexts}
     missing = [
         f"Test{operation.__name__} under tests/{context.name}/"
         for context in catalogue.contexts
         for operation in context.operations
-        if f"Test{operation.__name__}" not in classes_of_tests(context.name)
+        if f"Test{operation.__name__}" not in tested[context.name]
     ]
     assert missing == []

@@ -51,7 +51,7 @@ class TestSubscriber:
 
         await client.publish(SUBJECT, b"\xff not json", reply="back", headers={"A": "b"})
 
-        message = await asyncio.wait_for(taken.get(), 5)
+        message = await asyncio.wait_for(taken.get(), 30)
         assert isinstance(message, Msg)
         assert (message.data, message.reply, message.headers) == (
             b"\xff not json",
@@ -137,7 +137,7 @@ class TestNatsPy:
         await client.subscribe(SUBJECT, cb=take)
         await client.publish(SUBJECT, b"bad")
         await client.publish(SUBJECT, b"good")
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 30)
         await client.close()
 
         assert [type(error) for error in errors] == [ValueError]
