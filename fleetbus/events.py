@@ -15,6 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from contracts import _catalogue
 from contracts._declare import EVENTS, Event
+from fleetbus.flushing import flush
 
 E = TypeVar("E", bound=Event)
 
@@ -109,7 +110,7 @@ class Events(Generic[E]):
             for subject in self._subjects:
                 subscription = await self._client.subscribe(subject, cb=self._arrived.put)
                 self._subscriptions.append(subscription)
-            await self._client.flush()
+            await flush(self._client)
             return
         config = ConsumerConfig(
             durable_name=self._durable,

@@ -13,6 +13,7 @@ import typer
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.events import point_in_time
 from fleetbus.cli.terminal import Failed, note, run, say
+from fleetbus.flushing import flush
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -191,7 +192,7 @@ class _Sender:
             else:
                 for message in page:
                     await self._client.publish(self._to, message.data, headers=_headers(message))
-                await self._client.flush()
+                await flush(self._client)
         except (NatsError, TimeoutError, ValueError) as error:
             reason = str(error) or type(error).__name__
             position = (page[0].headers or {}).get("Fleet-Position")

@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 
 from fleetbus.detector.advisories import Fact, heard
 from fleetbus.detector.servers import Incomplete, Look, NotTheSystemAccount, Servers
+from fleetbus.flushing import flush
 
 log = logging.getLogger("fleetbus.detector")
 
@@ -95,7 +96,7 @@ class Link:
                 hear(fact)
 
         await client.subscribe(f"$SYS.ACCOUNT.{name or '*'}.*", cb=on_advisory)
-        await client.flush()
+        await flush(client)
         count = len(await servers.uptimes())
         self._servers, self._said = servers, ""
         log.info("connections of %s are watched on %d servers", name or "all accounts", count)

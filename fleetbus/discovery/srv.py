@@ -24,6 +24,7 @@ from contracts._declare import Declared
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.stats import OperationStats, Stats
 from fleetbus.config import VERSION
+from fleetbus.flushing import flush
 from fleetbus.wire.broker import QUEUE_GROUP
 
 log = logging.getLogger("fleetbus.discovery")
@@ -137,7 +138,7 @@ class Discovery:
         for service in self.services:
             await self._subscribe(f"{PREFIX}.*.{service.name}", (service,))
             await self._subscribe(f"{PREFIX}.*.{service.name}.{service.id}", (service,))
-        await self._client.flush()
+        await flush(self._client)
 
     async def stop(self) -> None:
         """Leave; what the server has sent already is still answered."""

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from fleetbus.cli.connection import ask
 from fleetbus.cli.terminal import Failed
+from fleetbus.flushing import flush
 
 STATUSES = ("running", "waiting_for_input", "idle", "crashed")
 """Whose agents are shown, in this order; those that were stopped are of the past."""
@@ -77,7 +78,7 @@ class Collector:
     async def start(self) -> None:
         """Listen to events."""
         await self.client.subscribe("events.>", cb=self._count)
-        await self.client.flush()
+        await flush(self.client)
 
     async def look(self) -> Snapshot:
         """Ask everything at once."""

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.registry import Bound
+from fleetbus.flushing import flush
 from fleetbus.wire.frames import parse_header_lines
 from fleetbus.wire.replies import Responder
 
@@ -75,7 +76,7 @@ class Wire:
             subscriber.consume = self._consumer(dispatcher, bound)  # type: ignore[assignment, method-assign]  # pinned by a test
             self._subscribers.append(subscriber)
         await self.broker.start()
-        await self.client.flush()
+        await flush(self.client)
 
     @property
     def serving(self) -> bool:

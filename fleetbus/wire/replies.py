@@ -10,6 +10,7 @@ from nats.aio.client import Client
 
 from fleetbus.bus.calls import Answer
 from fleetbus.endings import end
+from fleetbus.flushing import flush
 from fleetbus.wire.frames import frame
 from fleetbus.wire.headers import headers_of
 
@@ -52,7 +53,7 @@ class Responder:
         """Wait until every queued answer is with the server."""
         await self._empty.wait()
         if self._client.is_connected:
-            await self._client.flush()
+            await flush(self._client)
 
     async def close(self) -> None:
         """End the task that sends."""

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 
 from contracts._errors import Refusal
 from contracts.planning.tasks import ClaimTasks
+from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
 from fleetbus.worker.errors import TaskLost
 from fleetbus.worker.hand import TaskInHand
@@ -163,7 +164,7 @@ class Lookout:
         self._subscribed = True
         for subject in CLAIMABLE:
             await self._client.subscribe(subject, cb=self._look)
-        await self._client.flush()
+        await flush(self._client)
 
     async def _look(self, message: Msg) -> None:
         told = pydantic_core.from_json(message.data)

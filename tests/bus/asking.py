@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
 
 RUN, READ = "db.probes.run", "db.probes.read"
@@ -87,7 +88,7 @@ class Asker:
         """Send without a reply subject."""
         data, headers = request(body, **how)
         await self.client.publish(subject, data, headers=headers or None)
-        await self.client.flush()
+        await flush(self.client)
 
 
 PROBLEM = {"type", "title", "status", "detail", "retryable"}

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleetbus.cli.logs import PAGE, _harmless
+from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
 from tests.cli.program import fleetbus, started
 
@@ -32,7 +33,7 @@ class Log:
     async def serve(self, client: Client) -> None:
         await client.subscribe("db.agents.find", cb=self._find)
         await client.subscribe("db.log_chunks.list", cb=self._list)
-        await client.flush()
+        await flush(client)
 
     async def _find(self, message: Msg) -> None:
         if json.loads(message.data) == {"name": "otter"}:

@@ -14,6 +14,7 @@ from contracts._declare import Operation, Reply
 from contracts.errors import AlreadyExists, Overloaded, Unavailable
 from contracts.planning.projects import CreateProject, GetProject, ProjectNotFound
 from fleetbus.client import Bus, NoAnswer, UnknownRefusal, connect
+from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
 
 R = TypeVar("R", bound=Reply)
@@ -31,7 +32,7 @@ class Service:
 
     async def start(self, subject: str) -> None:
         await self._client.subscribe(subject, cb=self._take)
-        await self._client.flush()
+        await flush(self._client)
 
     async def _take(self, message: Msg) -> None:
         self.asked.append(message)

@@ -19,6 +19,7 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from fleetbus.events import Delivery, Events
+from fleetbus.flushing import flush
 
 TASKS = 200
 COMMANDS = 5 * TASKS
@@ -95,7 +96,7 @@ class TestHeaders:
             await bus.request(AddTaskDependency(id=second.id, depends_on_task_id=first.id))
         )
         told = await bus.nats.subscribe("events.task.>")
-        await bus.nats.flush()
+        await flush(bus.nats)
         await _claim(bus, "worker")
         claimed = (await told.next_msg(timeout=10)).headers or {}
 

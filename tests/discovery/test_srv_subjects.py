@@ -10,6 +10,7 @@ from contracts._catalogue import Catalogue
 from fleetbus.bus.stats import Stats
 from fleetbus.discovery.srv import Discovery
 from fleetbus.embedded.nats import EmbeddedNats
+from fleetbus.flushing import flush
 from tests.discovery.asking import asked, connected, planning, registry_of, stats_of, until
 
 
@@ -107,7 +108,7 @@ class TestLifecycle:
             await own_nats.start()
             await until(lambda: own.is_connected and client.is_connected)
 
-            await own.flush()
+            await flush(own)
             assert await planning(client, "PING") == before
 
     async def test_stopped_without_a_server_stays_stopped(

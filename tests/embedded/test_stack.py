@@ -17,6 +17,7 @@ from fleetbus.embedded.errors import AlreadyRunning, ServerFailed, ServersNotIns
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.embedded.stack import EmbeddedStack
+from fleetbus.flushing import flush
 from tests.servers import Accounts, execute
 
 STACK_PROGRAM = """
@@ -200,7 +201,7 @@ class TestEmbeddedNats:
     ) -> None:
         system = await nats.connect(own_nats.system_url)
         gone = await system.subscribe("$SYS.ACCOUNT.FLEET.DISCONNECT")
-        await system.flush()
+        await flush(system)
 
         client = await nats.connect(own_nats.url, name="agent-7")
         await client.close()

@@ -16,6 +16,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from fleetbus.flushing import flush
 from tests.faults.history import NO_RESPONDERS, Exchange, Recorder, Reply
 from tests.faults.nodes import connected
 
@@ -58,7 +59,7 @@ class Caller:
 
     async def listen(self) -> None:
         await self._client.subscribe(f"{self._inbox}.*", cb=self._arrived)
-        await self._client.flush()
+        await flush(self._client)
 
     async def send(self, asked: Asked) -> Exchange:
         """Send once, and wait for an answer as long as a client would."""

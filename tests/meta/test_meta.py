@@ -108,7 +108,7 @@ class TestDescribeOperation:
     async def test_every_operation_has_sound_schemas_complete_in_themselves(
         self, bus: Bus, catalogue: Catalogue
     ) -> None:
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for operation in catalogue.operations:
             told = await bus.call(DescribeOperation(subject=operation.declared.subject))
             found |= {json.dumps(schema): schema for schema in schemas_of(told)}

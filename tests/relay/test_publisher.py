@@ -11,6 +11,7 @@ from nats.js.errors import APIError
 
 from fleetbus.embedded import nats
 from fleetbus.embedded.nats import EmbeddedNats
+from fleetbus.flushing import flush
 from fleetbus.relay.events import Message
 from fleetbus.relay.publisher import WRONG_LAST_SEQUENCE, FencedPublisher
 from fleetbus.relay.sending import send
@@ -189,7 +190,7 @@ class TestSending:
         told = [Message(f"events.x.{n}", headers, b"\x00\r\n" * n) for n in range(250)]
         async with client_of(nats_url) as client:
             subscription = await client.subscribe("events.>")
-            await client.flush()
+            await flush(client)
             await send(client, told)
             sent = [await subscription.next_msg(timeout=5) for _ in told]
             for message in told:

@@ -11,6 +11,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from fleetbus.flushing import flush
+
 SUBJECT = "facts.here"
 
 
@@ -33,6 +35,26 @@ async def client(nats_url: str) -> AsyncIterator[Client]:
     await client.close()
 
 
+def record_writes(client: Client) -> list[bytes]:
+    """What the client writes from now on, in its order."""
+    written: list[bytes] = []
+    transport = client._transport
+    assert transport is not None
+    write, write_all = transport.write, transport.writelines
+
+    def record(data: bytes) -> None:
+        written.append(bytes(data))
+        write(data)
+
+    def record_all(pieces: list[bytes]) -> None:
+        written.append(b"".join(pieces))
+        write_all(pieces)
+
+    transport.write = record  # type: ignore[assignment, method-assign]  # to see the order
+    transport.writelines = record_all  # type: ignore[assignment, method-assign]  # as above
+    return written
+
+
 class TestSubscriber:
     async def test_an_instance_takes_a_consume_of_its_own(self, broker: NatsBroker) -> None:
         subscriber = broker.subscriber(SUBJECT)
@@ -47,7 +69,7 @@ class TestSubscriber:
         subscriber(placeholder)
         subscriber.consume = taken.put  # type: ignore[assignment, method-assign]  # the fact itself
         await broker.start()
-        await broker._connection.flush()  # type: ignore[union-attr]  # it is connected
+        await flush(broker._connection)  # type: ignore[arg-type]  # it is connected
 
         await client.publish(SUBJECT, b"\xff not json", reply="back", headers={"A": "b"})
 
@@ -118,6 +140,20 @@ class TestNatsPy:
         await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it so
 
         assert taken == [b"%d" % n for n in range(100)]
+
+    async def test_its_flush_overtakes_what_waits_for_its_writer(self, client: Client) -> None:
+        written = record_writes(client)
+        await client.subscribe(SUBJECT)
+        await client.flush()
+
+        assert written[0] == b"PING\r\n", "its flush waits: ours has nothing to add any more"
+
+    async def test_our_flush_does_not(self, client: Client) -> None:
+        written = record_writes(client)
+        await client.subscribe(SUBJECT)
+        await flush(client)
+
+        assert [data.split()[0] for data in written if data] == [b"SUB", b"PING"]
 
     async def test_an_error_in_a_callback_does_not_stop_the_subscription(
         self, nats_url: str

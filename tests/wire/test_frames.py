@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleetbus.bus.calls import Answer
+from fleetbus.flushing import flush
 from fleetbus.wire.frames import parse_header_lines
 from fleetbus.wire.replies import TOGETHER, Responder
 
@@ -65,7 +66,7 @@ class TestAnswers:
         self, nats_url: str, arrivals: tuple[Client, asyncio.Queue[Msg]]
     ) -> None:
         listening, heard = arrivals
-        await listening.flush()
+        await flush(listening)
         client = await nats.connect(nats_url)
         responder = Responder(client)
         long = "é".encode() * TOGETHER
@@ -102,7 +103,7 @@ class TestAnswers:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         listening, heard = arrivals
-        await listening.flush()
+        await flush(listening)
         client = await nats.connect(nats_url)
         responder = Responder(client)
 

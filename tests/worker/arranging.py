@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from contracts.agents.agents import Agent, GetAgent
 from contracts.planning.tasks import CreateTask, GetTask, Task
 from fleetbus.client import Bus
+from fleetbus.flushing import flush
 from fleetbus.worker.agent import WorkingAgent
 
 PATIENCE = 30.0
@@ -64,7 +65,7 @@ async def silence(url: str, subject: str) -> AsyncIterator[list[Msg]]:
 
     try:
         await client.subscribe(subject, queue="fleetbus", cb=take)
-        await client.flush()
+        await flush(client)
         yield taken
     finally:
         await client.close()

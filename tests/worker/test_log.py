@@ -13,6 +13,7 @@ from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import AppendManyLogChunks
 from contracts.errors import InvalidRequest
 from fleetbus.client import NoAnswer, connect
+from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
 from fleetbus.worker import log
 from fleetbus.worker.log import LogBuffer
@@ -60,7 +61,7 @@ async def keeper(nats_url: str) -> AsyncIterator[Keeper]:
     client = await nats.connect(nats_url)
     keeper = Keeper()
     await client.subscribe(AppendManyLogChunks.declared.subject, cb=keeper.take)
-    await client.flush()
+    await flush(client)
     yield keeper
     await client.close()
 
