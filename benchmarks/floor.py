@@ -8,7 +8,15 @@ import re
 from benchmarks.peers import _statements
 from benchmarks.runner import FIRST_GUESS, Measurement, Window
 from benchmarks.servers import Servers, pgbench_program
-from benchmarks.workloads import CATALOGUE_ROWS, DESCRIPTION, SUMMARY, WORKLOADS
+from benchmarks.workloads import (
+    AGENT_PREFIX,
+    CATALOGUE_ROWS,
+    CHUNK_BYTES,
+    DESCRIPTION,
+    SUMMARY,
+    WORKLOADS,
+    id_of,
+)
 from fleetbus.embedded._cluster import ROLE, server_environment
 
 NAME = "pgbench"
@@ -16,10 +24,13 @@ TITLE = "pgbench"
 
 _ID = "(lpad(to_hex({prefix}), 8, '0') || '-0000-7000-8000-' || lpad(to_hex({number}), 12, '0'))"
 
+_AGENT = id_of(AGENT_PREFIX, 1)
+
 SCRIPTS = {
     "complete": (_statements.complete(), (_ID, f"'{SUMMARY}'")),
     "create": (_statements.create(), ("'Task'", f"'{DESCRIPTION}'", "'high'")),
     "claim": (_statements.claim(), ("'agent-1'",)),
+    "append": (_statements.append(), (f"'{_AGENT}'", f"'{'.' * CHUNK_BYTES}'")),
     "get": (_statements.GET, (_ID,)),
     "list": (_statements.LIST, ("50",)),
 }
