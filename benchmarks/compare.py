@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from benchmarks import checks, floor
-from benchmarks.contenders import CONTENDERS, Contender, started
+from benchmarks.contenders import CONTENDERS, PGBENCH, Contender, started
 from benchmarks.runner import Measurement, Runner, Window
 from benchmarks.servers import Servers
 from benchmarks.workloads import WORKLOADS
 
-NAMES = (*CONTENDERS, floor.NAME)
+NAMES = (*CONTENDERS, PGBENCH)
 IN_FLIGHT = (1, 8, 64, 256)
 
 MAX_CLIENTS = 64
@@ -46,7 +46,7 @@ class Comparison:
         """All rounds; in each, one contender after the other."""
         for round_ in range(1, self._plan.rounds + 1):
             for name in self._plan.contenders:
-                if name == floor.NAME:
+                if name == PGBENCH:
                     await self._measure_floor(round_)
                 else:
                     await self._measure(CONTENDERS[name], round_)

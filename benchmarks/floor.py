@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
+from benchmarks.contenders import PGBENCH
 from benchmarks.peers import _statements
 from benchmarks.runner import FIRST_GUESS, Measurement, Window
 from benchmarks.servers import Servers, pgbench_program
@@ -18,9 +19,6 @@ from benchmarks.workloads import (
     id_of,
 )
 from fleetbus.embedded._cluster import ROLE, server_environment
-
-NAME = "pgbench"
-TITLE = "pgbench"
 
 _ID = "(lpad(to_hex({prefix}), 8, '0') || '-0000-7000-8000-' || lpad(to_hex({number}), 12, '0'))"
 
@@ -62,7 +60,7 @@ async def measure(
     after = await servers.spent()
     operations = _number(r"number of transactions actually processed: (\d+)", output)
     return Measurement(
-        contender=NAME,
+        contender=PGBENCH,
         workload=workload_name,
         in_flight=clients,
         round=round_,

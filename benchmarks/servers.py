@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import psutil
+from nats import connect
 
 from benchmarks.workloads import AGENT_PREFIX, AGENTS, Workload
 from fleetbus import migrate
@@ -111,7 +112,15 @@ class Servers:
 
     async def versions(self) -> dict[str, str]:
         """What the servers call themselves."""
-        return {"postgres": str(await self.db.fetchval("SHOW server_version"))}
+        client = await connect(self.nats.system_url)
+        try:
+            version = client.connected_server_version
+        finally:
+            await client.close()
+        return {
+            "postgres": str(await self.db.fetchval("SHOW server_version")),
+            "nats": f"{version.major}.{version.minor}.{version.patch}",
+        }
 
 
 @asynccontextmanager

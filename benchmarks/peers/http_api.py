@@ -57,7 +57,7 @@ async def page(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> _replies.Task
 async def service() -> AsyncIterator[None]:
     config = uvicorn.Config(app, "127.0.0.1", PORT, access_log=False, log_level="warning")
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]  # ours
+    server.capture_signals = nullcontext
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.01)
