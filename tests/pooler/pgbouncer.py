@@ -30,7 +30,13 @@ auth_file = {users}
 pool_mode = transaction
 default_pool_size = {sessions}
 max_client_conn = 200
+query_wait_timeout = {patience}
+server_login_retry = 1
 """
+
+
+PATIENCE = 2
+"""Seconds that a client waits for a session."""
 
 
 @asynccontextmanager
@@ -40,7 +46,12 @@ async def pgbouncer(database_url: str, directory: Path, *, sessions: int) -> Asy
     port = free_port()
     users = _written(directory / "users.txt", f'"{server.username}" ""\n')
     config = CONFIG.format(
-        host=server.hostname, server_port=server.port, port=port, users=users, sessions=sessions
+        host=server.hostname,
+        server_port=server.port,
+        port=port,
+        users=users,
+        sessions=sessions,
+        patience=PATIENCE,
     )
     process = ServerProcess("pgbouncer", directory / "pgbouncer.log")
     assert PROGRAM is not None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
 from fleetbus.database import Database
+from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import CannotStart, Service
 from persistence import _sweeps
-from tests.bus.asking import eventually
+from tests.bus.asking import asking, eventually
+from tests.bus.outages import serving
 from tests.pooler.pgbouncer import PROGRAM, pgbouncer
-from tests.servers import Databases
+from tests.servers import Databases, migrate
 
 with_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
 
@@ -136,13 +139,32 @@ class TestPgBouncer:
                 """)
             )
 
-            async def works() -> bool:
-                try:
-                    return bool(await bus.call(CreateTask(name="after")))
-                except Unavailable:
-                    return False
+            await eventually(lambda: answered(bus), within=60)
 
-            await eventually(works, within=60)
+    async def test_an_outage_behind_it_is_told_and_over_when_it_is(
+        self,
+        own_postgres: EmbeddedPostgres,
+        data_dir: Path,
+        registry: Registry,
+        nats_url: str,
+    ) -> None:
+        await migrate(own_postgres.url)
+        async with (
+            pgbouncer(own_postgres.url, data_dir, sessions=SESSIONS) as url,
+            serving(registry, own_postgres.url, nats_url, database_pooler_url=url),
+            asking(nats_url) as ask,
+        ):
+            create = partial(ask, "db.tasks.create", {"name": "a task"}, within=60)
+            task = (await create()).body["id"]
+
+            await own_postgres.kill()
+            first = await asyncio.gather(create(), ask("db.tasks.get", {"id": task}, within=60))
+            later = await asyncio.gather(create(), ask("db.tasks.get", {"id": task}, within=60))
+            assert {got.type for got in (*first, *later)} == {"unavailable"}
+
+            await own_postgres.start()
+            async with connect(nats_url, timeout=60) as bus:
+                await eventually(lambda: answered(bus), within=60)
 
     async def test_a_read_that_writes_is_refused(self, database_url: str, pooler_url: str) -> None:
         await refuses_writes(Database(database_url, pooler_url=pooler_url))
@@ -217,6 +239,14 @@ class TestWithoutOne:
 
     async def test_a_read_that_writes_is_refused(self, database_url: str) -> None:
         await refuses_writes(Database(database_url, pooler_url=database_url))
+
+
+async def answered(bus: Bus) -> bool:
+    """Whether the database is there."""
+    try:
+        return bool(await bus.call(CreateTask(name="after")))
+    except Unavailable:
+        return False
 
 
 async def refuses_writes(database: Database) -> None:
