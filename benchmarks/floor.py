@@ -43,7 +43,8 @@ async def measure(
 ) -> Measurement:
     """One run of pgbench; it tells the mean of the latencies, which stands for the median."""
     workload = WORKLOADS[workload_name]
-    rows = workload.rows(FIRST_GUESS / 2 * window.seconds)
+    seconds = max(1, round(window.seconds))
+    rows = workload.rows(FIRST_GUESS * seconds)
     prefix = await servers.prepare(workload, rows)
     # Each client takes numbers of its own, so that no task is completed twice.
     number = ":n::int * :clients + :client_id"
@@ -56,7 +57,7 @@ async def measure(
         statement = statement.replace(f"${position}", text + cast)
     script = "\\set n :n + 1\n" + " ".join(statement.split()) + ";\n"
     before = await servers.spent()
-    output = await _run(servers, script, clients, window.seconds)
+    output = await _run(servers, script, clients, seconds)
     after = await servers.spent()
     operations = _number(r"number of transactions actually processed: (\d+)", output)
     return Measurement(
@@ -78,11 +79,11 @@ async def measure(
     )
 
 
-async def _run(servers: Servers, script: str, clients: int, seconds: float) -> str:
+async def _run(servers: Servers, script: str, clients: int, seconds: int) -> str:
     process = await asyncio.create_subprocess_exec(
         pgbench_program(),
         *("-h", "127.0.0.1", "-p", str(servers.postgres.port), "-U", ROLE),
-        *("-n", "-M", "prepared", "-c", str(clients), "-T", str(max(1, round(seconds)))),
+        *("-n", "-M", "prepared", "-c", str(clients), "-T", str(seconds)),
         *("-D", "n=-1", "-D", f"clients={clients}", "-f", "-", "fleetbus"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -42,6 +42,10 @@ class Measurement:
     peak_mib: float
 
 
+class NotMeasured(Exception):
+    """A measurement that says nothing; the message says why."""
+
+
 class Load:
     """A load generator that has been started."""
 
@@ -66,7 +70,7 @@ class Load:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the load generator ended with {await self._process.wait()}")
+            raise NotMeasured(f"the load generator ended with {await self._process.wait()}")
         return line
 
 
@@ -145,16 +149,16 @@ class Runner:
         )
         async with load(spec) as generator:
             if not await generator.begun():
-                raise RuntimeError(f"{running.contender.name}: {workload.name} used up its tasks")
+                raise NotMeasured("the tasks were used up during the warm-up")
             before, cpu = await self.servers.spent(), running.cpu()
             await generator.ended()
             cpu = running.cpu() - cpu
             after = await self.servers.spent()
             counted = await generator.counted()
         if counted.errors:
-            raise RuntimeError(
-                f"{running.contender.name}: {counted.errors} of {counted.operations} requests "
-                f"({workload.name}) failed, the first with {counted.first_error}"
+            raise NotMeasured(
+                f"{counted.errors} of {counted.operations} requests failed, the first with "
+                f"{counted.first_error}"
             )
         operations = max(counted.operations, 1)
         throughput = operations / counted.seconds
