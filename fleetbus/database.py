@@ -40,6 +40,9 @@ CONNECT_TIMEOUT = 3.0
 _RECOVERING = {"57P01", "57P02", "57P03", "53300"}
 """SQLSTATEs of a server not in service: ending, crashed, starting up, too many connections."""
 
+_SETTINGS = {"idle_in_transaction_session_timeout": "60000", "jit": "off"}
+"""What holds on every connection that is ours; through a pooler, in every transaction."""
+
 _WHERE = "SELECT pg_is_in_recovery(), pg_postmaster_start_time(), current_database()"
 
 
@@ -112,6 +115,10 @@ class Database:
         """With ``pooler_url`` the pools lead there, and only what needs a session to ``url``."""
         self.url = url
         self.pooler_url = pooler_url or None
+        self.settings = "".join(
+            f"; SET LOCAL {setting} = {value}" for setting, value in _SETTINGS.items() if pooler_url
+        )
+        """What a transaction of the pools adds to its BEGIN."""
         self.pools = pools or PoolSettings()
         self._name = name
         reading, writing = self._connect_args(read_only=True), self._connect_args(read_only=False)
@@ -266,7 +273,9 @@ class Database:
     async def _reading(self, driver: Any) -> AsyncIterator[None]:
         """What a connection of the pool for queries is by itself, for one transaction."""
         timeout = int(self.pools.statement_timeout * 1000)
-        await driver.execute(f"BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout}")
+        await driver.execute(
+            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout}{self.settings}"
+        )
         try:
             yield
         except Exception as error:
@@ -281,8 +290,7 @@ class Database:
         settings = {
             "application_name": self._name,
             "statement_timeout": str(int(self.pools.statement_timeout * 1000)),
-            "idle_in_transaction_session_timeout": "60000",
-            "jit": "off",
+            **_SETTINGS,
         }
         if read_only:
             settings["default_transaction_read_only"] = "on"
@@ -324,7 +332,8 @@ def _leaving_nothing(name: str) -> dict[str, Any]:
     """
     return {
         "timeout": CONNECT_TIMEOUT,
-        "server_settings": {"application_name": name},
+        # As Postgres spells it: asyncpg's own spelling would be set anew for each transaction.
+        "server_settings": {"application_name": name, "client_encoding": "UTF8"},
         "statement_cache_size": 0,
         "prepared_statement_cache_size": 0,
     }
