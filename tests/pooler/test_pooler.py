@@ -257,5 +257,6 @@ async def refuses_writes(database: Database) -> None:
                 await db.execute(text("DELETE FROM planning.tasks"))
         async with database.connection(read_only=True) as db:
             assert await db.scalar(text("SHOW statement_timeout")) == "30s"
+            assert await db.scalar(text("SHOW jit")) == "off"
     finally:
         await database.close()
