@@ -11,12 +11,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import growth, latency, relaying, report, soak, wire
+from benchmarks import growth, latency, picture, relaying, report, soak, wire
 from benchmarks.compare import IN_FLIGHT, NAMES, Comparison, Plan
 from benchmarks.contenders import ACCOUNTS
+from benchmarks.results import FILE, Results
 from benchmarks.runner import Window
 from benchmarks.servers import SETTINGS, running
 from benchmarks.workloads import WORKLOADS
+
+THOROUGH_ROUNDS = 5
+THOROUGH_SECONDS = 3.0
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=150)
@@ -30,7 +34,7 @@ class Common:
     output: Path
 
 
-_common = Common(durable=True, output=report.RESULTS)
+_common = Common(durable=True, output=FILE)
 
 
 @app.callback(invoke_without_command=True)
@@ -41,12 +45,13 @@ def main(
     in_flight: Annotated[str, typer.Option(help="Requests in flight, with commas.")] = ",".join(
         str(number) for number in IN_FLIGHT
     ),
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all contenders.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds per measurement.")] = 2.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all contenders.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds per measurement.")] = 1.5,
     quick: Annotated[bool, typer.Option(help="One short round at 1 and 64 in flight.")] = False,
-    plot: Annotated[bool, typer.Option(help="Draw docs/benchmarks.png.")] = False,
+    thorough: Annotated[bool, typer.Option(help="Five rounds, longer measurements.")] = False,
+    plot: Annotated[bool, typer.Option(help="Draw docs/benchmarks.svg.")] = False,
     durable: Annotated[bool, typer.Option(help="Wait for the disk at every commit.")] = True,
-    output: Annotated[Path, typer.Option(help="Where the results go.")] = report.RESULTS,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = FILE,
 ) -> None:
     """Compare fleetbus with what a user would otherwise write."""
     global _common  # noqa: PLW0603  what the commands below are told
@@ -57,8 +62,8 @@ def main(
         contenders=_chosen(only, NAMES),
         workloads=_chosen(workloads, WORKLOADS),
         in_flight=(1, 64) if quick else [int(number) for number in in_flight.split(",")],
-        rounds=1 if quick else rounds,
-        window=Window(1.5, 0.5) if quick else Window(seconds),
+        rounds=1 if quick else THOROUGH_ROUNDS if thorough else rounds,
+        window=Window(THOROUGH_SECONDS if thorough else seconds),
     )
     asyncio.run(_compare(plan, draw=plot))
 
@@ -118,7 +123,7 @@ async def _compare(plan: Plan, *, draw: bool) -> None:
     )
     report.write(_common.output, "comparison", section)
     if draw:
-        report.plot(rows, report.PICTURE)
+        picture.draw(Results.read(_common.output))
 
 
 def _run(section: str, work: Coroutine[Any, Any, dict[str, Any]]) -> None:

@@ -11,10 +11,19 @@ import nats
 
 from benchmarks.contenders import Running
 from benchmarks.servers import Servers
-from benchmarks.workloads import PAGE, WORKLOADS, Request, Tasks, complete
+from benchmarks.workloads import PAGE, WORKLOADS, Request, Tasks, append, complete
 
 TIMEOUT = 10.0
 ROWS = 100
+
+APPEND = "db.log_chunks.append"
+
+_CHUNK = """
+SELECT chunk.*, agent.name FROM agents.log_chunks AS chunk
+JOIN agents.agents AS agent ON agent.id = agent_id WHERE chunk.id = $1
+"""
+_EVENTS = "SELECT count(*) FROM bus.outbox"
+_CHUNKS = "SELECT count(*) FROM agents.log_chunks"
 
 EVENTS = {
     "db.tasks.complete": "task.completed",
@@ -52,8 +61,12 @@ async def check(running: Running, workload_name: str, servers: Servers) -> str:
             await _check_work(running, request, answer, servers)
         if not wanted:
             break
-    if running.contender.keeps_promises and "db.tasks.complete" in workload.subjects:
+    if not running.contender.keeps_promises:
+        return ""
+    if "db.tasks.complete" in workload.subjects:
         await _check_promises(running, Tasks(prefix, ROWS), servers)
+    if APPEND in workload.subjects:
+        await _check_promises_of_logs(running, servers)
     return ""
 
 
@@ -99,6 +112,16 @@ async def _check_work(running: Running, request: Request, answer: Answer, server
         require(len(answer.body["items"]) == PAGE, "the page is not full")
         require("description" in answer.body["items"][0], "the page holds no tasks")
         return
+    if request.subject == APPEND:
+        chunk = await servers.db.fetchrow(_CHUNK, answer.body["id"])
+        sent = json.loads(request.body)
+        require(chunk is not None, "there is no such row")
+        require(chunk["content"] == sent["content"], "the row has another content")
+        require(str(chunk["agent_id"]) == sent["agent_id"], "the row is another agent's")
+        require(chunk["agent_name"] == chunk["name"], "the row does not name the agent")
+        require("created_at" in answer.body, "the reply does not say when")
+        require(await servers.db.fetchval(_EVENTS) == 0, "a log chunk tells no event")
+        return
     claimed = request.subject == "db.tasks.claim"
     task = answer.body["tasks"][0]["task"] if claimed else answer.body
     require("description" in task and "updated_at" in task, "the reply is not the task")
@@ -134,3 +157,15 @@ async def _check_promises(running: Running, tasks: Tasks, servers: Servers) -> N
     kept = not first.refused and first == again and other.refused and wrong.refused and events == 1
     if not kept:
         raise NotTheSameWork(f"{running.contender.name} does not keep its promises")
+
+
+async def _check_promises_of_logs(running: Running, servers: Servers) -> None:
+    """A repeated key keeps nothing twice, and nonsense is refused."""
+    request = append(ROWS)
+    before = await servers.db.fetchval(_CHUNKS)
+    first = await ask(running, request, "promise")
+    again = await ask(running, request, "promise")
+    wrong = await ask(running, Request(request.subject, b'{"agent_id": 7}', "", ""), "promise-2")
+    kept = await servers.db.fetchval(_CHUNKS) - before
+    if first.refused or first != again or not wrong.refused or kept != 1:
+        raise NotTheSameWork(f"{running.contender.name} does not keep its promises of logs")

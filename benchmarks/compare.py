@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from benchmarks import checks, floor
-from benchmarks.contenders import CONTENDERS, Contender, started
-from benchmarks.runner import Measurement, Runner, Window
+from benchmarks.contenders import CONTENDERS, PGBENCH, Contender, Running, started
+from benchmarks.runner import Measurement, NotMeasured, Runner, Window
 from benchmarks.servers import Servers
 from benchmarks.workloads import WORKLOADS
 
-NAMES = (*CONTENDERS, floor.NAME)
+NAMES = (*CONTENDERS, PGBENCH)
 IN_FLIGHT = (1, 8, 64, 256)
 
 MAX_CLIENTS = 64
@@ -46,7 +46,7 @@ class Comparison:
         """All rounds; in each, one contender after the other."""
         for round_ in range(1, self._plan.rounds + 1):
             for name in self._plan.contenders:
-                if name == floor.NAME:
+                if name == PGBENCH:
                     await self._measure_floor(round_)
                 else:
                     await self._measure(CONTENDERS[name], round_)
@@ -60,11 +60,18 @@ class Comparison:
                     self._skip(contender.name, name, why)
                     continue
                 for in_flight in self._plan.in_flight:
-                    self._note(
-                        await self._runner.measure(
-                            running, WORKLOADS[name], in_flight, round_=round_
-                        )
-                    )
+                    await self._measure_once(running, name, in_flight, round_)
+
+    async def _measure_once(
+        self, running: Running, workload: str, in_flight: int, round_: int
+    ) -> None:
+        try:
+            self._note(
+                await self._runner.measure(running, WORKLOADS[workload], in_flight, round_=round_)
+            )
+        except NotMeasured as why:
+            what = f"{workload}, {in_flight} in flight, round {round_}"
+            self._skip(running.contender.name, what, str(why))
 
     async def _measure_floor(self, round_: int) -> None:
         for name in self._plan.workloads:

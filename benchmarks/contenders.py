@@ -73,6 +73,12 @@ CONTENDERS = {
     )
 }
 
+PGBENCH = "pgbench"
+
+TITLES = {name: contender.title for name, contender in CONTENDERS.items()} | {PGBENCH: PGBENCH}
+
+COMPARED = ("tutorial", "by_hand", "by_hand_promises", "http")
+"""Those whose throughput ours is divided by."""
 
 ACCOUNTS = {name: secrets.token_hex() for name in (*CONTENDERS, "no_database")}
 """An account of the NATS server for each, so that nobody hears the requests of the others."""

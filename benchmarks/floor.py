@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import re
 
+from benchmarks.contenders import PGBENCH
 from benchmarks.peers import _statements
 from benchmarks.runner import FIRST_GUESS, Measurement, Window
 from benchmarks.servers import Servers, pgbench_program
-from benchmarks.workloads import CATALOGUE_ROWS, DESCRIPTION, SUMMARY, WORKLOADS
+from benchmarks.workloads import (
+    AGENT_PREFIX,
+    CATALOGUE_ROWS,
+    CHUNK_BYTES,
+    DESCRIPTION,
+    SUMMARY,
+    WORKLOADS,
+    id_of,
+)
 from fleetbus.embedded._cluster import ROLE, server_environment
 
-NAME = "pgbench"
-TITLE = "pgbench"
-
 _ID = "(lpad(to_hex({prefix}), 8, '0') || '-0000-7000-8000-' || lpad(to_hex({number}), 12, '0'))"
+
+_AGENT = id_of(AGENT_PREFIX, 1)
 
 SCRIPTS = {
     "complete": (_statements.complete(), (_ID, f"'{SUMMARY}'")),
     "create": (_statements.create(), ("'Task'", f"'{DESCRIPTION}'", "'high'")),
     "claim": (_statements.claim(), ("'agent-1'",)),
+    "append": (_statements.append(), (f"'{_AGENT}'", f"'{'.' * CHUNK_BYTES}'")),
     "get": (_statements.GET, (_ID,)),
     "list": (_statements.LIST, ("50",)),
 }
@@ -34,7 +43,8 @@ async def measure(
 ) -> Measurement:
     """One run of pgbench; it tells the mean of the latencies, which stands for the median."""
     workload = WORKLOADS[workload_name]
-    rows = workload.rows(FIRST_GUESS / 2 * window.seconds)
+    seconds = max(1, round(window.seconds))
+    rows = workload.rows(FIRST_GUESS * seconds)
     prefix = await servers.prepare(workload, rows)
     # Each client takes numbers of its own, so that no task is completed twice.
     number = ":n::int * :clients + :client_id"
@@ -47,11 +57,11 @@ async def measure(
         statement = statement.replace(f"${position}", text + cast)
     script = "\\set n :n + 1\n" + " ".join(statement.split()) + ";\n"
     before = await servers.spent()
-    output = await _run(servers, script, clients, window.seconds)
+    output = await _run(servers, script, clients, seconds)
     after = await servers.spent()
     operations = _number(r"number of transactions actually processed: (\d+)", output)
     return Measurement(
-        contender=NAME,
+        contender=PGBENCH,
         workload=workload_name,
         in_flight=clients,
         round=round_,
@@ -69,11 +79,11 @@ async def measure(
     )
 
 
-async def _run(servers: Servers, script: str, clients: int, seconds: float) -> str:
+async def _run(servers: Servers, script: str, clients: int, seconds: int) -> str:
     process = await asyncio.create_subprocess_exec(
         pgbench_program(),
         *("-h", "127.0.0.1", "-p", str(servers.postgres.port), "-U", ROLE),
-        *("-n", "-M", "prepared", "-c", str(clients), "-T", str(max(1, round(seconds)))),
+        *("-n", "-M", "prepared", "-c", str(clients), "-T", str(seconds)),
         *("-D", "n=-1", "-D", f"clients={clients}", "-f", "-", "fleetbus"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

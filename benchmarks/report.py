@@ -1,10 +1,12 @@
-"""Medians and spreads, the table with its ratios, the file, the picture."""
+"""Medians and spreads, the table with its ratios, the file."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,18 +20,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS, ROOT
-from benchmarks.floor import NAME as PGBENCH
-from benchmarks.floor import TITLE as PGBENCH_TITLE
+from benchmarks.contenders import COMPARED, TITLES
 from benchmarks.runner import Measurement
-
-RESULTS = ROOT / "benchmarks" / "results.json"
-PICTURE = ROOT / "docs" / "benchmarks.png"
-
-COMPARED = ("tutorial", "by_hand", "by_hand_promises", "http")
-TITLES = {name: contender.title for name, contender in CONTENDERS.items()} | {
-    PGBENCH: PGBENCH_TITLE
-}
 
 LIBRARIES = (
     "fleetbus", "faststream", "nats-py", "asyncpg", "sqlalchemy", "pydantic", "uvloop",
@@ -106,7 +98,7 @@ def ratios(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def write(path: Path, section: str, content: dict[str, Any]) -> None:
     """Put a section into the file of results; the other sections stay."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    kept[section] = {"machine": machine(), **content}
+    kept[section] = {"command": command(), "machine": machine(), **content}
     path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
@@ -131,6 +123,12 @@ def comparison(measurements: Sequence[Measurement], **facts: Any) -> dict[str, A
     }
 
 
+def command() -> str:
+    """What makes these results again."""
+    arguments = shlex.join(sys.argv[1:])
+    return f"make bench ARGS='{arguments}'" if arguments else "make bench"
+
+
 def machine() -> dict[str, Any]:
     """Where and when this was measured, and with what."""
     return {
@@ -142,36 +140,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {library: version(library) for library in LIBRARIES},
     }
-
-
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Throughput over requests in flight, one panel for each workload."""
-    from matplotlib import pyplot as plt
-
-    workloads = list(dict.fromkeys(row.workload for row in rows))
-    figure, axes = plt.subplots(
-        1, len(workloads), figsize=(4 * len(workloads), 4), squeeze=False, layout="constrained"
-    )
-    for axis, workload in zip(axes[0], workloads, strict=True):
-        for name in TITLES:
-            points = sorted(
-                (r.in_flight, r.figures["throughput"])
-                for r in rows
-                if (r.contender, r.workload) == (name, workload)
-            )
-            if points:
-                x = [in_flight for in_flight, _ in points]
-                axis.plot(x, [s.median for _, s in points], marker="o", label=TITLES[name])
-                axis.fill_between(
-                    x, [s.low for _, s in points], [s.high for _, s in points], alpha=0.15
-                )
-        axis.set(title=workload, xlabel="requests in flight", xscale="log", yscale="log")
-        axis.grid(visible=True, alpha=0.3)
-    axes[0][0].set_ylabel("operations per second")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
 
 
 def _table(workload: str, in_flight: int, rows: Sequence[Row]) -> Table:

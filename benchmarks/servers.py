@@ -12,8 +12,9 @@ from typing import Any
 
 import asyncpg
 import psutil
+from nats import connect
 
-from benchmarks.workloads import Workload
+from benchmarks.workloads import AGENT_PREFIX, AGENTS, Workload
 from fleetbus import migrate
 from fleetbus.embedded._cluster import ROLE, Cluster, postgres_install
 from fleetbus.embedded._process import ServerProcess
@@ -43,7 +44,16 @@ SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
 WHERE query NOT LIKE 'SET LOCAL %' AND query NOT LIKE '%pg_stat_statements%'
 """
 
-_EMPTY = "TRUNCATE planning.tasks, bus.outbox, bus.requests CASCADE"
+_CHANGED = "planning.tasks, agents.agents, agents.log_chunks, bus.outbox, bus.requests"
+_EMPTY = f"TRUNCATE {_CHANGED} CASCADE"
+
+# Without a lease nobody expects to hear of them.
+_AGENTS = """
+INSERT INTO agents.agents (id, name)
+SELECT (lpad(to_hex($1::int), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid,
+       'agent-' || i
+FROM generate_series(0, $2::int - 1) AS i
+"""
 
 _FILL = """
 INSERT INTO planning.tasks (id, created_at, updated_at, name, description, status, attempt,
@@ -77,17 +87,18 @@ class Servers:
         self._run = 0
 
     async def prepare(self, workload: Workload, rows: int, others: int = 0) -> int:
-        """Empty the tables, fill in the tasks of a measurement; returns the prefix of their ids.
+        """Empty the tables, fill in agents and tasks; returns the prefix of the tasks' ids.
 
         ``others`` are further tasks, half of them completed and half of them pending.
         """
         self._run += 1
         await self.db.execute(_EMPTY)
+        await self.db.execute(_AGENTS, AGENT_PREFIX, AGENTS)
         if workload.status is not None:
             await self.db.execute(_FILL, self._run, rows, workload.status, timeout=600)
         for prefix, status in enumerate(("completed", "pending"), OTHERS):
             await self.db.execute(_FILL, prefix, others // 2, status, timeout=600)
-        await self.db.execute("VACUUM (ANALYZE) planning.tasks, bus.outbox, bus.requests")
+        await self.db.execute(f"VACUUM (ANALYZE) {_CHANGED}")
         await self.db.execute("CHECKPOINT")
         return self._run
 
@@ -101,7 +112,15 @@ class Servers:
 
     async def versions(self) -> dict[str, str]:
         """What the servers call themselves."""
-        return {"postgres": str(await self.db.fetchval("SHOW server_version"))}
+        client = await connect(self.nats.system_url)
+        try:
+            version = client.connected_server_version
+        finally:
+            await client.close()
+        return {
+            "postgres": str(await self.db.fetchval("SHOW server_version")),
+            "nats": f"{version.major}.{version.minor}.{version.patch}",
+        }
 
 
 @asynccontextmanager

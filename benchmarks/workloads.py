@@ -13,6 +13,12 @@ PAGE = 50
 CATALOGUE_ROWS = 10_000
 """Tasks in the table for workloads that do not use them up."""
 
+AGENTS = 100
+"""Agents that there are, to be written about."""
+
+AGENT_PREFIX = 0x6000_0000
+CHUNK_BYTES = 1024
+
 DESCRIPTION = "What is to be done, and why. " * 6
 SUMMARY = "Added the column, backfilled it, and the tests pass."
 
@@ -30,6 +36,11 @@ class Request:
     command: bool = True
 
 
+def id_of(prefix: int, number: int) -> str:
+    """The id of a prepared row."""
+    return f"{prefix:08x}-0000-7000-8000-{number:012x}"
+
+
 @dataclass(frozen=True)
 class Tasks:
     """The tasks that were prepared: ids are made from a prefix and a number, none is sent along."""
@@ -39,7 +50,7 @@ class Tasks:
 
     def id(self, number: int) -> str:
         """The id of one of them."""
-        return f"{self.prefix:08x}-0000-7000-8000-{number:012x}"
+        return id_of(self.prefix, number)
 
     def any(self) -> str:
         """The id of one at random."""
@@ -89,10 +100,11 @@ def claim(number: int) -> Request:
     )
 
 
-def append(id_: str, number: int) -> Request:
-    line = f"{number:08d} ".ljust(1024, ".")
-    body = {"id": id_, "chunk": line}
-    return Request("db.logs.append", _json(body), "POST", f"/logs/{id_}")
+def append(number: int) -> Request:
+    agent_id = id_of(AGENT_PREFIX, number % AGENTS)
+    line = f"{number:08d} ".ljust(CHUNK_BYTES - 1, ".") + "\n"
+    body = {"agent_id": agent_id, "content": line}
+    return Request("db.log_chunks.append", _json(body), "POST", f"/agents/{agent_id}/log_chunks")
 
 
 def _completes(tasks: Tasks) -> Iterator[Request]:
@@ -124,10 +136,10 @@ def _claims(_: Tasks) -> Iterator[Request]:
         number += 1
 
 
-def _appends(tasks: Tasks) -> Iterator[Request]:
+def _appends(_: Tasks) -> Iterator[Request]:
     number = 0
     while True:
-        yield append(tasks.id(number % 100), number)
+        yield append(number)
         number += 1
 
 
@@ -153,7 +165,9 @@ WORKLOADS = {
         Workload(
             "claim", "claim a task", ("db.tasks.claim",), _claims, status="pending", share_used=1.0
         ),
-        Workload("append", "append 1 KiB to a log", ("db.logs.append",), _appends),
+        Workload(
+            "append", "append 1 KiB to a log", ("db.log_chunks.append",), _appends, status=None
+        ),
         Workload(
             "mix",
             "70 % reads, 20 % complete, 10 % create",

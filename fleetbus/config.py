@@ -40,6 +40,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "FLEETBUS_DATABASE_URL"),
     )
     """Postgres, ``postgresql://user:password@host:port/database``."""
+    database_pooler_url: str | None = Field(None, repr=False)
+    """The same database through a pooler in transaction mode (PgBouncer); commands and queries take
+    this way, and what needs a session of its own the direct one."""
     nats_url: str = Field(
         DEFAULT_NATS_URL, validation_alias=AliasChoices("NATS_URL", "FLEETBUS_NATS_URL")
     )

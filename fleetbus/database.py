@@ -1,5 +1,8 @@
 """Postgres as the bus uses it: two pools, and the knowledge whether it can be reached.
 
+The pools may lead through a pooler in transaction mode, where the session behind a connection
+changes with each transaction: then nothing is left in it, no setting and no statement.
+
 While Postgres is gone nobody waits for a connect timeout: the first failure marks it unavailable,
 everyone after that is told at once, and one probe finds out when it is back.
 """
@@ -36,6 +39,11 @@ CONNECT_TIMEOUT = 3.0
 
 _RECOVERING = {"57P01", "57P02", "57P03", "53300"}
 """SQLSTATEs of a server not in service: ending, crashed, starting up, too many connections."""
+
+_SETTINGS = {"idle_in_transaction_session_timeout": "60000", "jit": "off"}
+"""What holds on every connection that is ours; through a pooler, in every transaction."""
+
+_WHERE = "SELECT pg_is_in_recovery(), pg_postmaster_start_time(), current_database()"
 
 
 @dataclass(frozen=True)
@@ -97,22 +105,29 @@ class Database:
     """The pools of one process."""
 
     def __init__(
-        self, url: str, pools: PoolSettings | None = None, *, name: str = "fleetbus"
+        self,
+        url: str,
+        pools: PoolSettings | None = None,
+        *,
+        pooler_url: str | None = None,
+        name: str = "fleetbus",
     ) -> None:
+        """With ``pooler_url`` the pools lead there, and only what needs a session to ``url``."""
         self.url = url
+        self.pooler_url = pooler_url or None
+        self.settings = "".join(
+            f"; SET LOCAL {setting} = {value}" for setting, value in _SETTINGS.items() if pooler_url
+        )
+        """What a transaction of the pools adds to its BEGIN."""
         self.pools = pools or PoolSettings()
         self._name = name
-        self.write = self._engine(self.pools.write, read_only=False)
-        self.read = self._engine(self.pools.read, read_only=True)
+        reading, writing = self._connect_args(read_only=True), self._connect_args(read_only=False)
+        used, shared = self.pooler_url or url, _leaving_nothing(name) if self.pooler_url else None
+        self.write = _engine(used, shared or writing, pool_size=self.pools.write, max_overflow=0)
+        self.read = _engine(used, shared or reading, pool_size=self.pools.read, max_overflow=0)
         # Who watches is not to wait behind those who are watched.
-        self.watch = self._engine(1, read_only=True, pool_pre_ping=True)
-        self.dedicated = create_async_engine(
-            driver_url(url),
-            isolation_level="AUTOCOMMIT",
-            json_deserializer=pydantic_core.from_json,
-            poolclass=NullPool,
-            connect_args=self._connect_args(read_only=False),
-        )
+        self.watch = _engine(url, reading, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self.dedicated = _engine(url, writing, poolclass=NullPool)
         # Connections between two uses. SQLAlchemy's own check-in and check-out take 0.2 ms, for a
         # reset that nothing needs here: every transaction is ended by whoever began it.
         self._idle: dict[AsyncEngine, deque[AsyncConnection]] = {
@@ -152,7 +167,11 @@ class Database:
         async with slots:
             connection = await self._checkout(engine, size)
             try:
-                yield connection
+                if read_only and self.pooler_url:
+                    async with self._reading(driver_of(connection)):
+                        yield connection
+                else:
+                    yield connection
             except BaseException as error:
                 if is_outage(error) or isinstance(error, asyncio.CancelledError):
                     await asyncio.shield(_discard(connection))
@@ -178,14 +197,10 @@ class Database:
         self._probe = asyncio.create_task(self._until_reachable(error))
 
     async def verify(self) -> None:
-        """Connect once, outside the pools; raises what asyncpg raises."""
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            connection = await asyncpg.connect(_plain(self.url), timeout=CONNECT_TIMEOUT)
-            try:
-                if await connection.fetchval("SELECT pg_is_in_recovery()"):
-                    raise ConnectionError("the server is a standby or in recovery")
-            finally:
-                await connection.close(timeout=CONNECT_TIMEOUT)
+        """Connect once on each way, outside the pools; raises what asyncpg raises."""
+        reached = await _reach(self.url)
+        if self.pooler_url and await _reach(self.pooler_url) != reached:
+            raise ConnectionError("the pooler leads to another database")
 
     async def close(self) -> None:
         """Close every connection."""
@@ -245,7 +260,7 @@ class Database:
         attempts = 0
         while True:
             try:
-                await self.verify()
+                await _reach(self.pooler_url or self.url)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 attempts += 1
                 await asyncio.sleep(PROBE_INTERVAL)
@@ -254,27 +269,74 @@ class Database:
         self._probe = None
         log.warning("Postgres is available again after %d attempts", attempts + 1)
 
-    def _engine(self, size: int, *, read_only: bool, pool_pre_ping: bool = False) -> AsyncEngine:
-        return create_async_engine(
-            driver_url(self.url),
-            isolation_level="AUTOCOMMIT",
-            json_deserializer=pydantic_core.from_json,
-            pool_size=size,
-            max_overflow=0,
-            pool_pre_ping=pool_pre_ping,
-            connect_args=self._connect_args(read_only=read_only),
+    @contextlib.asynccontextmanager
+    async def _reading(self, driver: Any) -> AsyncIterator[None]:
+        """What a connection of the pool for queries is by itself, for one transaction."""
+        timeout = int(self.pools.statement_timeout * 1000)
+        await driver.execute(
+            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout}{self.settings}"
         )
+        try:
+            yield
+        except Exception as error:
+            # After an outage, or when cancelled, the connection ends and its transaction with it.
+            if not is_outage(error):
+                await driver.execute("ROLLBACK")
+            raise
+        else:
+            await driver.execute("ROLLBACK")
 
     def _connect_args(self, *, read_only: bool) -> dict[str, Any]:
         settings = {
             "application_name": self._name,
             "statement_timeout": str(int(self.pools.statement_timeout * 1000)),
-            "idle_in_transaction_session_timeout": "60000",
-            "jit": "off",
+            **_SETTINGS,
         }
         if read_only:
             settings["default_transaction_read_only"] = "on"
         return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
+
+
+async def _reach(url: str) -> tuple[Any, ...]:
+    """Connect once; returns what tells one server and database from another."""
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        connection = await asyncpg.connect(
+            _plain(url), timeout=CONNECT_TIMEOUT, statement_cache_size=0
+        )
+        try:
+            row = await connection.fetchrow(_WHERE)
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT)
+    assert row is not None
+    standby, *reached = row
+    if standby:
+        raise ConnectionError("the server is a standby or in recovery")
+    return tuple(reached)
+
+
+def _engine(url: str, connect_args: dict[str, Any], **pool: Any) -> AsyncEngine:
+    return create_async_engine(
+        driver_url(url),
+        isolation_level="AUTOCOMMIT",
+        json_deserializer=pydantic_core.from_json,
+        connect_args=connect_args,
+        **pool,
+    )
+
+
+def _leaving_nothing(name: str) -> dict[str, Any]:
+    """How to connect to a pooler: it takes no settings, and with nothing to cache asyncpg names no
+    statement.
+
+    Source: https://www.pgbouncer.org/features.html and asyncpg's FAQ on prepared statements.
+    """
+    return {
+        "timeout": CONNECT_TIMEOUT,
+        # As Postgres spells it: asyncpg's own spelling would be set anew for each transaction.
+        "server_settings": {"application_name": name, "client_encoding": "UTF8"},
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+    }
 
 
 async def _discard(connection: AsyncConnection) -> None:

@@ -139,6 +139,7 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
         async with _stack(data_dir, nats_port) as stack:
             urls: dict[str, Any] = {
                 "database_url": stack.postgres.url,
+                "database_pooler_url": "",
                 "nats_url": stack.nats.url,
                 "nats_system_url": stack.nats.system_url,
                 "nats_system_credentials": "",

@@ -51,7 +51,9 @@ class Service:
     def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
         self.settings = settings
         self.registry = registry or load()
-        self.database = Database(settings.database_url, settings.pools)
+        self.database = Database(
+            settings.database_url, settings.pools, pooler_url=settings.database_pooler_url
+        )
         self.published = Published(self.database)
         self.keys = key_ring(settings)
         self.wire = Wire(settings.nats_servers)

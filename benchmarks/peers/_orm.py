@@ -4,28 +4,18 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from benchmarks.peers import _requests
-from benchmarks.peers._serving import DATABASE_URL, POOL, Refused
+from benchmarks.peers import _replies, _requests
+from benchmarks.peers._serving import Refused
+from benchmarks.peers._sessions import OutboxRow, sessions
 from fleetbus.ids import uuid7
-from persistence._bus_tables import outbox
-from persistence._tables import Row
+from persistence.agents.tables import Agent, LogChunk
 from persistence.planning.tables import Task
 from persistence.planning.tasks import READY
 
-URL = DATABASE_URL.replace("postgresql:", "postgresql+asyncpg:")
 
-
-class OutboxRow(Row):
-    __table__ = outbox
-
-
-engine = create_async_engine(URL, pool_size=POOL, max_overflow=0)
-sessions = async_sessionmaker(engine, expire_on_commit=False)
-
-
-async def complete(id_: UUID, summary: str | None) -> _requests.Task:
+async def complete(id_: UUID, summary: str | None) -> _replies.Task:
     async with sessions.begin() as session:
         task = await session.get(Task, id_, with_for_update=True)
         if task is None or task.status != "in_progress":
@@ -35,7 +25,7 @@ async def complete(id_: UUID, summary: str | None) -> _requests.Task:
         return _changed(session, task, "task.completed")
 
 
-async def create(body: _requests.Create) -> _requests.Task:
+async def create(body: _requests.Create) -> _replies.Task:
     async with sessions.begin() as session:
         task = Task(id=uuid7(), **body.model_dump())
         session.add(task)
@@ -43,7 +33,7 @@ async def create(body: _requests.Create) -> _requests.Task:
         return _tell(session, task, "task.created")
 
 
-async def claim(agent_id: str) -> _requests.ClaimedTasks:
+async def claim(agent_id: str) -> _replies.ClaimedTasks:
     ready = select(Task).where(READY, Task.category.in_(("execute", "verify", "merge", "review")))
     first = ready.order_by(Task.priority_rank, Task.position, Task.created_at, Task.id).limit(1)
     async with sessions.begin() as session:
@@ -52,28 +42,37 @@ async def claim(agent_id: str) -> _requests.ClaimedTasks:
         if task is not None:
             task.status, task.claimed_by, task.attempt = "in_progress", agent_id, task.attempt + 1
             task.lease_expires_at = datetime.now(UTC) + timedelta(minutes=5)
-            claimed = [_requests.ClaimedTask(task=_changed(session, task, "task.claimed"))]
-        return _requests.ClaimedTasks(tasks=claimed)
+            claimed = [_replies.ClaimedTask(task=_changed(session, task, "task.claimed"))]
+        return _replies.ClaimedTasks(tasks=claimed)
 
 
-async def get(id_: UUID) -> _requests.Task:
+async def append(agent_id: UUID, content: str) -> _replies.NewLogChunk:
+    async with sessions.begin() as session:
+        name = await session.scalar(select(Agent.name).where(Agent.id == agent_id))
+        chunk = LogChunk(id=uuid7(), agent_id=agent_id, agent_name=name, content=content)
+        session.add(chunk)
+        await session.flush()
+        return _replies.NewLogChunk.model_validate(chunk)
+
+
+async def get(id_: UUID) -> _replies.Task:
     async with sessions() as session:
-        return _requests.Task.model_validate(await session.get_one(Task, id_))
+        return _replies.Task.model_validate(await session.get_one(Task, id_))
 
 
-async def page(limit: int) -> _requests.Tasks:
+async def page(limit: int) -> _replies.Tasks:
     async with sessions() as session:
         rows = await session.scalars(select(Task).order_by(Task.created_at, Task.id).limit(limit))
-        return _requests.Tasks(items=[_requests.Task.model_validate(row) for row in rows])
+        return _replies.Tasks(items=[_replies.Task.model_validate(row) for row in rows])
 
 
-def _changed(session: AsyncSession, task: Task, event: str) -> _requests.Task:
+def _changed(session: AsyncSession, task: Task, event: str) -> _replies.Task:
     task.version, task.updated_at = task.version + 1, datetime.now(UTC)
     return _tell(session, task, event)
 
 
-def _tell(session: AsyncSession, task: Task, event: str) -> _requests.Task:
-    reply = _requests.Task.model_validate(task)
+def _tell(session: AsyncSession, task: Task, event: str) -> _replies.Task:
+    reply = _replies.Task.model_validate(task)
     data = {"task": reply.model_dump(mode="json")}
     session.add(OutboxRow(event_id=uuid7(), type=event, entity_id=str(task.id), data=data))
     return reply

@@ -1,7 +1,6 @@
-"""The requests and the task as pydantic models, for the peers that validate."""
+"""The requests as pydantic models, for the peers that validate."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,48 +30,14 @@ class Claim(Request):
     agent_id: Title
 
 
+class Append(Request):
+    agent_id: UUID
+    content: Annotated[str, Field(min_length=1, max_length=256 * 1024)]
+
+
 class Get(Request):
     id: UUID
 
 
 class List(Request):
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-
-
-class Task(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    version: int
-    created_at: datetime
-    updated_at: datetime
-    initiative_id: UUID | None
-    phase_id: UUID | None
-    parent_task_id: UUID | None
-    name: str
-    description: str | None
-    type: str
-    category: str
-    priority: str
-    status: str
-    position: int
-    summary: str | None
-    result: Any
-    retry_count: int
-    blocked_reason: str | None
-    external_ref: str | None
-    claimed_by: str | None
-    attempt: int
-    lease_expires_at: datetime | None
-
-
-class Tasks(BaseModel):
-    items: list[Task]
-
-
-class ClaimedTask(BaseModel):
-    task: Task
-
-
-class ClaimedTasks(BaseModel):
-    tasks: list[ClaimedTask]

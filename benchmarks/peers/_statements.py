@@ -27,22 +27,29 @@ _CLAIM = f"""
         FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING *
 """
+_APPEND = """
+    INSERT INTO agents.log_chunks (id, agent_id, agent_name, content)
+    VALUES (uuidv7(), $1, (SELECT name FROM agents.agents WHERE id = $1), $2) RETURNING *
+"""
+_APPENDED = "json_build_object('id', t.id, 'created_at', t.created_at)"
 _CLAIMED = "json_build_object('tasks', json_agg(json_build_object('task', to_json(t))))"
 
 
 def _telling(work: str, event: str, reply: str, key: int) -> str:
-    """The work with its outbox row; with ``key`` its idempotency row too, from that parameter."""
+    """The work with its outbox row, if there is an event; with ``key`` its idempotency row too,
+    from that parameter."""
+    told = f"""
+        , told AS (INSERT INTO bus.outbox (event_id, type, entity_id, data)
+                   SELECT uuidv7(), '{event}', id::text, json_build_object('task', to_json(t))
+                   FROM t)
+    """
     kept = f"""
         , kept AS (INSERT INTO bus.requests (caller, key, fingerprint, status, reply)
                    SELECT '', ${key}, ${key + 1}, 200, reply FROM answer)
     """
     return f"""
-        WITH t AS ({work}),
-        told AS (INSERT INTO bus.outbox (event_id, type, entity_id, data)
-                 SELECT uuidv7(), '{event}', id::text, json_build_object('task', to_json(t))
-                 FROM t),
-        answer AS (SELECT ({reply})::text AS reply FROM t)
-        {kept if key else ""}
+        WITH t AS ({work}), answer AS (SELECT ({reply})::text AS reply FROM t)
+        {told if event else ""} {kept if key else ""}
         SELECT reply FROM answer
     """
 
@@ -59,8 +66,13 @@ def claim(key: int = 0) -> str:
     return _telling(_CLAIM, "task.claimed", _CLAIMED, key)
 
 
+def append(key: int = 0) -> str:
+    return _telling(_APPEND, "", _APPENDED, key)
+
+
 GET = "SELECT to_json(t)::text FROM planning.tasks AS t WHERE id = $1"
 LIST = """
     SELECT json_build_object('items', json_agg(to_json(t)))::text
     FROM (SELECT * FROM planning.tasks ORDER BY created_at, id LIMIT $1) AS t
 """
+STORED = "SELECT reply, fingerprint FROM bus.requests WHERE caller = '' AND key = $1"

@@ -18,6 +18,7 @@ OPERATIONS = {
     "db.tasks.complete": (_statements.complete(), ("id", "summary")),
     "db.tasks.create": (_statements.create(), ("name", "description", "priority")),
     "db.tasks.claim": (_statements.claim(), ("agent_id",)),
+    "db.log_chunks.append": (_statements.append(), ("agent_id", "content")),
     "db.tasks.get": (_statements.GET, ("id",)),
     "db.tasks.list": (_statements.LIST, ("limit",)),
 }

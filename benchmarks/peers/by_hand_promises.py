@@ -12,9 +12,8 @@ from pydantic import ValidationError
 from benchmarks.peers import _requests, _statements
 from benchmarks.peers._serving import Refused, connections, serve, task_per_message
 
-STORED = "SELECT reply, fingerprint FROM bus.requests WHERE caller = '' AND key = $1"
-LOCKED = f"""SELECT status, attempt, s.* FROM planning.tasks LEFT JOIN ({STORED}) AS s ON true
-             WHERE id = $2 FOR NO KEY UPDATE OF tasks"""
+LOCKED = f"""SELECT status, attempt, s.* FROM planning.tasks LEFT JOIN ({_statements.STORED}) AS s
+             ON true WHERE id = $2 FOR NO KEY UPDATE OF tasks"""
 QUERIES: dict[str, Any] = {
     "db.tasks.get": (_requests.Get, _statements.GET),
     "db.tasks.list": (_requests.List, _statements.LIST),
@@ -23,6 +22,7 @@ COMMANDS: dict[str, Any] = {
     "db.tasks.complete": (_requests.Complete, _statements.complete(key=3), ("id", "summary")),
     "db.tasks.create": (_requests.Create, _statements.create(key=4), _requests.CREATE),
     "db.tasks.claim": (_requests.Claim, _statements.claim(key=2), ("agent_id",)),
+    "db.log_chunks.append": (_requests.Append, _statements.append(key=3), ("agent_id", "content")),
 }
 
 
@@ -47,7 +47,7 @@ async def command(db: Any, message: Msg) -> str:
         if model is _requests.Complete:
             row = found(await db.fetchrow(LOCKED, key, request.id))
         else:
-            row = await db.fetchrow(STORED, key)
+            row = await db.fetchrow(_statements.STORED, key)
         if row and row["reply"] is not None:
             if row["fingerprint"] != fingerprint:
                 raise Refused(409, "idempotency_key_reused")

@@ -10,8 +10,9 @@ import uvicorn
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 
-from benchmarks.peers import _orm, _requests
+from benchmarks.peers import _orm, _replies, _requests
 from benchmarks.peers._serving import PORT, Refused, serve
+from benchmarks.peers._sessions import engine
 
 app = FastAPI()
 
@@ -23,27 +24,32 @@ async def refuse(_: Request, error: Exception) -> JSONResponse:
 
 
 @app.post("/tasks/{id_}/complete")
-async def complete(id_: UUID, body: _requests.Complete) -> _requests.Task:
+async def complete(id_: UUID, body: _requests.Complete) -> _replies.Task:
     return await _orm.complete(id_, body.summary)
 
 
 @app.post("/tasks/claim")
-async def claim(body: _requests.Claim) -> _requests.ClaimedTasks:
+async def claim(body: _requests.Claim) -> _replies.ClaimedTasks:
     return await _orm.claim(body.agent_id)
 
 
 @app.post("/tasks")
-async def create(body: _requests.Create) -> _requests.Task:
+async def create(body: _requests.Create) -> _replies.Task:
     return await _orm.create(body)
 
 
+@app.post("/agents/{agent_id}/log_chunks")
+async def append(agent_id: UUID, body: _requests.Append) -> _replies.NewLogChunk:
+    return await _orm.append(agent_id, body.content)
+
+
 @app.get("/tasks/{id_}")
-async def get(id_: UUID) -> _requests.Task:
+async def get(id_: UUID) -> _replies.Task:
     return await _orm.get(id_)
 
 
 @app.get("/tasks")
-async def page(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> _requests.Tasks:
+async def page(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> _replies.Tasks:
     return await _orm.page(limit)
 
 
@@ -51,14 +57,14 @@ async def page(limit: Annotated[int, Query(ge=1, le=500)] = 50) -> _requests.Tas
 async def service() -> AsyncIterator[None]:
     config = uvicorn.Config(app, "127.0.0.1", PORT, access_log=False, log_level="warning")
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]  # ours
+    server.capture_signals = nullcontext
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.01)
     yield
     server.should_exit = True
     await serving
-    await _orm.engine.dispose()
+    await engine.dispose()
 
 
 if __name__ == "__main__":

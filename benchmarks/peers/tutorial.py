@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from faststream.nats import NatsBroker
 
-from benchmarks.peers import _orm, _requests
+from benchmarks.peers import _orm, _replies, _requests
 from benchmarks.peers._serving import NATS_URL, QUEUE, serve
+from benchmarks.peers._sessions import engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,27 +21,32 @@ def operation(subject: str) -> Callable[[F], F]:
 
 
 @operation("db.tasks.complete")
-async def complete(body: _requests.Complete) -> _requests.Task:
+async def complete(body: _requests.Complete) -> _replies.Task:
     return await _orm.complete(body.id, body.summary)
 
 
 @operation("db.tasks.create")
-async def create(body: _requests.Create) -> _requests.Task:
+async def create(body: _requests.Create) -> _replies.Task:
     return await _orm.create(body)
 
 
 @operation("db.tasks.claim")
-async def claim(body: _requests.Claim) -> _requests.ClaimedTasks:
+async def claim(body: _requests.Claim) -> _replies.ClaimedTasks:
     return await _orm.claim(body.agent_id)
 
 
+@operation("db.log_chunks.append")
+async def append(body: _requests.Append) -> _replies.NewLogChunk:
+    return await _orm.append(body.agent_id, body.content)
+
+
 @operation("db.tasks.get")
-async def get(body: _requests.Get) -> _requests.Task:
+async def get(body: _requests.Get) -> _replies.Task:
     return await _orm.get(body.id)
 
 
 @operation("db.tasks.list")
-async def page(body: _requests.List) -> _requests.Tasks:
+async def page(body: _requests.List) -> _replies.Tasks:
     return await _orm.page(body.limit)
 
 
@@ -49,7 +55,7 @@ async def service() -> AsyncIterator[None]:
     async with broker:
         await broker.start()
         yield
-    await _orm.engine.dispose()
+    await engine.dispose()
 
 
 if __name__ == "__main__":

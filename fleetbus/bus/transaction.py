@@ -125,7 +125,8 @@ async def begin(
     once (a lock by ids would be planned each time, which takes longer than running it).
     """
     async with database.connection() as db:
-        settings = f"BEGIN; SET LOCAL statement_timeout = {_milliseconds(left())}"
+        timeout = _milliseconds(left())
+        settings = f"BEGIN; SET LOCAL statement_timeout = {timeout}{database.settings}"
         if lock_timeout is not None:
             settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
             settings += "; SET LOCAL plan_cache_mode = force_generic_plan"
