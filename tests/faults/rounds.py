@@ -157,7 +157,9 @@ async def _strike(running: Fleet, recorder: Recorder, strike: Strike, result: Re
         result.missed.append(nemesis.name)
         return
     result.struck.append(nemesis.name)
-    recorder.fault(Fault(nemesis.name, target, began, time.monotonic(), nemesis.excuses))
+    recorder.fault(
+        Fault(nemesis.name, target, began, time.monotonic(), nemesis.excuses, nemesis.loses)
+    )
 
 
 def keep_logs(running: Fleet, history: Path) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from random import Random
 
 from tests.faults import losses
 from tests.faults.nemeses import NEMESES
-
-RECONCILED = find_spec("fleetbus.relay.reconciler") is not None
-"""Whether the relay brings back what the stream has lost: until it does, nothing makes it lose."""
 
 assert losses.__name__  # its nemeses are declared by the import
 
@@ -36,11 +32,7 @@ def nodes_for(seed: int) -> int:
 
 def possible(nodes: int) -> list[str]:
     """The nemeses that can strike so many NATS servers."""
-    return [
-        name
-        for name, nemesis in sorted(NEMESES.items())
-        if nodes in nemesis.nodes and (RECONCILED or not nemesis.loses)
-    ]
+    return [name for name, nemesis in sorted(NEMESES.items()) if nodes in nemesis.nodes]
 
 
 def schedule(seed: int, faults: int, names: Sequence[str]) -> list[Strike]:
