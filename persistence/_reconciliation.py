@@ -19,7 +19,8 @@ class Verdict(NamedTuple):
     """What the last comparison of stream and outbox found.
 
     ``ok``: nothing was missing. ``repaired``: all that was missing was published again.
-    ``incomplete``: some of it was not, and will be tried again. ``timeline_conflict``: the stream
+    ``incomplete``: some of it was not yet, and is tried again before anybody who takes over
+    publishes anything else. ``timeline_conflict``: the stream
     holds what this database does not know, and nothing is published until a person decides.
     """
 

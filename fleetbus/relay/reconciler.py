@@ -124,6 +124,10 @@ class Reconciler:
         name = comparison.info.config.name
         _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
         before = self.leader.metrics.repaired
+        # Should it be interrupted, what the stream then ends with need not look like a loss.
+        await _reconciliation.save_verdict(
+            conn, "incomplete", checked=comparison.checked, missing=comparison.missing
+        )
         async with (
             forgetting_duplicates(self.leader.client, comparison.info),
             aclosing(self._repair(comparison, ranges)) as steps,
@@ -174,6 +178,9 @@ async def has_lost(
             info.state.last_seq,
             state.stream_sequence,
         )
+        return True
+    found = await _reconciliation.last_verdict(conn)
+    if found is not None and found.state == "incomplete":
         return True
     mark = await _reconciliation.load_mark(conn)
     if mark is None:

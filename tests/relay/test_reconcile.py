@@ -2,10 +2,11 @@
 
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.embedded.nats import EmbeddedNats
+from fleetbus.relay.leader import Leader
 from fleetbus.relay.relay import RECONCILE_SUBJECT, Relay
 from fleetbus.relay.stream import StreamSettings, ensure_stream
+from persistence._outbox import OutboxRow
 from persistence._reconciliation import State, Verdict, last_verdict
 from tests.relay.running import (
     QUICK,
@@ -344,6 +347,54 @@ class TestCrashes:
                 after = await messages(client, 400)
 
         assert Counter(map(str, headers(after))) == Counter(map(str, headers(before)))
+
+    async def test_a_relay_interrupted_while_it_repairs_lets_nothing_new_go_first(
+        self,
+        database_url: str,
+        own_nats: EmbeddedNats,
+        data_dir: Path,
+        db: AsyncConnection,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The stream was found whole before the backup, so what is left of it looks whole."""
+        store, backup = data_dir / "nats", data_dir / "backup"
+        small = replace(QUICK, page=20)
+        async with client_of(own_nats.url) as client, session_of(database_url) as session:
+            await published(database_url, client, 50)
+            await own_nats.stop()
+            shutil.copytree(store, backup)
+            await own_nats.start()
+            await eventually(partial(is_connected, client))
+            await session.execute("DELETE FROM bus.reconciliation")
+            async with running_relay(database_url, client, small):
+                await eventually(partial(has_checked, db, 50))
+                for number in range(100):
+                    await record(session, f"one of its own {number}")
+                await eventually(partial(saved, session, 150))
+
+            await own_nats.stop()
+            shutil.rmtree(store)
+            shutil.copytree(backup, store)
+            await own_nats.start()
+            await eventually(partial(is_connected, client))
+            monkeypatch.setattr(Leader, "append", interrupted_once(session))
+            async with running_relay(database_url, client, small):
+                after = await messages(client, 151)
+
+        assert positions(after) == list(range(1, 152))
+
+
+def interrupted_once(session: Session) -> Callable[..., Awaitable[None]]:
+    """A relay that fails at the third page of a repair, when something new was recorded."""
+    append, pages = Leader.append, count()
+
+    async def interrupted(self: Leader, transactions: list[list[OutboxRow]]) -> None:
+        if next(pages) == 2:
+            await record(session, "new")
+            raise ConnectionError
+        await append(self, transactions)
+
+    return interrupted
 
 
 async def end_relay(session: Session) -> None:
