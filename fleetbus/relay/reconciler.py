@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
@@ -30,6 +31,9 @@ from persistence._outbox import RelayState
 
 _logger = logging.getLogger(__name__)
 
+_TRIES: Final = 10
+"""How often what is missing is published again before new events have their turn."""
+
 
 class StreamChanged(Exception):
     """Something happened to the stream that the relay did not do: it takes over anew."""
@@ -51,6 +55,8 @@ class Reconciler:
     """Seconds until the first comparison: who takes over has events to publish."""
     _due: float = field(init=False)
     _whole: bool = False
+    _left: int = 0
+    """Events that the last comparison found missing and did not bring back."""
     _running: AsyncGenerator[None] | None = None
 
     def __post_init__(self) -> None:
@@ -76,10 +82,16 @@ class Reconciler:
         return self._running is not None or time.monotonic() >= self._due
 
     async def finish(self) -> None:
-        """Compare and repair to the end, before anything else is published."""
-        async with aclosing(self._compare()) as steps:
-            async for _ in steps:
-                pass
+        """Compare and repair to the end, before anything else is published.
+
+        Again if the server has not forgotten the ids in time, but not for ever.
+        """
+        for _ in range(_TRIES):
+            async with aclosing(self._compare()) as steps:
+                async for _ in steps:
+                    pass
+            if not self._left:
+                return
 
     async def close(self) -> None:
         """Let go of a comparison that is under way."""
@@ -117,6 +129,7 @@ class Reconciler:
         self, comparison: Comparison, ranges: Ranges, state: RelayState
     ) -> AsyncGenerator[None]:
         conn = self.leader.conn
+        self._left = comparison.missing
         if not comparison.missing:
             mark = await comparison.mark(state)
             await _reconciliation.save_verdict(conn, "ok", checked=comparison.checked, mark=mark)
@@ -153,7 +166,7 @@ class Reconciler:
 
     async def _report(self, comparison: Comparison, repaired: int) -> None:
         """Say what came back. What the server took for a duplicate did not, and is tried again."""
-        left = comparison.missing - repaired
+        left = self._left = comparison.missing - repaired
         if left > 0:
             window = comparison.info.config.duplicate_window or 0.0
             self._due = min(self._due, time.monotonic() + window + 1)
