@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 State = Literal["ok", "repaired", "incomplete", "timeline_conflict"]
 
+UNDER_WAY: Final = "lost events are being published again"
+"""The detail of an ``incomplete`` verdict until the repair is done."""
+
 _NAME: Final = "events"
 
 

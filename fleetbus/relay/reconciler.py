@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -27,12 +28,15 @@ from fleetbus.relay.leader import Leader
 from fleetbus.relay.positions import Ranges, within
 from fleetbus.relay.stream import forgetting_duplicates
 from persistence import _outbox, _reconciliation
-from persistence._outbox import RelayState
+from persistence._outbox import OutboxRow, RelayState
 
 _logger = logging.getLogger(__name__)
 
-_TRIES: Final = 10
+_TRIES: Final = 3
 """How often what is missing is published again before new events have their turn."""
+_FORGETS_WITHIN: Final = 5.0
+"""Seconds in which a server that is busy has forgotten the ids of a shortened window."""
+_PAUSE: Final = 0.2
 
 
 class StreamChanged(Exception):
@@ -84,7 +88,7 @@ class Reconciler:
     async def finish(self) -> None:
         """Compare and repair to the end, before anything else is published.
 
-        Again if the server has not forgotten the ids in time, but not for ever.
+        Again if the server took some of them for duplicates, but not for ever.
         """
         for _ in range(_TRIES):
             async with aclosing(self._compare()) as steps:
@@ -139,7 +143,11 @@ class Reconciler:
         before = self.leader.metrics.repaired
         # Should it be interrupted, what the stream then ends with need not look like a loss.
         await _reconciliation.save_verdict(
-            conn, "incomplete", checked=comparison.checked, missing=comparison.missing
+            conn,
+            "incomplete",
+            checked=comparison.checked,
+            missing=comparison.missing,
+            detail=_reconciliation.UNDER_WAY,
         )
         async with (
             forgetting_duplicates(self.leader.client, comparison.info),
@@ -156,13 +164,25 @@ class Reconciler:
         while wanted := within(ranges, first, last):
             page = await _outbox.read_outbox(leader.conn, wanted, limit, leader.paging.lookahead)
             lost = [row for row in page.rows if row.position not in comparison.seen]
-            await leader.append(by_transaction(lost))
+            await self._append(by_transaction(lost))
             for row in lost:
                 comparison.seen.add(row.position)
             if len(page.rows) < limit:
                 return
             first = page.rows[limit - 1].position + 1
             yield
+
+    async def _append(self, lost: list[list[OutboxRow]]) -> None:
+        """Append, again while the server takes each of them for a duplicate.
+
+        If it took some of them, appending again could store those twice: the next comparison
+        tells which.
+        """
+        before, give_up = self.leader.sequence, time.monotonic() + _FORGETS_WITHIN
+        await self.leader.append(lost)
+        while lost and self.leader.sequence == before and time.monotonic() < give_up:
+            await asyncio.sleep(_PAUSE)
+            await self.leader.append(lost)
 
     async def _report(self, comparison: Comparison, repaired: int) -> None:
         """Say what came back. What the server took for a duplicate did not, and is tried again."""
