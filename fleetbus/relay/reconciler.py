@@ -94,7 +94,7 @@ class Reconciler:
             async with aclosing(self._compare()) as steps:
                 async for _ in steps:
                     pass
-            if not self._left:
+            if not self._left or _cancelled():
                 return
 
     async def close(self) -> None:
@@ -138,17 +138,8 @@ class Reconciler:
             mark = await comparison.mark(state)
             await _reconciliation.save_verdict(conn, "ok", checked=comparison.checked, mark=mark)
             return
-        name = comparison.info.config.name
-        _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
+        await self._announce(comparison)
         before = self.leader.metrics.repaired
-        # Should it be interrupted, what the stream then ends with need not look like a loss.
-        await _reconciliation.save_verdict(
-            conn,
-            "incomplete",
-            checked=comparison.checked,
-            missing=comparison.missing,
-            detail=_reconciliation.UNDER_WAY,
-        )
         async with (
             forgetting_duplicates(self.leader.client, comparison.info),
             aclosing(self._repair(comparison, ranges)) as steps,
@@ -156,6 +147,18 @@ class Reconciler:
             async for _ in steps:
                 yield
         await self._report(comparison, self.leader.metrics.repaired - before)
+
+    async def _announce(self, comparison: Comparison) -> None:
+        """Note what is missing: after an interruption the stream need not look as if it was."""
+        name = comparison.info.config.name
+        _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
+        await _reconciliation.save_verdict(
+            self.leader.conn,
+            "incomplete",
+            checked=comparison.checked,
+            missing=comparison.missing,
+            detail=_reconciliation.UNDER_WAY,
+        )
 
     async def _repair(self, comparison: Comparison, ranges: Ranges) -> AsyncGenerator[None]:
         """Append what the stream was not seen to hold, by transaction, in the outbox's order."""
@@ -180,7 +183,9 @@ class Reconciler:
         """
         before, give_up = self.leader.sequence, time.monotonic() + _FORGETS_WITHIN
         await self.leader.append(lost)
-        while lost and self.leader.sequence == before and time.monotonic() < give_up:
+        while lost and self.leader.sequence == before and not _cancelled():
+            if time.monotonic() >= give_up:
+                return
             await asyncio.sleep(_PAUSE)
             await self.leader.append(lost)
 
@@ -219,6 +224,12 @@ async def has_lost(
     if mark is None:
         return not looks_whole(info)
     return not await unchanged(js, info, mark)
+
+
+def _cancelled() -> bool:
+    """Also if a library below has swallowed it: the task remembers."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _removed(before: StreamInfo, now: StreamInfo) -> bool:
