@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetbus.relay.relay import RECONCILE_SUBJECT
 from tests.faults.checker import Violation, check
 from tests.faults.fleet import Fleet, Handler, fleet
 from tests.faults.history import Exchange, Fault, Recorder
@@ -244,10 +245,20 @@ DIRECTED = [
 
 
 async def play(
-    schedule: Schedule, database_url: str, nats_url: str, results: Path, mistake: str = ""
+    schedule: Schedule,
+    database_url: str,
+    nats_url: str,
+    results: Path,
+    mistake: str = "",
+    *,
+    mending: bool = False,
 ) -> list[Violation]:
-    """Play a schedule with the sound code or with a mistake in it; returns what was found."""
-    command = ("tests.faults.serve", *filter(None, [mistake]))
+    """Play a schedule with the sound code or with a mistake in it; returns what was found.
+
+    Mending, the reconciler is not switched off and looks once the schedule is over.
+    """
+    changes = [mistake] if mending else ["unmended", mistake]
+    command = ("tests.faults.serve", *filter(None, changes))
     recorder = Recorder(results / f"{schedule.__name__}-{mistake or 'sound'}.jsonl")
     try:
         async with connected(nats_url) as client:
@@ -271,7 +282,9 @@ async def play(
                     )
                     await schedule(stage)
                     await stage.done()
-                    limit = LIMIT if mistake else REST_LIMIT
+                    if mending:
+                        await client.request(RECONCILE_SUBJECT, timeout=WAIT)
+                    limit = LIMIT if mistake and not mending else REST_LIMIT
                     world = await settle(running, recorder, limit=limit)
                 keep_logs(running, recorder.path)
     finally:

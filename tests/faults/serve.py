@@ -1,6 +1,6 @@
-"""``python -m tests.faults.serve [NAME]``: `fleetbus serve` without its reconciler.
+"""``python -m tests.faults.serve NAME…``: `fleetbus serve`, changed on purpose.
 
-With a name it is also broken in one way, on purpose.
+By the name of a mistake, or by ``unmended``: without its reconciler.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from fleetbus.cli.app import main
 from tests.faults.broken import BROKEN, unmended
 
 if __name__ == "__main__":
-    unmended()
     for name in sys.argv[1:]:
-        BROKEN[name]()
+        ({"unmended": unmended} | BROKEN)[name]()
     sys.argv = ["fleetbus", "serve", "--wait"]
     sys.exit(main())
