@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 State = Literal["ok", "repaired", "incomplete", "timeline_conflict"]
 
+UNDER_WAY: Final = "lost events are being published again"
+"""The detail of an ``incomplete`` verdict until the repair is done."""
+
 _NAME: Final = "events"
 
 
@@ -19,7 +22,8 @@ class Verdict(NamedTuple):
     """What the last comparison of stream and outbox found.
 
     ``ok``: nothing was missing. ``repaired``: all that was missing was published again.
-    ``incomplete``: some of it was not, and will be tried again. ``timeline_conflict``: the stream
+    ``incomplete``: some of it was not yet, and is tried again before anybody who takes over
+    publishes anything else. ``timeline_conflict``: the stream
     holds what this database does not know, and nothing is published until a person decides.
     """
 

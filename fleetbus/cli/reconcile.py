@@ -122,12 +122,14 @@ async def _ask_for_repair(client: Client) -> None:
 async def _next_verdict(conn: AsyncConnection, before: Verdict | None) -> None:
     import asyncio
 
-    from persistence._reconciliation import last_verdict
+    from persistence._reconciliation import UNDER_WAY, last_verdict
 
     try:
         async with asyncio.timeout(REPAIR_TIMEOUT):
-            while await last_verdict(conn) == before:  # noqa: ASYNC110  another process writes it
+            found = before
+            while found == before or (found is not None and found.detail == UNDER_WAY):
                 await asyncio.sleep(_PAUSE)
+                found = await last_verdict(conn)
     except TimeoutError:
         raise Failed("the relay was asked and is not done yet; its log says more") from None
 

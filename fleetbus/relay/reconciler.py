@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
@@ -26,9 +28,15 @@ from fleetbus.relay.leader import Leader
 from fleetbus.relay.positions import Ranges, within
 from fleetbus.relay.stream import forgetting_duplicates
 from persistence import _outbox, _reconciliation
-from persistence._outbox import RelayState
+from persistence._outbox import OutboxRow, RelayState
 
 _logger = logging.getLogger(__name__)
+
+_TRIES: Final = 3
+"""How often what is missing is published again before new events have their turn."""
+_FORGETS_WITHIN: Final = 5.0
+"""Seconds in which a server that is busy has forgotten the ids of a shortened window."""
+_PAUSE: Final = 0.2
 
 
 class StreamChanged(Exception):
@@ -51,6 +59,8 @@ class Reconciler:
     """Seconds until the first comparison: who takes over has events to publish."""
     _due: float = field(init=False)
     _whole: bool = False
+    _left: int = 0
+    """Events that the last comparison found missing and did not bring back."""
     _running: AsyncGenerator[None] | None = None
 
     def __post_init__(self) -> None:
@@ -76,10 +86,16 @@ class Reconciler:
         return self._running is not None or time.monotonic() >= self._due
 
     async def finish(self) -> None:
-        """Compare and repair to the end, before anything else is published."""
-        async with aclosing(self._compare()) as steps:
-            async for _ in steps:
-                pass
+        """Compare and repair to the end, before anything else is published.
+
+        Again if the server took some of them for duplicates, but not for ever.
+        """
+        for _ in range(_TRIES):
+            async with aclosing(self._compare()) as steps:
+                async for _ in steps:
+                    pass
+            if not self._left or _cancelled():
+                return
 
     async def close(self) -> None:
         """Let go of a comparison that is under way."""
@@ -117,12 +133,12 @@ class Reconciler:
         self, comparison: Comparison, ranges: Ranges, state: RelayState
     ) -> AsyncGenerator[None]:
         conn = self.leader.conn
+        self._left = comparison.missing
         if not comparison.missing:
             mark = await comparison.mark(state)
             await _reconciliation.save_verdict(conn, "ok", checked=comparison.checked, mark=mark)
             return
-        name = comparison.info.config.name
-        _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
+        await self._announce(comparison)
         before = self.leader.metrics.repaired
         async with (
             forgetting_duplicates(self.leader.client, comparison.info),
@@ -132,6 +148,18 @@ class Reconciler:
                 yield
         await self._report(comparison, self.leader.metrics.repaired - before)
 
+    async def _announce(self, comparison: Comparison) -> None:
+        """Note what is missing: after an interruption the stream need not look as if it was."""
+        name = comparison.info.config.name
+        _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
+        await _reconciliation.save_verdict(
+            self.leader.conn,
+            "incomplete",
+            checked=comparison.checked,
+            missing=comparison.missing,
+            detail=_reconciliation.UNDER_WAY,
+        )
+
     async def _repair(self, comparison: Comparison, ranges: Ranges) -> AsyncGenerator[None]:
         """Append what the stream was not seen to hold, by transaction, in the outbox's order."""
         leader, limit = self.leader, self.leader.paging.page
@@ -139,7 +167,7 @@ class Reconciler:
         while wanted := within(ranges, first, last):
             page = await _outbox.read_outbox(leader.conn, wanted, limit, leader.paging.lookahead)
             lost = [row for row in page.rows if row.position not in comparison.seen]
-            await leader.append(by_transaction(lost))
+            await self._append(by_transaction(lost))
             for row in lost:
                 comparison.seen.add(row.position)
             if len(page.rows) < limit:
@@ -147,9 +175,23 @@ class Reconciler:
             first = page.rows[limit - 1].position + 1
             yield
 
+    async def _append(self, lost: list[list[OutboxRow]]) -> None:
+        """Append, again while the server takes each of them for a duplicate.
+
+        If it took some of them, appending again could store those twice: the next comparison
+        tells which.
+        """
+        before, give_up = self.leader.sequence, time.monotonic() + _FORGETS_WITHIN
+        await self.leader.append(lost)
+        while lost and self.leader.sequence == before and not _cancelled():
+            if time.monotonic() >= give_up:
+                return
+            await asyncio.sleep(_PAUSE)
+            await self.leader.append(lost)
+
     async def _report(self, comparison: Comparison, repaired: int) -> None:
         """Say what came back. What the server took for a duplicate did not, and is tried again."""
-        left = comparison.missing - repaired
+        left = self._left = comparison.missing - repaired
         if left > 0:
             window = comparison.info.config.duplicate_window or 0.0
             self._due = min(self._due, time.monotonic() + window + 1)
@@ -175,10 +217,19 @@ async def has_lost(
             state.stream_sequence,
         )
         return True
+    found = await _reconciliation.last_verdict(conn)
+    if found is not None and found.state == "incomplete":
+        return True
     mark = await _reconciliation.load_mark(conn)
     if mark is None:
         return not looks_whole(info)
     return not await unchanged(js, info, mark)
+
+
+def _cancelled() -> bool:
+    """Also if a library below has swallowed it: the task remembers."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _removed(before: StreamInfo, now: StreamInfo) -> bool:

@@ -102,11 +102,14 @@ async def stored_after(
         num_replicas=1,
         inactive_threshold=60,
     )
-    name = info.config.name or ""
+    name, last = info.config.name or "", info.state.last_seq
     subscription = await js.pull_subscribe(SUBJECTS[0], stream=name, config=config)
     try:
-        async for page in _pages(subscription, info.state.last_seq):
-            yield page
+        async for page in _pages(subscription, last):
+            sequence = page[-1].metadata.sequence.stream
+            yield [event for event in map(_stored, page) if event and event.sequence <= last]
+        if sequence < last:
+            await _refuse_laggard(js, name, sequence)
     finally:
         with suppress(NatsError, TimeoutError):
             await subscription.unsubscribe()
@@ -156,7 +159,7 @@ async def id_at(js: JetStreamContext, stream: str, sequence: int) -> str | None:
 
 async def _pages(
     subscription: JetStreamContext.PullSubscription, last: int
-) -> AsyncGenerator[list[Stored]]:
+) -> AsyncGenerator[list[Msg]]:
     pending, received = (await subscription.consumer_info()).num_pending or 0, 0
     while pending:
         try:
@@ -168,8 +171,15 @@ async def _pages(
         metadata = messages[-1].metadata
         if metadata.sequence.consumer != received:
             raise StreamUnread("events were lost on the way")
-        yield [event for event in map(_stored, messages) if event and event.sequence <= last]
+        yield messages
         pending = 0 if metadata.sequence.stream >= last else metadata.num_pending
+
+
+async def _refuse_laggard(js: JetStreamContext, stream: str, reached: int) -> None:
+    """A consumer reads one replica, which may be behind; the leader knows what is there."""
+    with suppress(NotFoundError):
+        if ((await js.get_last_msg(stream, SUBJECTS[0])).seq or 0) > reached:
+            raise StreamUnread("the replica that was read is behind")
 
 
 async def _still_pending(subscription: JetStreamContext.PullSubscription, received: int) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from tests.cli.program import fleetbus
+from tests.relay.reconciling import published, verdict
 from tests.relay.running import (
     QUICK,
     client_of,
@@ -20,7 +21,6 @@ from tests.relay.running import (
     session_of,
     stream_reaches,
 )
-from tests.relay.test_reconcile import published, verdict
 from tests.relay.test_reconcile_timelines import copied
 
 

@@ -6,22 +6,23 @@ code. Production code knows nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pydantic_core
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.bus.transaction import Transaction
-from fleetbus.relay import leader
-from fleetbus.relay.events import message
+from fleetbus.relay import leader, publisher
+from fleetbus.relay.events import Message, message
 from fleetbus.relay.holes import Cursor, Step, View, step
 from fleetbus.relay.leader import Leader
 from fleetbus.relay.publisher import FencedPublisher
+from fleetbus.relay.reconciler import Reconciler
+from fleetbus.relay.sending import send
 from fleetbus.service import Service
 from persistence import _commit, _outbox
 from persistence._outbox import OutboxRow
@@ -41,6 +42,16 @@ def _put(owner: Any, name: str, value: Any) -> None:
     """Replace something that is there; a mistake in what is not there would be none."""
     assert hasattr(owner, name), name
     setattr(owner, name, value)
+
+
+def unmended() -> None:
+    """No mistake: the reconciler does not compare, so whatever a mistake loses stays lost."""
+
+    async def nothing(_: Reconciler) -> bool:
+        return False
+
+    _put(Reconciler, "step", nothing)
+    _put(Reconciler, "finish", nothing)
 
 
 @broken
@@ -132,41 +143,25 @@ def no_drain() -> None:
 @broken
 def no_fence() -> None:
     """The relay publishes without saying where the stream has to end."""
-    sound = FencedPublisher.__init__
+    request = FencedPublisher._request
 
-    def unfenced(self: FencedPublisher, client: Any, **settings: Any) -> None:
-        sound(self, _Unfenced(client), **settings)  # type: ignore[arg-type]  # as much of a client as it needs
+    async def answered(
+        self: FencedPublisher, told: Message, headers: dict[str, str]
+    ) -> dict[str, Any]:
+        return await request(self, _without_fence(told), _unfenced(headers))
 
-    _put(FencedPublisher, "__init__", unfenced)
+    async def unanswered(client: Client, messages: Iterable[Message]) -> None:
+        await send(client, map(_without_fence, messages))
 
-
-class _Unfenced:
-    """A client that leaves the fence out of whatever is published."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    @property
-    def is_connected(self) -> bool:
-        return self._client.is_connected
-
-    async def publish(self, subject: str, body: bytes, *, headers: dict[str, str]) -> None:
-        await self._client.publish(subject, body, headers=_without_fence(headers))
-
-    async def request(
-        self,
-        subject: str,
-        body: bytes,
-        *,
-        timeout: float,  # noqa: ASYNC109  the signature is the client's
-        headers: dict[str, str],
-    ) -> Msg:
-        return await self._client.request(
-            subject, body, timeout=timeout, headers=_without_fence(headers)
-        )
+    _put(FencedPublisher, "_request", answered)
+    _put(publisher, "send", unanswered)
 
 
-def _without_fence(headers: dict[str, str]) -> dict[str, str]:
+def _without_fence(told: Message) -> Message:
+    return told._replace(headers=_unfenced(told.headers))
+
+
+def _unfenced(headers: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name != FENCE}
 
 

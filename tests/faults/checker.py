@@ -20,11 +20,15 @@ from tests.faults.evidence import (
     most_effects,
     name_of,
 )
-from tests.faults.history import Exchange, History, outcome
-from tests.faults.world import Row, Told, World
+from tests.faults.history import Exchange, Fault, History, outcome
+from tests.faults.world import Repair, Row, Told, World
 
 EXCUSED_AFTER = 10.0
 """Seconds after its sender gave up in which a fault still explains that no answer came."""
+
+
+NOTICED_WITHIN = 30.0
+"""Seconds after a loss within which the reconciler has found it."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,22 @@ def zombie(evidence: Evidence) -> Iterator[str]:
     for row in evidence.world.outbox:
         if row.event_id not in evidence.held:
             yield f"{row.type} at position {row.position} is not in the stream"
+
+
+def mended(evidence: Evidence) -> Iterator[str]:
+    """What a fault takes out of the stream is found missing, and nothing else ever is."""
+    repairs = evidence.world.repairs
+    losses = [fault for fault in evidence.history.faults if fault.loses]
+    for repair in repairs:
+        if not any(_explains(loss, repair) for loss in losses):
+            yield f"{repair.said}, and nothing had been done to it"
+    for loss in losses:
+        if not any(_explains(loss, repair) for repair in repairs):
+            yield f"nobody has noticed what {loss.name} took out"
+
+
+def _explains(loss: Fault, repair: Repair) -> bool:
+    return loss.began <= repair.at <= loss.ended + NOTICED_WITHIN
 
 
 def ghost(evidence: Evidence) -> Iterator[str]:
@@ -290,12 +310,12 @@ def no_bug(evidence: Evidence) -> Iterator[str]:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "No zombie": (zombie, tables),
+    "No zombie": (zombie, mended, tables),
     "No ghost": (ghost, nowhere),
     "Once": (once,),
     "Order": (order, causes, dependencies),
     "Together": (together,),
-    "Durable past the broker": (zombie,),
+    "Durable past the broker": (zombie, mended),
     "Idempotency": (present, at_most_once, same_reply),
     "Leases": (leases,),
     "Crashes": (crashes,),

@@ -71,6 +71,8 @@ class Fault:
     ended: float
     excuses: bool
     """Whether a request may stay without an answer because of it."""
+    loses: bool = False
+    """Whether it took events out of the stream."""
 
 
 @dataclass

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
+from nats.js import JetStreamContext
+
 from tests.faults.fleet import Fleet
 from tests.faults.nemeses import nemesis
-from tests.faults.nodes import STREAM, insist
+from tests.faults.nodes import DUPLICATE_WINDOW, STREAM, insist
 
 EVENTS_LOST = 20
 """How many events at least the stream has acknowledged and then forgets."""
@@ -36,7 +38,16 @@ async def store_restored(fleet: Fleet, _: Random) -> str:
 @nemesis("the stream is deleted", nodes=(1, 3), loses=True)
 async def stream_deleted(fleet: Fleet, _: Random) -> str:
     await insist(lambda js: js.delete_stream(STREAM), fleet.nats_urls)
+    # The relay makes it anew, with the window of every day.
+    await insist(shorten_window, fleet.nats_urls)
     return STREAM
+
+
+async def shorten_window(js: JetStreamContext) -> None:
+    """Have the stream forget ids as fast as it can: the promises must not rest on it."""
+    config = (await js.stream_info(STREAM)).config
+    config.duplicate_window = DUPLICATE_WINDOW
+    await js.update_stream(config)
 
 
 async def _length(fleet: Fleet) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
@@ -16,7 +19,7 @@ from fleetbus.database import driver_url
 from persistence._entities import columns, entity_from
 from tests.faults.fleet import Fleet
 from tests.faults.nodes import STREAM, connected
-from tests.faults.world import Row, Told, World
+from tests.faults.world import Repair, Row, Told, World
 
 FOREIGN = "Fault-Foreign"
 """Header of events that a fault put into the stream by hand."""
@@ -37,6 +40,10 @@ DRAINED = """
 """
 
 
+LOST = re.compile(r"^(\S+ \S+) .*: (stream \S+ has lost \d+ events)", re.MULTILINE)
+"""When the reconciler said what it found; a process that is killed while it mends has said it."""
+
+
 async def observe(fleet: Fleet, rested: float | None) -> World:
     """Read everything, again if something was told meanwhile: leases run out at any time."""
     engine = create_async_engine(driver_url(fleet.database_url), poolclass=NullPool)
@@ -47,10 +54,20 @@ async def observe(fleet: Fleet, rested: float | None) -> World:
                 stream, tasks = await events(client), await rows(db)
                 await db.rollback()
                 if await outbox(db) == before:
-                    return World(tasks, before, stream, rested)
+                    return World(tasks, before, stream, rested, repairs(fleet))
                 await db.rollback()
     finally:
         await engine.dispose()
+
+
+def repairs(fleet: Fleet) -> list[Repair]:
+    """What the handlers have found missing from the stream, in the time of the history."""
+    began = time.time() - time.monotonic()
+    return [
+        Repair(datetime.fromisoformat(when).timestamp() - began, said)
+        for handler in fleet.handlers
+        for when, said in LOST.findall(handler.said)
+    ]
 
 
 async def outbox(db: AsyncConnection) -> list[Row]:

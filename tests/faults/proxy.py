@@ -23,6 +23,7 @@ class Action(Enum):
 
     SWALLOW = "it never arrives, and nobody notices"
     HOLD = "it and all behind it wait until they are released"
+    PASS = "nothing: that it came by is all that is wanted"
     CUT_BEFORE = "the connection is cut, and it never arrives"
     CUT_AFTER = "it arrives, and the connection is cut before the answer to it comes back"
 

@@ -71,10 +71,10 @@ async def run_round(
 ) -> Result:
     """Run and judge the round of a seed; its history and logs are kept under ``results``."""
     began = time.monotonic()
-    nodes = nodes_for(seed)
+    nodes = nodes_for(seed, names)
     recorder = Recorder(results / f"history-{seed}.jsonl")
     result = Result(seed, faults, nodes, list(names), history=str(recorder.path))
-    strikes = schedule(seed, faults, names or possible(nodes))
+    strikes = schedule(seed, faults, possible(nodes, names))
     try:
         async with everything(directory, nodes) as running:
             world = await _suffer(running, recorder, seed, strikes, result)
@@ -157,7 +157,9 @@ async def _strike(running: Fleet, recorder: Recorder, strike: Strike, result: Re
         result.missed.append(nemesis.name)
         return
     result.struck.append(nemesis.name)
-    recorder.fault(Fault(nemesis.name, target, began, time.monotonic(), nemesis.excuses))
+    recorder.fault(
+        Fault(nemesis.name, target, began, time.monotonic(), nemesis.excuses, nemesis.loses)
+    )
 
 
 def keep_logs(running: Fleet, history: Path) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from random import Random
 
 from tests.faults import losses
 from tests.faults.nemeses import NEMESES
-
-RECONCILED = find_spec("fleetbus.relay.reconciler") is not None
-"""Whether the relay brings back what the stream has lost: until it does, nothing makes it lose."""
 
 assert losses.__name__  # its nemeses are declared by the import
 
@@ -29,18 +25,15 @@ class Strike:
     """Decides what the nemesis itself leaves open: whom it strikes, and for how long."""
 
 
-def nodes_for(seed: int) -> int:
-    """How many NATS servers the round of a seed has."""
-    return 3 if seed % 4 == 0 else 1
+def nodes_for(seed: int, names: Sequence[str] = ()) -> int:
+    """How many NATS servers the round of a seed has, so that one of these nemeses can strike."""
+    preferred = (3, 1) if seed % 4 == 0 else (1, 3)
+    return next(nodes for nodes in preferred if possible(nodes, names))
 
 
-def possible(nodes: int) -> list[str]:
-    """The nemeses that can strike so many NATS servers."""
-    return [
-        name
-        for name, nemesis in sorted(NEMESES.items())
-        if nodes in nemesis.nodes and (RECONCILED or not nemesis.loses)
-    ]
+def possible(nodes: int, names: Sequence[str] = ()) -> list[str]:
+    """Those of these nemeses (of all) that can strike so many NATS servers."""
+    return [name for name in sorted(names or NEMESES) if nodes in NEMESES[name].nodes]
 
 
 def schedule(seed: int, faults: int, names: Sequence[str]) -> list[Strike]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.broken import BROKEN
-from tests.faults.directed import DIRECTED, Directed, Schedule, play
+from tests.faults.directed import DIRECTED, Directed, Schedule, late_commit, play
 
 pytestmark = [
     pytest.mark.faults,
@@ -29,6 +29,13 @@ async def test_a_mistake_is_found(
 ) -> None:
     found = await play(directed.schedule, database_url, nats_url, tmp_path, directed.mistake)
     assert {violation.rule for violation in found} >= directed.rules
+
+
+async def test_the_reconciler_does_not_hide_a_mistake(
+    database_url: str, nats_url: str, tmp_path: Path
+) -> None:
+    found = await play(late_commit, database_url, nats_url, tmp_path, "bare_cursor", mending=True)
+    assert {violation.rule for violation in found} == {"mended"}
 
 
 def test_every_mistake_has_a_schedule() -> None:

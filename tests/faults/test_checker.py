@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.checker import RULES, check
 from tests.faults.history import Exchange, Fault, History, Reply
-from tests.faults.world import Row, Told, World
+from tests.faults.world import Repair, Row, Told, World
 
 CREATE, CLAIM, COMPLETE = "db.tasks.create", "db.tasks.claim", "db.tasks.complete"
 
@@ -29,6 +29,7 @@ class Story:
         self.stream: list[Told] = []
         self.tasks: dict[str, dict[str, Any]] = {}
         self.rested: float | None = 1.0
+        self.repairs: list[Repair] = []
 
     def asked(
         self, subject: str, value: str, *replies: Reply, key: str | None = None, sent: float = 0.0
@@ -61,7 +62,7 @@ class Story:
             del self.tasks[id_]
 
     def broken(self) -> set[str]:
-        world = World(self.tasks, self.outbox, self.stream, self.rested)
+        world = World(self.tasks, self.outbox, self.stream, self.rested, self.repairs)
         return {violation.rule for violation in check(self.history, world)}
 
 
@@ -166,6 +167,25 @@ class TestStream:
     def test_a_transaction_is_scattered(self, story: Story) -> None:
         story.outbox[0] = replace(story.outbox[0], xid=3)
         assert "together" in story.broken()
+
+
+class TestMended:
+    LOSS = Fault("stream_deleted", "", 5.0, 6.0, excuses=False, loses=True)
+
+    def test_what_was_taken(self, story: Story) -> None:
+        story.history.faults.append(self.LOSS)
+        story.repairs += [Repair(at, "stream EVENTS has lost 3 events") for at in (5.5, 9.0)]
+        assert story.broken() == set()
+
+    @pytest.mark.parametrize("at", [4.0, 60.0])
+    def test_what_nobody_took(self, story: Story, at: float) -> None:
+        story.history.faults += [self.LOSS, Fault("nats_killed", "", at, at, excuses=True)]
+        story.repairs += [Repair(at, "stream EVENTS has lost 3 events") for at in (5.5, at)]
+        assert story.broken() == {"mended"}
+
+    def test_what_was_taken_and_not_noticed(self, story: Story) -> None:
+        story.history.faults.append(self.LOSS)
+        assert story.broken() == {"mended"}
 
 
 class TestTables:

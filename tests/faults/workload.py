@@ -49,8 +49,18 @@ class Asked:
 class Caller:
     """A connection that notes what it sends and every answer that arrives, however late."""
 
-    def __init__(self, name: str, client: Client, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        recorder: Recorder,
+        *,
+        deadline: float = DEADLINE,
+        patience: float = PATIENCE,
+    ) -> None:
         self.name = name
+        self._deadline = deadline
+        self._patience = patience
         self._client = client
         self._recorder = recorder
         self._inbox = client.new_inbox()
@@ -69,11 +79,11 @@ class Caller:
         place = len(self._exchanges)
         self._exchanges.append(exchange)
         arrived = self._waiting[place] = asyncio.get_running_loop().create_future()
-        headers = {"Fleet-Deadline": str(int((time.time() + DEADLINE) * 1000))}
+        headers = {"Fleet-Deadline": str(int((time.time() + self._deadline) * 1000))}
         if asked.key is not None:
             headers["Nats-Msg-Id"] = asked.key
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._client.publish(
                     asked.subject,
                     json.dumps(asked.body).encode(),
@@ -298,13 +308,19 @@ class Workload:
 
 
 @asynccontextmanager
-async def callers(urls: Sequence[Sequence[str]], recorder: Recorder) -> AsyncIterator[list[Caller]]:
+async def callers(
+    urls: Sequence[Sequence[str]],
+    recorder: Recorder,
+    *,
+    deadline: float = DEADLINE,
+    patience: float = PATIENCE,
+) -> AsyncIterator[list[Caller]]:
     """A caller for each of these lists of URLs."""
     async with AsyncExitStack() as stack:
         made = []
         for number, servers in enumerate(urls):
             client = await stack.enter_async_context(connected(*servers))
-            caller = Caller(f"c{number}", client, recorder)
+            caller = Caller(f"c{number}", client, recorder, deadline=deadline, patience=patience)
             await caller.listen()
             made.append(caller)
         yield made

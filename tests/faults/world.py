@@ -39,6 +39,14 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """What a reconciler said before it brought events back."""
+
+    at: float
+    said: str
+
+
+@dataclass(frozen=True)
 class World:
     """What is found once the faults are over."""
 
@@ -48,3 +56,4 @@ class World:
     stream: list[Told] = field(default_factory=list)
     rested: float | None = 0.0
     """Seconds from healing until all was at rest; None: not within the limit."""
+    repairs: list[Repair] = field(default_factory=list)

@@ -1,7 +1,6 @@
 """What the stream lost comes back from the outbox: each event once, as it was."""
 
 import shutil
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,82 +8,38 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.relay.relay import RECONCILE_SUBJECT, Relay
+from fleetbus.relay.relay import RECONCILE_SUBJECT
 from fleetbus.relay.stream import StreamSettings, ensure_stream
-from persistence._reconciliation import State, Verdict, last_verdict
+from persistence._reconciliation import last_verdict
+from tests.relay.reconciling import (
+    asked,
+    at_end,
+    has_checked,
+    headers,
+    holds,
+    is_connected,
+    positions,
+    published,
+    verdict,
+    verdict_is,
+)
 from tests.relay.running import (
     QUICK,
-    Session,
     client_of,
     eventually,
     messages,
     record,
     record_many,
     running_relay,
-    saved,
     session_of,
     stream_length,
     stream_reaches,
 )
 
 WATCHFUL = replace(QUICK, watch_interval=0.1)
-
-
-async def verdict_is(db: AsyncConnection, state: State) -> bool:
-    found = await last_verdict(db)
-    return found is not None and found.state == state
-
-
-async def verdict(db: AsyncConnection, state: State) -> Verdict:
-    """The last verdict, once it is this one."""
-    await eventually(partial(verdict_is, db, state))
-    found = await last_verdict(db)
-    assert found is not None
-    return found
-
-
-def headers(found: list[Msg]) -> list[dict[str, str]]:
-    """What the relay wrote beside the events: no fences, which differ each time."""
-    fences = ("Nats-Expected", "Nats-Batch")
-    return [
-        {name: value for name, value in (m.headers or {}).items() if not name.startswith(fences)}
-        for m in found
-    ]
-
-
-def positions(found: list[Msg]) -> list[int]:
-    return [int((message.headers or {})["Fleet-Position"]) for message in found]
-
-
-async def published(database_url: str, client: Client, count: int) -> list[Msg]:
-    """Events that a relay has put into the stream; it has ended."""
-    async with session_of(database_url) as session:
-        await record_many(session, count)
-        async with running_relay(database_url, client, QUICK):
-            found = await messages(client, count)
-            await eventually(partial(saved, session, count))
-    return found
-
-
-@asynccontextmanager
-async def asked(database_url: str, client: Client) -> AsyncIterator[Relay]:
-    """A relay that has been asked to compare everything."""
-    async with running_relay(database_url, client, QUICK) as relay:
-        await eventually(partial(answers, client))
-        yield relay
-
-
-async def answers(client: Client) -> bool:
-    try:
-        await client.request(RECONCILE_SUBJECT, timeout=0.5)
-    except Exception:  # noqa: BLE001  nobody is active yet
-        return False
-    return True
 
 
 class TestLoss:
@@ -235,18 +190,6 @@ class TestLoss:
             assert positions(await messages(client, 20)) == list(range(31, 51))
 
 
-async def is_connected(client: Client) -> bool:
-    return client.is_connected
-
-
-async def holds(client: Client, count: int) -> bool:
-    return await stream_length(client) == count
-
-
-async def at_end(client: Client, sequence: int) -> bool:
-    return (await client.jetstream().stream_info("EVENTS")).state.last_seq == sequence
-
-
 class TestTruthfulness:
     async def test_an_event_taken_for_a_duplicate_does_not_count_as_published(
         self, database_url: str, nats_url: str, db: AsyncConnection
@@ -319,34 +262,3 @@ class TestTruthfulness:
                 await stream_reaches(client, 42)
             async with running_relay(database_url, client, QUICK):
                 await eventually(partial(has_checked, db, 2))
-
-
-async def has_checked(db: AsyncConnection, count: int) -> bool:
-    found = await last_verdict(db)
-    return found is not None and (found.state, found.checked) == ("ok", count)
-
-
-class TestCrashes:
-    async def test_a_relay_killed_while_it_repairs_leaves_nothing_twice(
-        self, database_url: str, nats_url: str, db: AsyncConnection
-    ) -> None:
-        """Each of several relays is ended by its database session somewhere in the repair."""
-        small = replace(QUICK, page=20)
-        async with client_of(nats_url) as client, session_of(database_url) as session:
-            before = await published(database_url, client, 400)
-            await client.jetstream().delete_stream("EVENTS")
-            for reached in (50, 150, 250):
-                async with running_relay(database_url, client, small):
-                    await stream_reaches(client, reached)
-                    await end_relay(session)
-            async with running_relay(database_url, client, small):
-                await eventually(partial(holds, client, 400))
-                after = await messages(client, 400)
-
-        assert Counter(map(str, headers(after))) == Counter(map(str, headers(before)))
-
-
-async def end_relay(session: Session) -> None:
-    await session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-    )

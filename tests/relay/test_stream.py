@@ -1,11 +1,19 @@
 """The stream: created once, checked after, never changed."""
 
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import RetentionPolicy
 
-from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream, stored_after
+from fleetbus.relay.stream import (
+    StreamSettings,
+    StreamUnfit,
+    StreamUnread,
+    ensure_stream,
+    stored_after,
+)
 from tests.relay.running import client_of
 
 
@@ -68,3 +76,23 @@ class TestStoredAfter:
             assert stored[0].event_id == "id601"
             assert [page async for page in stored_after(js, info, 1201)] == []
             assert (await js.stream_info("EVENTS")).state.consumer_count == 0
+
+    async def test_a_replica_that_is_behind_is_not_believed(
+        self, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It says that nothing is pending, and means that it has nothing more."""
+
+        async def ends_early(*_: object) -> AsyncIterator[list[Msg]]:
+            for page in list[list[Msg]]():
+                yield page
+
+        monkeypatch.setattr("fleetbus.relay.stream._pages", ends_early)
+        async with client_of(nats_url) as client:
+            js = client.jetstream()
+            await ensure_stream(js, StreamSettings())
+            await js.publish("events.task.created.t1", b"{}")
+            info = await js.stream_info("EVENTS")
+            with pytest.raises(StreamUnread, match="behind"):
+                assert [page async for page in stored_after(js, info, 0)] == []
+            await js.delete_msg("EVENTS", 1)
+            assert [page async for page in stored_after(js, info, 0)] == []
