@@ -114,6 +114,11 @@ class Transaction:
         self._raw.terminate()
 
 
+_PLANNED_ONCE = "; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off"
+"""A lock by ids would be planned each time, which takes longer than running it. A plan made while
+a table was new and empty would go on scanning it when it has grown: these all have an index."""
+
+
 @contextlib.asynccontextmanager
 async def begin(
     database: Database, *, left: Callable[[], float], lock_timeout: float | None = None
@@ -122,14 +127,14 @@ async def begin(
 
     ``left`` tells the seconds that a statement may take, once there is a connection.
     ``lock_timeout`` is what a batch of a decider may wait for a lock; its statements are planned
-    once (a lock by ids would be planned each time, which takes longer than running it).
+    once, for an index.
     """
     async with database.connection() as db:
         timeout = _milliseconds(left())
         settings = f"BEGIN; SET LOCAL statement_timeout = {timeout}{database.settings}"
         if lock_timeout is not None:
             settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
-            settings += "; SET LOCAL plan_cache_mode = force_generic_plan"
+            settings += _PLANNED_ONCE
         raw = driver_of(db)
         await raw.execute(settings)
         transaction = Transaction(db, raw)

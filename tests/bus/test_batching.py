@@ -87,6 +87,33 @@ class TestGathering:
         assert (await db.execute(text(biggest))).scalar_one() <= 5
 
 
+    async def test_no_table_is_scanned_that_was_empty_at_first(
+        self, settings: Settings, registry: Registry, db: AsyncConnection
+    ) -> None:
+        """Statements are planned once, while there is nothing that an index could help with."""
+        await db.execute(text("VACUUM (ANALYZE) bus.requests"))
+        tasks = await add_tasks(db, 40)
+        service = Service(settings, registry)
+        await service.start()
+        try:
+            async with asking(settings.nats_url) as ask:
+                for task in tasks:
+                    got = await ask(NOTE, {"id": str(task)}, key=str(task))
+                    assert got.status == 200
+        finally:
+            await service.stop()
+
+        # A session counts for everyone when it ends, at the latest.
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fleetbus'"
+        async with asyncio.timeout(20):
+            while (await db.execute(text(sessions))).scalar_one():
+                await asyncio.sleep(0.02)
+        scans = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'requests'"
+        scanned, looked_up = (await db.execute(text(scans))).one()
+        assert looked_up >= 40
+        assert scanned == 0
+
+
 class TestOnOneEntity:
     async def test_commands_keep_their_order(self, ask: Asker, db: AsyncConnection) -> None:
         [task] = await add_tasks(db)
