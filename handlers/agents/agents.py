@@ -12,12 +12,10 @@ from contracts.agents.agents import (
     AgentDeleted,
     AgentDeletion,
     AgentDismissed,
-    AgentFinished,
     AgentPrompt,
     AgentRegistered,
     AgentResumed,
     AgentRunning,
-    AgentStopped,
     AgentUpdated,
     AgentWaiting,
     AskInput,
@@ -41,13 +39,11 @@ from contracts.agents.agents import (
     SwitchAgentAccount,
     UpdateAgent,
 )
-from contracts.planning.tasks import TaskReleased
 from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.agents._account_switching import switched
 from handlers.agents._accounts import take_next
 from handlers.agents._agent_rules import (
-    ENDED,
     LIVE,
     new_agent,
     require_incarnation,
@@ -56,10 +52,9 @@ from handlers.agents._agent_rules import (
 )
 from handlers.agents._aliases import add_with_alias
 from handlers.agents._crashes import Crash, crash_agents
+from handlers.agents._endings import FINISHED, finish, leave, stop
 from handlers.agents._liveness import beat, cleared, suspect
 from handlers.agents._states import AGENT
-from handlers.planning._states import TASK
-from handlers.planning._task_rules import UNCLAIMED
 from persistence._entities import add, get_locked, save
 from persistence.agents import _held, agents
 
@@ -144,14 +139,15 @@ def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decisi
     return Decision(running, AgentResumed(agent=running, previous_status=agent.status))
 
 
-@decider
-def finish_agent(command: FinishAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "finish")
+@handler
+async def finish_agent(
+    command: FinishAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Agent:
+    held = await _held.lock(db, command.id)
+    [agent] = held.agents
+    finished = finish(command, agent, now)
 
-    idle = agent.evolve(now, status="idle", result=command.result, **ENDED)
-
-    return Decision(idle, AgentFinished(agent=idle))
+    return await leave(held, finished, FINISHED, db=db, emit=emit, now=now)
 
 
 @handler
@@ -160,21 +156,9 @@ async def stop_agent(
 ) -> Agent:
     held = await _held.lock(db, command.id)
     [agent] = held.agents
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "stop")
-    for task in held.tasks:
-        TASK.require(task, "release")
+    stopped = stop(command, agent, now)
 
-    stopped = agent.evolve(now, status="stopped", exit_code=command.exit_code, **ENDED)
-    released = [task.evolve(now, status="pending", **UNCLAIMED) for task in held.tasks]
-    await save(db, [stopped])
-    await save(db, released)
-
-    emit(AgentStopped(agent=stopped, reason=command.reason))
-    for task in released:
-        emit(TaskReleased(task=task, released_by=str(agent.id), reason=command.reason))
-
-    return stopped
+    return await leave(held, stopped, command.reason, db=db, emit=emit, now=now)
 
 
 @handler
