@@ -237,6 +237,15 @@ class TestClaims:
         assert (running.version, running.task_id) == (3, following.id)
         assert (await types(outbox))[-2:] == ["task.claimed", "agent.updated"]
 
+    async def test_one_that_was_dismissed_is_so_no_more(self, bus: Bus) -> None:
+        agent = await register(bus)
+        await bus.call(DismissAgent(id=agent.id))
+        await new_task(bus)
+
+        await claim(bus, agent)
+
+        assert (await bus.call(GetAgent(id=agent.id))).dismissed_at is None
+
     async def test_one_that_ended_stays_so(self, bus: Bus) -> None:
         await new_task(bus)
         agent = await end(bus, await register(bus))
