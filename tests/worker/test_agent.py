@@ -151,8 +151,8 @@ class TestHeartbeats:
                 return len(taken) >= 2 and (await stored(bus, agent)).last_heartbeat_at is not None
 
             await until(lost_some_and_heard)
-        keys = {(message.headers or {})["Nats-Msg-Id"] for message in taken}
-        assert len(keys) == len(taken), "a stored reply prolongs nothing"
+        keyed = [message for message in taken if "Nats-Msg-Id" in (message.headers or {})]
+        assert keyed == [], "a stored reply prolongs nothing"
 
     async def test_a_suspected_agent_says_that_it_lives(self, bus: Bus, outbox: Outbox) -> None:
         async with bus.agent(heartbeat_interval_s=3600) as agent:
