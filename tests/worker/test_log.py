@@ -16,6 +16,7 @@ from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import AppendManyLogChunks, ListLogChunks, LogChunk
 from contracts.errors import InvalidRequest
 from fleetbus.client import Bus, NoAnswer, connect
+from fleetbus.endings import end
 from fleetbus.ids import uuid7
 from fleetbus.worker import log
 from fleetbus.worker.log import LogBuffer
@@ -93,8 +94,7 @@ class TestLogBuffer:
             return keeper.text.count("\n") == 100
 
         await until(stored)
-        storing.cancel()
-        await asyncio.wait([storing])
+        await end(storing)
         assert len(keeper.kept) == 1
 
     async def test_requests_are_bounded_and_nothing_is_lost_between_them(
@@ -158,8 +158,7 @@ class TestLogBuffer:
             return keeper.text == "one\n"
 
         await until(stored)
-        storing.cancel()
-        await asyncio.wait([storing])
+        await end(storing)
 
     async def test_of_too_much_the_oldest_is_dropped_and_that_is_said(
         self, buffer: LogBuffer, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
