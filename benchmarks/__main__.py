@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import growth, latency, picture, relaying, report, soak, wire
+from benchmarks import growth, heartbeats, latency, picture, relaying, report, soak, wire
 from benchmarks.compare import IN_FLIGHT, NAMES, Comparison, Plan
 from benchmarks.contenders import ACCOUNTS
 from benchmarks.results import FILE, Results
@@ -96,6 +96,17 @@ def run_relay(events: int = 200_000) -> None:
 def run_wire(rounds: int = 5, seconds: float = 3.0) -> None:
     """What a request costs between nats-py and the database."""
     _run("wire", wire.run(console, rounds, Window(seconds)))
+
+
+@app.command("heartbeats")
+def run_heartbeats(
+    agents: Annotated[int, typer.Option(min=1, help="Agents that live.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds that count.")] = 40.0,
+    keys: Annotated[bool, typer.Option(help="Give each heartbeat a key of its own.")] = False,
+) -> None:
+    """What many living agents cost a handler process; none may be taken for crashed."""
+    work = heartbeats.run(console, agents, seconds, keys=keys, durable=_common.durable)
+    _run("heartbeats", work)
 
 
 @app.command("soak")

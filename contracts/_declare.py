@@ -21,7 +21,7 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, to_json
 
 from contracts._docs import attribute_docs
 from contracts._errors import DeclarationError, NotFound, Refusal, snake_case
@@ -105,7 +105,7 @@ class Entity(Reply):
 
     __slots__ = ("_encoded",)
     if TYPE_CHECKING:
-        _encoded: bytes
+        _encoded: bytes | None
 
     _field_names: ClassVar[set[str]]
     not_found: ClassVar[type[NotFound]]
@@ -141,6 +141,7 @@ class Entity(Reply):
         set_value(made, "__pydantic_fields_set__", cls._field_names)
         set_value(made, "__pydantic_extra__", None)
         set_value(made, "__pydantic_private__", None)
+        set_value(made, "_encoded", None)
         return made
 
     def evolve(self, now: datetime, **changes: Any) -> Self:
@@ -155,9 +156,8 @@ class Entity(Reply):
 
     def encoded(self) -> bytes:
         """The entity as JSON; made once, for the table, the reply and the events."""
-        try:
-            known: bytes = self._encoded
-        except AttributeError:
+        known = getattr(self, "_encoded", None)
+        if known is None:
             known = self.__pydantic_serializer__.to_json(self)
             object.__setattr__(self, "_encoded", known)
         return known
@@ -248,6 +248,14 @@ class Page(Reply, Generic[T]):
         if self.total is None:
             body.pop("total", None)
         return body
+
+    def encoded(self) -> bytes:
+        """A page of entities as JSON, made of theirs."""
+        items = b",".join([item.encoded() for item in self.items])  # type: ignore[attr-defined]  # said above
+        rest: dict[str, Any] = {"next_cursor": self.next_cursor}
+        if self.total is not None:
+            rest["total"] = self.total
+        return b'{"items":[' + items + b"]," + to_json(rest)[1:]
 
 
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]

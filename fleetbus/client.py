@@ -122,11 +122,16 @@ class Bus:
         key: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  the caller's limit for all attempts
         dry_run: bool = False,
+        keyed: bool = True,
         traceparent: str | None = None,
     ) -> Answered[R]:
-        """Like ``call``, with what the headers of the reply say."""
+        """Like ``call``, with what the headers of the reply say.
+
+        A command that is not ``keyed`` is executed anew each time that it is sent: for those that
+        are as good twice as once.
+        """
         headers: dict[str, str] = {}
-        if operation.declared.kind == "command" and not dry_run:
+        if operation.declared.kind == "command" and keyed and not dry_run:
             headers["Nats-Msg-Id"] = key or str(uuid7())
         if dry_run:
             headers["Fleet-Dry-Run"] = "true"

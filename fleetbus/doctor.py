@@ -1,4 +1,4 @@
-"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, detector, clocks."""
+"""What ``fleetbus doctor`` looks at: servers, schema, stream, relay, sweeper, detector, keys."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.sweeper.sweeper import tasks
+from handlers._secrets import NOT_CONFIGURED
 from persistence import _outbox, _reconciliation, _sweeps
 
 PING_WAIT = 0.5
@@ -221,7 +222,9 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         yield await _stream(client, settings)
         yield (handlers := await _handlers(client))
         if handlers.ok:
-            yield await _load(client)
+            processes = await _processes(client)
+            yield _load(processes)
+            yield _keys(processes)
             yield await _detection(client, settings)
             yield await _query(client)
     finally:
@@ -269,11 +272,15 @@ async def _handlers(client: Client) -> Check:
     )
 
 
-async def _load(client: Client) -> Check:
-    """What the processes say of themselves: whether requests, connections or events pile up."""
+async def _processes(client: Client) -> list[dict[str, Any]]:
+    """What each handler process says of itself."""
     stats = await _answers(client, f"$SRV.STATS.{PROCESS_CONTEXT}")
     told = [endpoint["data"] for answer in stats for endpoint in answer["endpoints"]]
-    processes = [data["process"] for data in told if "process" in data]
+    return [data["process"] for data in told if "process" in data]
+
+
+def _load(processes: list[dict[str, Any]]) -> Check:
+    """Whether requests, connections or events pile up."""
     relays = [process["relay"] for process in processes if process["relay"]]
     waiting = sum(use["waiting"] for process in processes for use in process["pools"].values())
     failed = sum(relay["publish_errors"] for relay in relays)
@@ -288,6 +295,30 @@ async def _load(client: Client) -> Check:
     if blind:
         detail = f"{blind} of {len(processes)} processes cannot read the database; {detail}"
     return Check("load", not blind, detail, "look into the handlers' logs")
+
+
+def _keys(processes: list[dict[str, Any]]) -> Check:
+    """Whether every process can read all credentials; of keys nothing but their ids is known."""
+    name, told = "keys", [process["keys"] for process in processes if "keys" in process]
+    rings = {tuple(keys["ids"]) for keys in told}
+    wrong = sorted({keys["problem"] for keys in told} - {"", NOT_CONFIGURED})
+    if wrong:
+        remedy = "mend FLEETBUS_CREDENTIALS_KEYS or the file, and restart the handlers"
+        return Check(name, False, f"credentials cannot be used: {wrong[0]}", remedy)
+    if len(rings) > 1:
+        remedy = "give every process the same keys in the same order, and restart it"
+        return Check(name, False, "handler processes have different keys", remedy)
+    written: dict[str, int] = next((c for keys in told if (c := keys["credentials"])), {})
+    ids, count = next(iter(rings), ()), sum(written.values())
+    if missing := sorted(written.keys() - set(ids)):
+        detail = f"{sum(written[key] for key in missing)} of {count} credentials need "
+        remedy = "put the key back behind the others, or set these credentials anew"
+        return Check(name, False, f"{detail}{', '.join(missing)}, which nobody has", remedy)
+    if not ids:
+        return Check(name, True, "none, and no credentials that need one")
+    outdated = count - written.get(ids[0], 0)
+    detail = f"{len(ids)}, {ids[0]} writes; {count} credentials, {outdated} to be encrypted anew"
+    return Check(name, True, detail)
 
 
 async def _detection(client: Client, settings: Settings) -> Check:

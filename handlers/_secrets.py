@@ -18,6 +18,9 @@ NONCE_BYTES = 12
 """The length that NIST SP 800-38D recommends; a fresh random one for each secret."""
 
 
+NOT_CONFIGURED = "no key for credentials is configured"
+
+
 class Sealed(NamedTuple):
     """A secret as it is kept: which key, and what AES-GCM made of it."""
 
@@ -52,7 +55,7 @@ class KeyRing:
             if len(key) != KEY_BYTES:
                 return cls({}, f"key {key_id} has {len(key)} bytes, not {KEY_BYTES}")
             keys[key_id] = key
-        return cls(keys, "" if keys else "no key for credentials is configured")
+        return cls(keys, "" if keys else NOT_CONFIGURED)
 
     @property
     def newest(self) -> str | None:

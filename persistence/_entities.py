@@ -60,6 +60,8 @@ class Statements(Generic[E]):
     """``lock``, with the clock and the stored replies of the requests that want the rows."""
     insert: Compiled
     update: Compiled
+    names: tuple[str, ...]
+    """The fields of the entity, in the order of the contract."""
     models: Mapping[str, TypeAdapter[Any]]
     """What makes models of the ``jsonb`` columns that hold some."""
 
@@ -82,6 +84,7 @@ def statements(entity: type[E]) -> Statements[E]:
         open=Compiled(_OPEN.format(lock=lock.text), (*lock.order, "caller", "keys")),
         insert=compiled(insert(table).from_select([c.name for c in rows.c], select(*rows.c))),
         update=compiled(update(table).where(table.c.id == rows.c.id).values(changed)),
+        names=tuple(entity.model_fields),
         models=_models(entity),
     )
 
@@ -94,8 +97,9 @@ def columns(entity: type[Entity]) -> Select[Any]:
 def entity_from(entity: type[E], row: Any) -> E:
     """The entity that a row of ``columns`` holds, as SQLAlchemy or the driver returns it."""
     found = row if isinstance(row, Record) else row._mapping  # noqa: SLF001  its public name
-    values = {name: found[name] for name in entity.model_fields}
-    for name, adapter in statements(entity).models.items():
+    made = statements(entity)
+    values = {name: found[name] for name in made.names}
+    for name, adapter in made.models.items():
         if values[name]:
             values[name] = adapter.validate_python(values[name], strict=False)
     return entity.trusted(values)

@@ -137,7 +137,7 @@ class AgentResumed(Event, type="agent.resumed"):
 
 
 class AgentFinished(Event, type="agent.finished"):
-    """An agent is done with what it was told to do."""
+    """An agent is done with what it was told to do; a task that it had is released."""
 
     agent: Agent
 

@@ -236,10 +236,13 @@ class FinishAgent(
     Command[Agent],
     subject="db.agents.finish",
     errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
-    emits=(AgentFinished,),
+    emits=(AgentFinished, TaskReleased),
     example={"id": EXAMPLE_ID, "result": {"merged": True}},
 ):
-    """Say that an agent is done; it is idle, and nothing is expected of it until it works again."""
+    """Say that an agent is done; it is idle, and nothing is expected of it until it works again.
+
+    A task that it still has goes back to the queue, as when it is stopped.
+    """
 
     id: RunningAgentId
     incarnation: Incarnation | None = None

@@ -25,7 +25,7 @@ from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import Answer, Call
 from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
 from fleetbus.bus.published import Published
-from fleetbus.bus.registry import Registry
+from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, gather, handle, react
 from fleetbus.database import Database, sqlstate
@@ -280,8 +280,7 @@ class Executor:
         return position
 
     def _reply(self, call: Call, reply: Any) -> Answer:
-        whole = type(reply) is call.bound.declared.reply and isinstance(reply, Entity)
-        body = reply.encoded() if whole else call.bound.serializer.to_json(reply)
+        body = encoded(call.bound, reply)
         self._fits(len(body), self.settings.reply_advice)
         return Answer(200, body)
 
@@ -296,6 +295,15 @@ class Executor:
         if left <= 0:
             raise DeadlineExceeded
         return min(left, self.settings.timeout)
+
+
+def encoded(bound: Bound, reply: Any) -> bytes:
+    """A reply as JSON: of entities what they were encoded to once."""
+    whole = type(reply) is bound.declared.reply and isinstance(reply, Entity)
+    if whole or (bound.item is not None and all(type(one) is bound.item for one in reply.items)):
+        body: bytes = reply.encoded()
+        return body
+    return bound.serializer.to_json(reply)
 
 
 async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:

@@ -7,12 +7,13 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import SchemaSerializer, SchemaValidator
 
 import handlers
 from contracts import _catalogue
 from contracts._catalogue import Catalogue
-from contracts._declare import Declared, Event, Operation
+from contracts._declare import Declared, Entity, Event, Operation, Page
 from contracts._errors import DeclarationError, Refusal
 from contracts.errors import EVERYWHERE
 from handlers._shapes import HANDLERS, Handling, Job
@@ -29,6 +30,8 @@ class Bound:
     handling: Handling
     validator: SchemaValidator
     serializer: SchemaSerializer
+    item: type[Entity] | None
+    """What its reply is a page of, if it is one of entities."""
     may_raise: tuple[type[Refusal], ...]
 
     @property
@@ -86,5 +89,14 @@ def _bind(operation: type[Operation[Any]]) -> Bound:
         handling=HANDLERS.by_operation[operation],
         validator=validator,
         serializer=declared.reply.__pydantic_serializer__,
+        item=_item(declared.reply),
         may_raise=(*declared.errors, *EVERYWHERE),
     )
+
+
+def _item(reply: type[BaseModel]) -> type[Entity] | None:
+    made = reply.__pydantic_generic_metadata__
+    if made["origin"] is not Page:
+        return None
+    [item] = made["args"]
+    return item if isinstance(item, type) and issubclass(item, Entity) else None

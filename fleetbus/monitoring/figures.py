@@ -1,4 +1,4 @@
-"""What only the database knows: outbox, periodic work, schema; read seldom, not waited for long."""
+"""What only the database knows: outbox, periodic work, schema, credentials; read seldom."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from persistence import _outbox, _reconciliation, _sweeps
 from persistence._outbox import Backlog
 from persistence._reconciliation import Verdict
 from persistence._sweeps import LastRun
+from persistence.agents import _credentials
 
 log = logging.getLogger("fleetbus.monitoring")
 
@@ -36,6 +37,8 @@ class Figures(NamedTuple):
     jobs: dict[str, LastRun]
     verdict: Verdict | None
     """What the last comparison of stream and outbox found."""
+    credentials: dict[str, int]
+    """How many credentials each key has written, by the ids of the keys."""
 
 
 class FiguresReader:
@@ -85,4 +88,5 @@ class FiguresReader:
             outbox = await _outbox.backlog(db)
             jobs = await _sweeps.last_runs(db)
             verdict = await _reconciliation.last_verdict(db)
-            return Figures(revision, in_recovery, outbox, jobs, verdict)
+            credentials = await _credentials.count_by_key(db)
+            return Figures(revision, in_recovery, outbox, jobs, verdict, credentials)

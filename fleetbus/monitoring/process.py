@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from fleetbus.monitoring.figures import Figures
 from fleetbus.relay.leader import RelayMetrics
+from handlers._secrets import KeyRing
 
 if TYPE_CHECKING:
     from fleetbus.service import Service
 
 
 async def process_figures(service: Service) -> dict[str, Any]:
-    """Pools, relay, outbox, periodic work; null where it is not known or not done here.
+    """Pools, relay, outbox, periodic work, keys; null where it is not known or not done here.
 
     Ages and durations are in seconds. Outbox and jobs are those of the database, the same from
     every process.
@@ -27,7 +28,17 @@ async def process_figures(service: Service) -> dict[str, Any]:
         "relay": _relay(service.relay.metrics) if service.relay else None,
         "outbox": _outbox(figures) if figures else None,
         "jobs": _jobs(figures) if figures else None,
+        "keys": _keys(service.keys, figures),
         "comparison": figures.verdict._asdict() if figures and figures.verdict else None,
+    }
+
+
+def _keys(ring: KeyRing, figures: Figures | None) -> dict[str, Any]:
+    """The ids of this process's keys, what is wrong with them, and what each key has written."""
+    return {
+        "ids": list(ring.ids),
+        "problem": ring.problem,
+        "credentials": figures.credentials if figures else None,
     }
 
 

@@ -147,7 +147,10 @@ class WorkingAgent:
                     return agent.answers or {}
 
     async def finish(self, result: Json | None = None) -> None:
-        """Say that it is done, and what came of it. It stays ``idle`` when the block is left."""
+        """Say that it is done, and what came of it. It stays ``idle`` when the block is left.
+
+        A task in hand goes back to the queue; what is said of it afterwards comes too late.
+        """
         if self._heart.has_news:
             await self.confirm()
         await end(self._living)  # a heartbeat afterwards would say that more is to be expected
@@ -159,6 +162,7 @@ class WorkingAgent:
             self._living = asyncio.create_task(self._live())
             raise
         self.finished = True
+        await self._let_go()
 
     async def confirm(self) -> None:
         """Make sure that the service knows this process as the agent. Raises ``AgentLost``."""
@@ -197,8 +201,11 @@ class WorkingAgent:
             log.warning("agent %s ended without saying so: %s", self.id, failure)
         finally:
             await end(self._living, self._logging)
-            for task in self._in_hand:
-                await task.drop()
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        for task in self._in_hand:
+            await task.drop()
 
     async def _last_words(self, error: BaseException | None) -> None:
         with contextlib.suppress(TimeoutError, Refusal, NatsError):

@@ -99,9 +99,11 @@ class Heart:
         fields = {} if progress is None else {"progress": progress}
         reply = None
         try:
-            # A new key each time: the stored reply of an old heartbeat prolongs nothing.
-            reply = await self._bus.call(self._heartbeat(**fields), timeout=self._attempt)
-            self._heard = began
+            # Without a key: there are many heartbeats, and a stored reply would prolong nothing.
+            answered = await self._bus.request(
+                self._heartbeat(**fields), timeout=self._attempt, keyed=False
+            )
+            reply, self._heard = answered.reply, began
         except ENDED as refusal:
             raise AgentLost(self._agent.id, refusal) from refusal
         except (TimeoutError, Refusal, NatsError) as failure:

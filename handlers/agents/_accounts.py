@@ -7,13 +7,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts._declare import Event
 from contracts.agents.accounts import (
     Account,
     AccountAvailable,
     AccountUpdated,
     NoAccountAvailable,
 )
-from handlers._shapes import Emit, job
+from handlers._shapes import Decision, Emit, job
 from persistence._entities import save
 from persistence.agents import accounts
 
@@ -35,16 +36,24 @@ async def take_next(
         raise NoAccountAvailable(
             provider=provider, earliest=await accounts.earliest_end(db, provider)
         )
-    account, last_used_at = found
+    taken = take(*found, now)
 
+    await save(db, [taken.entity])
+    for event in taken.events:
+        emit(event)
+
+    return taken.entity
+
+
+def take(account: Account, last_used_at: datetime | None, now: datetime) -> Decision[Account]:
+    """The account as it is used; ``last_used_at`` is when any of its provider was used last."""
+    told: list[Event] = []
     if account.is_exhausted:
         account = available(account, now)
-        emit(AccountAvailable(account=account))
+        told.append(AccountAvailable(account=account))
     used = account.evolve(now, last_used_at=stamp(now, last_used_at))
-    await save(db, [used])
-    emit(AccountUpdated(account=used))
 
-    return used
+    return Decision(used, *told, AccountUpdated(account=used))
 
 
 def stamp(now: datetime, last: datetime | None) -> datetime:

@@ -45,6 +45,7 @@ def begun(agent: Agent, now: datetime) -> dict[str, Any]:
         "lease_expires_at": lease(agent, now),
         "last_progress_at": now,
         "stalled_at": None,
+        "dismissed_at": None,
     }
 
 
@@ -89,5 +90,4 @@ def _another_process(agent: Agent) -> dict[str, Any]:
         "exit_code": None,
         "suspected_at": None,
         "cancel_requested_at": None,
-        "dismissed_at": None,
     }

@@ -6,21 +6,19 @@ tell it. Locks are taken in one order, see ``persistence/agents/_held.py``.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from contracts._declare import Event
 from contracts.agents._agent import Agent, AgentCrashed, LostTask
 from contracts.agents._fields import CrashCause
+from contracts.agents.agents import ConfirmSuspicion, CrashAgent
 from contracts.planning.tasks import Task
-from handlers._shapes import Decision, Emit
-from handlers.agents._agent_rules import ENDED
+from handlers._shapes import Decision
+from handlers.agents._agent_rules import ENDED, LIVE, require_incarnation
+from handlers.agents._departures import Departure
 from handlers.agents._states import AGENT
 from handlers.planning._task_rules import lose_agent
-from persistence._entities import save
 from persistence.agents._held import Held
 
 
@@ -33,45 +31,51 @@ class Crash:
     exit_code: int | None = None
 
 
-async def crash_agents(
-    held: Held, crash: Crash, *, db: AsyncConnection, emit: Emit, now: datetime
-) -> list[Agent]:
-    """Take these agents for crashed and their tasks back; told of each agent before its tasks."""
-    tasks = defaultdict(list)
-    for task in held.tasks:
-        tasks[task.claimed_by].append(lose_agent(task, now=now))
-
-    agents: list[Agent] = []
-    told: list[Event] = []
-    for agent in held.agents:
-        lost = tasks[str(agent.id)]
-        agents.append(crashed(agent, crash, now))
-        told.append(_crashed_event(agents[-1], crash, lost))
-        told.extend(event for decision in lost for event in decision.events)
-
-    await save(db, [decision.entity for lost in tasks.values() for decision in lost])
-    await save(db, agents)
-    for event in told:
-        emit(event)
-
-    return agents
+EXPIRED = Crash("lease_expired", "Nothing was heard of it for three heartbeats.")
+DISCONNECTED = Crash("disconnected", "Its connection was lost and did not come back in time.")
 
 
-def crashed(agent: Agent, crash: Crash, now: datetime) -> Agent:
-    """The agent as its crash leaves it."""
+def report(command: CrashAgent, held: Held, now: datetime) -> Departure:
+    """Somebody says that the agent has crashed."""
+    [agent] = held.agents
+    require_incarnation(agent, command.incarnation)
+
+    return crash(agent, held.tasks, Crash("reported", command.reason, command.exit_code), now)
+
+
+def confirm(command: ConfirmSuspicion, held: Held, now: datetime) -> Departure | None:
+    """The agent has not come back in time; None where the suspicion is not this one any more."""
+    [agent] = held.agents
+    if agent.status not in LIVE or agent.suspected_at != command.suspected_at:
+        return None
+
+    return crash(agent, held.tasks, DISCONNECTED, now)
+
+
+def expire(held: Held, now: datetime) -> list[Departure]:
+    """The leases of these agents are over."""
+    return [
+        crash(agent, [one for one in held.tasks if one.claimed_by == str(agent.id)], EXPIRED, now)
+        for agent in held.agents
+    ]
+
+
+def crash(agent: Agent, tasks: Sequence[Task], how: Crash, now: datetime) -> Departure:
+    """Take an agent for crashed, and its tasks back."""
     AGENT.require(agent, "crash")
-    return agent.evolve(now, status="crashed", exit_code=crash.exit_code, **ENDED)
 
-
-def _crashed_event(agent: Agent, crash: Crash, lost: list[Decision[Task]]) -> AgentCrashed:
-    return AgentCrashed(
-        agent=agent,
-        cause=crash.cause,
-        reason=crash.reason,
-        exit_code=crash.exit_code,
+    crashed = agent.evolve(now, status="crashed", exit_code=how.exit_code, **ENDED)
+    lost = [lose_agent(task, now=now) for task in tasks]
+    told = AgentCrashed(
+        agent=crashed,
+        cause=how.cause,
+        reason=how.reason,
+        exit_code=how.exit_code,
         tasks=[_lost(decision.entity) for decision in lost],
         progress=agent.progress,
     )
+
+    return Departure(Decision(crashed, told), lost)
 
 
 def _lost(task: Task) -> LostTask:

@@ -11,24 +11,24 @@ from contracts.agents._agent import Agent, AgentReconnected, AgentSuspected
 from contracts.agents.agents import Heartbeat, HeartbeatReply
 from handlers._shapes import Decision, Emit, job
 from handlers.agents._agent_rules import lease, require_incarnation
-from handlers.agents._crashes import Crash, crash_agents
+from handlers.agents._crashes import expire
+from handlers.agents._departures import carry_out
 from handlers.agents._states import AGENT
 from persistence.agents import _held
 
 IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
 
-EXPIRED = Crash("lease_expired", "Nothing was heard of it for three heartbeats.")
 
-
-@job(every=1.0, limit=100)
+@job(every=0.75, limit=100)  # and it is told within a second, jitter included
 async def expire_agent_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Take silent agents for crashed; returns how many, ``limit`` at most."""
     held = await _held.try_lock_expired(db, now=now, limit=limit)
 
-    await crash_agents(held, EXPIRED, db=db, emit=emit, now=now)
+    departures = expire(held, now)
+    await carry_out(departures, db=db, emit=emit)
 
-    return len(held.agents)
+    return len(departures)
 
 
 def beat(command: Heartbeat, agent: Agent, now: datetime) -> Decision[Agent]:
@@ -50,16 +50,25 @@ def beat(command: Heartbeat, agent: Agent, now: datetime) -> Decision[Agent]:
     if agent.suspected_at is None or now - agent.suspected_at < IN_FLIGHT:
         return Decision(alive, reply=reply)
 
-    return Decision(*cleared(alive, now), reply=reply)
+    there = reinstate(alive, now)
+    return Decision(there.entity, *there.events, reply=reply)
 
 
-def suspect(agent: Agent, now: datetime) -> tuple[Agent, AgentSuspected]:
+def suspect(agent: Agent, now: datetime) -> Decision[Agent]:
     """The agent's connection is gone."""
+    if agent.suspected_at is not None:
+        return Decision(agent)
+
     suspected = agent.evolve(now, suspected_at=now)
-    return suspected, AgentSuspected(agent=suspected)
+
+    return Decision(suspected, AgentSuspected(agent=suspected))
 
 
-def cleared(agent: Agent, now: datetime) -> tuple[Agent, AgentReconnected]:
+def reinstate(agent: Agent, now: datetime) -> Decision[Agent]:
     """The agent is there after all."""
+    if agent.suspected_at is None:
+        return Decision(agent)
+
     there = agent.evolve(now, suspected_at=None)
-    return there, AgentReconnected(agent=there)
+
+    return Decision(there, AgentReconnected(agent=there))

@@ -1,5 +1,6 @@
 """What happens to agents."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,12 +13,10 @@ from contracts.agents.agents import (
     AgentDeleted,
     AgentDeletion,
     AgentDismissed,
-    AgentFinished,
     AgentPrompt,
     AgentRegistered,
     AgentResumed,
     AgentRunning,
-    AgentStopped,
     AgentUpdated,
     AgentWaiting,
     AskInput,
@@ -41,29 +40,24 @@ from contracts.agents.agents import (
     SwitchAgentAccount,
     UpdateAgent,
 )
-from contracts.planning.tasks import TaskReleased
 from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.agents._account_switching import switched
 from handlers.agents._accounts import take_next
 from handlers.agents._agent_rules import (
-    ENDED,
-    LIVE,
     new_agent,
     require_incarnation,
     resumed,
     start_work,
 )
 from handlers.agents._aliases import add_with_alias
-from handlers.agents._crashes import Crash, crash_agents
-from handlers.agents._liveness import beat, cleared, suspect
+from handlers.agents._crashes import confirm, report
+from handlers.agents._departures import carry_out
+from handlers.agents._endings import finish, stop
+from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents._states import AGENT
-from handlers.planning._states import TASK
-from handlers.planning._task_rules import UNCLAIMED
 from persistence._entities import add, get_locked, save
 from persistence.agents import _held, agents
-
-DISCONNECTED = Crash("disconnected", "Its connection was lost and did not come back in time.")
 
 
 @handler
@@ -144,52 +138,37 @@ def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decisi
     return Decision(running, AgentResumed(agent=running, previous_status=agent.status))
 
 
-@decider
-def finish_agent(command: FinishAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "finish")
+@handler
+async def finish_agent(
+    command: FinishAgent, *, db: AsyncConnection, emit: Emit, now: datetime
+) -> Agent:
+    finished = finish(command, await _held.lock(db, command.id), now)
 
-    idle = agent.evolve(now, status="idle", result=command.result, **ENDED)
+    await carry_out([finished], db=db, emit=emit)
 
-    return Decision(idle, AgentFinished(agent=idle))
+    return finished.agent.entity
 
 
 @handler
 async def stop_agent(
     command: StopAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    held = await _held.lock(db, command.id)
-    [agent] = held.agents
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "stop")
-    for task in held.tasks:
-        TASK.require(task, "release")
+    stopped = stop(command, await _held.lock(db, command.id), now)
 
-    stopped = agent.evolve(now, status="stopped", exit_code=command.exit_code, **ENDED)
-    released = [task.evolve(now, status="pending", **UNCLAIMED) for task in held.tasks]
-    await save(db, [stopped])
-    await save(db, released)
+    await carry_out([stopped], db=db, emit=emit)
 
-    emit(AgentStopped(agent=stopped, reason=command.reason))
-    for task in released:
-        emit(TaskReleased(task=task, released_by=str(agent.id), reason=command.reason))
-
-    return stopped
+    return stopped.agent.entity
 
 
 @handler
 async def crash_agent(
     command: CrashAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    held = await _held.lock(db, command.id)
-    [agent] = held.agents
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "crash")
+    crashed = report(command, await _held.lock(db, command.id), now)
 
-    crash = Crash("reported", command.reason, command.exit_code)
-    [crashed] = await crash_agents(held, crash, db=db, emit=emit, now=now)
+    await carry_out([crashed], db=db, emit=emit)
 
-    return crashed
+    return crashed.agent.entity
 
 
 @handler
@@ -198,13 +177,10 @@ async def suspect_agent(
 ) -> Suspicion:
     behind = await agents.lock_behind(db, command.connection_name)
 
-    told = [suspect(agent, now) for agent in behind if agent.suspected_at is None]
-    await save(db, [agent for agent, _ in told])
-    for _, event in told:
-        emit(event)
+    decisions = [suspect(agent, now) for agent in behind]
+    await _write(decisions, db=db, emit=emit)
 
-    changed = {agent.id: agent for agent, _ in told}
-    return Suspicion(agents=[changed.get(agent.id, agent) for agent in behind])
+    return Suspicion(agents=[decision.entity for decision in decisions])
 
 
 @handler
@@ -213,12 +189,10 @@ async def reinstate_agent(
 ) -> Suspicion:
     behind = await agents.lock_behind(db, command.connection_name)
 
-    told = [cleared(agent, now) for agent in behind if agent.suspected_at is not None]
-    await save(db, [agent for agent, _ in told])
-    for _, event in told:
-        emit(event)
+    decisions = [reinstate(agent, now) for agent in behind if agent.suspected_at is not None]
+    await _write(decisions, db=db, emit=emit)
 
-    return Suspicion(agents=[agent for agent, _ in told])
+    return Suspicion(agents=[decision.entity for decision in decisions])
 
 
 @handler
@@ -226,13 +200,13 @@ async def confirm_suspicion(
     command: ConfirmSuspicion, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
     held = await _held.lock(db, command.id)
-    [agent] = held.agents
-    if agent.status not in LIVE or agent.suspected_at != command.suspected_at:
-        return agent
+    crashed = confirm(command, held, now)
+    if crashed is None:
+        return held.agents[0]
 
-    [crashed] = await crash_agents(held, DISCONNECTED, db=db, emit=emit, now=now)
+    await carry_out([crashed], db=db, emit=emit)
 
-    return crashed
+    return crashed.agent.entity
 
 
 @decider
@@ -298,3 +272,12 @@ async def delete_agent(
     emit(AgentDeleted(agent=agent.evolve(now)))
 
     return AgentDeletion(id=agent.id, name=agent.name)
+
+
+async def _write(decisions: Sequence[Decision[Agent]], *, db: AsyncConnection, emit: Emit) -> None:
+    """Write down and tell what changed."""
+    changed = [decision for decision in decisions if decision.events]
+    await save(db, [decision.entity for decision in changed])
+    for decision in changed:
+        for event in decision.events:
+            emit(event)

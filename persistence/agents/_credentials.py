@@ -44,6 +44,13 @@ async def find(db: AsyncConnection, account_id: UUID) -> Kept | None:
     return None if row is None else Kept(*row)
 
 
+async def count_by_key(db: AsyncConnection) -> dict[str, int]:
+    """How many credentials each key has written, by the ids of the keys."""
+    counted = select(credentials.c.key_id, func.count().label("written"))
+    rows = await db.execute(counted.group_by(credentials.c.key_id))
+    return {row.key_id: row.written for row in rows}
+
+
 async def lock_outdated(
     db: AsyncConnection, *, newest: str, readable: Sequence[str], limit: int
 ) -> list[Kept]:

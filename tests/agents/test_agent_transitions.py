@@ -117,6 +117,26 @@ class TestFinishAgent:
         assert (finished.lease_expires_at, finished.task_id) == (None, task.id)
         assert (await types(outbox))[-1] == "agent.finished"
 
+    async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
+        agent, tasks = await working(bus, 3)
+        await bus.call(CompleteTask(id=tasks[0].id, attempt=1))
+
+        await bus.call(FinishAgent(id=agent.id))
+
+        found = [await bus.call(GetTask(id=task.id)) for task in tasks]
+        assert [task.status for task in found] == ["completed", "pending", "pending"]
+        assert {(task.claimed_by, task.retry_count) for task in found} == {(None, 0)}
+        assert (await types(outbox))[-3:] == ["agent.finished", "task.released", "task.released"]
+        event = (await told(outbox, "task.released"))[0]
+        assert (event["released_by"], event["reason"]) == (str(agent.id), "agent_finished")
+        assert {task.id for task in await claim(bus, agent, 3)} == {task.id for task in tasks[1:]}
+
+    async def test_refused_its_tasks_stay(self, bus: Bus) -> None:
+        agent, [task] = await working(bus)
+        with pytest.raises(StaleIncarnation):
+            await bus.call(FinishAgent(id=agent.id, incarnation=2))
+        assert await bus.call(GetTask(id=task.id)) == task
+
     async def test_its_next_task(self, bus: Bus) -> None:
         agent, [task] = await working(bus)
         await bus.call(CompleteTask(id=task.id, attempt=1))
@@ -216,6 +236,15 @@ class TestClaims:
         running = await bus.call(GetAgent(id=agent.id))
         assert (running.version, running.task_id) == (3, following.id)
         assert (await types(outbox))[-2:] == ["task.claimed", "agent.updated"]
+
+    async def test_one_that_was_dismissed_is_so_no_more(self, bus: Bus) -> None:
+        agent = await register(bus)
+        await bus.call(DismissAgent(id=agent.id))
+        await new_task(bus)
+
+        await claim(bus, agent)
+
+        assert (await bus.call(GetAgent(id=agent.id))).dismissed_at is None
 
     async def test_one_that_ended_stays_so(self, bus: Bus) -> None:
         await new_task(bus)

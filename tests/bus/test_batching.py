@@ -86,7 +86,6 @@ class TestGathering:
         biggest = "SELECT max(n) FROM (SELECT count(*) AS n FROM bus.outbox GROUP BY xid) AS b"
         assert (await db.execute(text(biggest))).scalar_one() <= 5
 
-
     async def test_no_table_is_scanned_that_was_empty_at_first(
         self, settings: Settings, registry: Registry, db: AsyncConnection
     ) -> None:
@@ -106,7 +105,7 @@ class TestGathering:
         # A session counts for everyone when it ends, at the latest.
         sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fleetbus'"
         async with asyncio.timeout(20):
-            while (await db.execute(text(sessions))).scalar_one():
+            while (await db.execute(text(sessions))).scalar_one():  # noqa: ASYNC110  the server tells, and only when asked
                 await asyncio.sleep(0.02)
         scans = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'requests'"
         scanned, looked_up = (await db.execute(text(scans))).one()

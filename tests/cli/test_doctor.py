@@ -1,6 +1,7 @@
 """``fleetbus doctor``: what is well is ok, what is not says what to do."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from nats.js.api import RetentionPolicy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.agents.accounts import CreateAccount, SetAccountCredentials
 from contracts.errors import Overloaded
 from fleetbus import migrate
 from fleetbus.bus.calls import Answer
@@ -19,7 +21,10 @@ from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from persistence._reconciliation import State, save_verdict
+from tests.bus.outages import serving
 from tests.cli.program import fleetbus
+
+OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
 NOWHERE: dict[str, Any] = {
     "nats_url": "nats://127.0.0.1:1",
@@ -64,6 +69,7 @@ class TestProgram:
             "stream",
             "handlers",
             "load",
+            "keys",
             "detection",
             "query",
         ]
@@ -165,6 +171,64 @@ class TestNats:
         )
 
 
+class TestKeys:
+    """Of the service's keys and of the credentials that need them."""
+
+    async def test_none_and_none_needed(self, service: Service, settings: Settings) -> None:
+        assert service.keys.ids == ()
+        found = await _check("keys", settings)
+        assert (found.ok, found.detail) == (True, "none, and no credentials that need one")
+
+    @pytest.mark.parametrize(
+        ("keys", "ok", "said"),
+        [
+            ([("old", OLD)], True, "1, old writes; 1 credentials, 0 to be encrypted anew"),
+            (
+                [("new", NEW), ("old", OLD)],
+                True,
+                "2, new writes; 1 credentials, 1 to be encrypted anew",
+            ),
+            ([("new", NEW)], False, "1 of 1 credentials need old, which nobody has"),
+            ([], False, "1 of 1 credentials need old, which nobody has"),
+            (
+                [("old", "c2hvcnQ=")],
+                False,
+                "credentials cannot be used: key old has 5 bytes, not 32",
+            ),
+        ],
+    )
+    async def test_what_the_keys_can_read(
+        self,
+        settings: Settings,
+        registry: Registry,
+        keys: list[tuple[str, str]],
+        ok: bool,
+        said: str,
+    ) -> None:
+        urls = settings.database_url, settings.nats_url
+        async with serving(registry, *urls, credentials_keys=f"old:{OLD}"), connect(urls[1]) as bus:
+            account = await bus.call(CreateAccount(email="fleet@example.com"))
+            planted: dict[str, Any] = {"token": "planted"}
+            await bus.call(SetAccountCredentials(id=account.id, credentials=planted))
+
+        given = ",".join(f"{name}:{key}" for name, key in keys)
+        async with serving(registry, *urls, credentials_keys=given):
+            found = await _check("keys", settings)
+
+        assert (found.ok, found.detail) == (ok, said)
+        assert found.ok or found.remedy
+        assert not any(key in repr(found) for key in (OLD, NEW, "planted"))
+
+    async def test_processes_that_differ(self, settings: Settings, registry: Registry) -> None:
+        urls = settings.database_url, settings.nats_url
+        async with (
+            serving(registry, *urls, credentials_keys=f"old:{OLD},new:{NEW}"),
+            serving(registry, *urls, credentials_keys=f"new:{NEW},old:{OLD}"),
+        ):
+            found = await _check("keys", settings)
+        assert (found.ok, found.detail) == (False, "handler processes have different keys")
+
+
 class TestDetection:
     @pytest.fixture
     def settings(self, settings: Settings, nats_server: EmbeddedNats) -> Settings:
@@ -206,4 +270,8 @@ class TestDetection:
 
 
 async def _detection(settings: Settings) -> Check:
-    return next(check for check in await examine(settings) if check.name == "detection")
+    return await _check("detection", settings)
+
+
+async def _check(name: str, settings: Settings) -> Check:
+    return next(check for check in await examine(settings) if check.name == name)

@@ -11,7 +11,7 @@ import statistics
 import pytest
 
 from contracts.agents.agents import AgentCrashed, AgentReconnected, AgentSuspected
-from contracts.planning.tasks import AcceptLateResult, ClaimTasks
+from contracts.planning.tasks import AcceptLateResult, ClaimTasks, CreateTask, GetTask
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
 from tests.detector.working import GRACE, History, is_unharmed, living, task_of, working
@@ -24,6 +24,9 @@ KILLS = 50 if SLOW else 5
 ALWAYS = GRACE + (0.5 if SLOW else 20)
 USUALLY = GRACE + (0.15 if SLOW else 10)
 """Seconds from SIGKILL to the event; what is promised holds on a machine that is not busy."""
+
+LEASE_NOTICED = 1 if SLOW else 20
+"""Seconds from the end of a lease to the event, by the same measure."""
 
 
 class TestKilled:
@@ -47,6 +50,24 @@ class TestKilled:
         assert min(delays) >= GRACE
         assert statistics.median(delays) < USUALLY
         assert max(delays) < ALWAYS
+
+    async def test_after_three_retries_a_person_looks(
+        self, bus: Bus, nats_url: str, told: History
+    ) -> None:
+        task = await bus.call(CreateTask(name="deadly"))
+        lost = []
+        for _ in range(4):
+            async with working(bus, nats_url, task=task) as worker:
+                worker.send(signal.SIGKILL)
+                await told.when(AgentCrashed, worker.agent)
+            [crashed] = told.of(AgentCrashed, worker.agent)
+            lost += [(one.outcome, one.retry_count) for one in crashed.tasks]
+
+        assert lost == [("retried", 1), ("retried", 2), ("retried", 3), ("blocked", 3)]
+        blocked = await bus.call(GetTask(id=task.id))
+        assert blocked.status == "blocked"
+        assert blocked.blocked_reason == "It was lost 4 times; its agent crashed in attempt 4."
+        assert (await bus.call(ClaimTasks(agent_id="another"))).tasks == []
 
 
 class TestFrozen:
@@ -86,11 +107,13 @@ class TestSilent:
         self, bus: Bus, nats_url: str, told: History
     ) -> None:
         async with working(bus, nats_url, interval=0) as worker:
-            await told.when(AgentCrashed, worker.agent)
+            at = await told.when(AgentCrashed, worker.agent)
 
         [crashed] = told.of(AgentCrashed)
         assert crashed.cause == "lease_expired"
         assert told.of(AgentSuspected) == []
+        last_heard = crashed.agent.last_progress_at.timestamp()
+        assert 3 < at - last_heard < 3 + LEASE_NOTICED
 
 
 class TestBackInTime:

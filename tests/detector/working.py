@@ -55,10 +55,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(bus: Bus, url: str, *, interval: int = 10) -> AsyncIterator[Worker]:
-    """A worker on a task of its own; killed with the block."""
+async def working(
+    bus: Bus, url: str, *, interval: int = 10, task: Task | None = None
+) -> AsyncIterator[Worker]:
+    """A worker on a task, one of its own if none is given; killed with the block."""
     agent = uuid7()
-    task = await bus.call(CreateTask(name=f"for {agent}", priority="high"))
+    if task is None:
+        task = await bus.call(CreateTask(name=f"for {agent}", priority="high"))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.detector.worker", url, str(agent), str(interval)),
         stdin=asyncio.subprocess.PIPE,

@@ -67,6 +67,8 @@ async def test_pools_relay_outbox_and_jobs(bus: Bus, client: Client, settings: S
         "holes": 0,
     }
     assert found["jobs"] == {}
+    unused = {"ids": [], "problem": "no key for credentials is configured", "credentials": {}}
+    assert found["keys"] == unused
 
 
 @pytest.mark.usefixtures("service")
@@ -90,3 +92,4 @@ async def test_a_database_that_stands_still_holds_up_no_other_answer(
     assert {answer["name"] for answer in others} == {c.name for c in contexts} - {"meta"}
     found = process_in(last)
     assert (found["outbox"], found["jobs"], found["relay"]) == (None, None, None)
+    assert found["keys"]["credentials"] is None

@@ -8,11 +8,15 @@ import nats
 import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts._declare import Page
 from contracts.agents.agents import Agent
-from contracts.agents.log_chunks import AppendManyLogChunks
+from contracts.agents.log_chunks import AppendManyLogChunks, ListLogChunks, LogChunk
 from contracts.errors import InvalidRequest
-from fleetbus.client import NoAnswer, connect
+from fleetbus.client import Bus, NoAnswer, connect
+from fleetbus.endings import end
 from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
 from fleetbus.worker import log
@@ -91,8 +95,7 @@ class TestLogBuffer:
             return keeper.text.count("\n") == 100
 
         await until(stored)
-        storing.cancel()
-        await asyncio.wait([storing])
+        await end(storing)
         assert len(keeper.kept) == 1
 
     async def test_requests_are_bounded_and_nothing_is_lost_between_them(
@@ -156,8 +159,7 @@ class TestLogBuffer:
             return keeper.text == "one\n"
 
         await until(stored)
-        storing.cancel()
-        await asyncio.wait([storing])
+        await end(storing)
 
     async def test_of_too_much_the_oldest_is_dropped_and_that_is_said(
         self, buffer: LogBuffer, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
@@ -179,3 +181,58 @@ class TestLogBuffer:
         buffer.add("good")
         await buffer.flush()
         assert keeper.text == "good\n"
+
+
+class TestStored:
+    """What is said through an agent, as the real service has it."""
+
+    async def test_under_its_name_in_its_order(self, bus: Bus, db: AsyncConnection) -> None:
+        async with bus.agent(name="otter") as agent:
+            for number in range(12):
+                agent.log(f"line {number}")
+        query = "SELECT agent_id, agent_name, session_number, content FROM agents.log_chunks"
+        rows = (await db.execute(text(f"{query} ORDER BY created_at, id"))).all()
+        assert {row[:3] for row in rows} == {(agent.id, "otter", 1)}
+        assert [row.content for row in rows] == [f"line {number}\n" for number in range(12)]
+
+    async def test_a_page_at_a_time_forward_and_backward(self, bus: Bus) -> None:
+        """Both ways the same; what is said meanwhile is on the last page forward only."""
+        async with bus.agent() as agent:
+            for number in range(12):
+                agent.log(f"{number}")
+            await agent._log.flush()
+            first = ListLogChunks(agent_id=agent.id, limit=5)
+            forward = await bus.call(first)
+            last = ListLogChunks(agent_id=agent.id, limit=5, order="-created_at")
+            backward = await bus.call(last)
+            agent.log("12")
+            await agent._log.flush()
+
+            ascending = [*_said(forward), *await _rest(bus, first, forward)]
+            descending = [*_said(backward), *await _rest(bus, last, backward)]
+
+        assert ascending == [f"{number}\n" for number in range(13)]
+        assert descending == [f"{number}\n" for number in reversed(range(12))]
+
+    async def test_while_the_agent_still_works(self, bus: Bus) -> None:
+        async with bus.agent() as agent:
+            agent.log("one")
+
+            async def stored() -> bool:
+                return _said(await bus.call(ListLogChunks(agent_id=agent.id))) == ["one\n"]
+
+            await until(stored)
+
+
+def _said(page: Page[LogChunk]) -> list[str]:
+    return [chunk.content for chunk in page.items]
+
+
+async def _rest(bus: Bus, asked: ListLogChunks, page: Page[LogChunk]) -> list[str]:
+    """What is on the pages after this one."""
+    said: list[str] = []
+    while page.next_cursor is not None:
+        fields = asked.model_dump(exclude_unset=True) | {"cursor": page.next_cursor}
+        page = await bus.call(ListLogChunks(**fields))
+        said += _said(page)
+    return said

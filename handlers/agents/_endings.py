@@ -1,0 +1,52 @@
+"""An agent that is done or ends in good order: what it has not completed goes back to the queue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from contracts.agents._agent import AgentFinished, AgentStopped
+from contracts.agents.agents import FinishAgent, StopAgent
+from contracts.planning.tasks import Task, TaskReleased
+from handlers._shapes import Decision
+from handlers.agents._agent_rules import ENDED, require_incarnation
+from handlers.agents._departures import Departure
+from handlers.agents._states import AGENT
+from handlers.planning._states import TASK
+from handlers.planning._task_rules import UNCLAIMED
+from persistence.agents._held import Held
+
+FINISHED = "agent_finished"
+"""Why the tasks of a finished agent are released."""
+
+
+def finish(command: FinishAgent, held: Held, now: datetime) -> Departure:
+    """The agent waits for other work."""
+    [agent] = held.agents
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "finish")
+
+    idle = agent.evolve(now, status="idle", result=command.result, **ENDED)
+    released = [_release(task, FINISHED, now) for task in held.tasks]
+
+    return Departure(Decision(idle, AgentFinished(agent=idle)), released)
+
+
+def stop(command: StopAgent, held: Held, now: datetime) -> Departure:
+    """The agent has ended in good order."""
+    [agent] = held.agents
+    require_incarnation(agent, command.incarnation)
+    AGENT.require(agent, "stop")
+
+    stopped = agent.evolve(now, status="stopped", exit_code=command.exit_code, **ENDED)
+    released = [_release(task, command.reason, now) for task in held.tasks]
+
+    return Departure(
+        Decision(stopped, AgentStopped(agent=stopped, reason=command.reason)), released
+    )
+
+
+def _release(task: Task, reason: str, now: datetime) -> Decision[Task]:
+    TASK.require(task, "release")
+    freed = task.evolve(now, status="pending", **UNCLAIMED)
+
+    return Decision(freed, TaskReleased(task=freed, released_by=task.claimed_by, reason=reason))
