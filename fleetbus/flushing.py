@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from nats.aio.client import Client
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 
 async def flush(client: Client) -> None:
