@@ -18,11 +18,12 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.bus.attempts import CALLER
+from fleetbus.bus.failures import LOCK_NOT_AVAILABLE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction, begin
 from fleetbus.bus.work import react, run_job
 from fleetbus.config import Settings
-from fleetbus.database import Database, is_outage
+from fleetbus.database import Database, is_outage, sqlstate
 from handlers._secrets import KeyRing
 from persistence import _commit, _outbox_partitions, _sweeps
 from persistence.agents import _log_partitions
@@ -105,7 +106,12 @@ class Sweeper:
         except Exception as error:
             if is_outage(error) or not self._database.available:
                 return 0
-            log.exception("the job %s failed", task.name)
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                log.warning(
+                    "the job %s met a lock of somebody else; the next round tries", task.name
+                )
+            else:
+                log.exception("the job %s failed", task.name)
             await self._note_failure(task, started, error)
             return 0
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
+import pytest
 import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +13,7 @@ from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
 from fleetbus.service import Service
+from fleetbus.sweeper.sweeper import Sweeper, tasks
 
 TASKS = 20
 
@@ -47,3 +49,23 @@ async def test_two_of_them_take_each_lost_task_back_once(
     for item in claimed:
         task = await bus.call(GetTask(id=item.task.id))
         assert (task.status, task.retry_count, task.claimed_by) == ("pending", 1, None)
+
+
+async def test_a_lock_of_somebody_else_is_no_reason_for_alarm(
+    service: Service, db: AsyncConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    [keep] = [
+        task for task in tasks(service.registry, service.settings) if task.name == "keep_logs"
+    ]
+    sweeper = Sweeper(service.registry, service.database, [])
+
+    await db.execute(text("BEGIN"))
+    await db.execute(text("LOCK TABLE agents.log_chunks"))
+    assert await sweeper._attempt(keep) == 0
+    await db.execute(text("ROLLBACK"))
+
+    [record] = [one for one in caplog.records if one.name == "fleetbus.sweeper"]
+    assert record.levelname == "WARNING"
+    assert record.exc_info is None
+    noted = "SELECT last_error FROM bus.sweeps WHERE job = 'keep_logs'"
+    assert "lock timeout" in (await db.execute(text(noted))).scalar_one()
