@@ -7,7 +7,7 @@ from functools import partial
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.bus.registry import Registry
@@ -38,6 +38,10 @@ PER_COMMAND = 3
 
 async def note_all(ask: Asker, tasks: list[UUID], **body: object) -> list[Got]:
     return list(await asyncio.gather(*(ask(NOTE, {"id": str(t)} | body) for t in tasks)))
+
+
+async def none_of(db: AsyncConnection, count: TextClause) -> bool:
+    return (await db.execute(count)).scalar_one() == 0
 
 
 async def singles_wait(db: AsyncConnection, count: int) -> bool:
@@ -110,10 +114,8 @@ class TestGathering:
             await service.stop()
 
         # A session counts for everyone when it ends, at the latest.
-        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fleetbus'"
-        async with asyncio.timeout(20):
-            while (await db.execute(text(sessions))).scalar_one():  # noqa: ASYNC110  the server tells, and only when asked
-                await asyncio.sleep(0.02)
+        others = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fleetbus'")
+        await eventually(partial(none_of, db, others))
         scans = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'requests'"
         scanned, looked_up = (await db.execute(text(scans))).one()
         assert looked_up >= 40
