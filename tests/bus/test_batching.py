@@ -41,7 +41,7 @@ async def note_all(ask: Asker, tasks: list[UUID], **body: object) -> list[Got]:
 
 
 async def none_of(db: AsyncConnection, count: TextClause) -> bool:
-    return (await db.execute(count)).scalar_one() == 0
+    return bool((await db.execute(count)).scalar_one() == 0)
 
 
 async def singles_wait(db: AsyncConnection, count: int) -> bool:
