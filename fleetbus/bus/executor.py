@@ -87,9 +87,6 @@ class Executor:
         self._attempts = Attempts(database)
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = asyncio.Semaphore(max(1, database.pools.write // 2))
-        # A rush of commands that need a transaction each must not hold up batches, where one
-        # connection serves many: heartbeats among them.
-        self._single = asyncio.Semaphore(max(1, database.pools.write * 3 // 4))
         self._dependencies: dict[str, Any] = {
             "catalogue": registry.catalogue,
             "published": published or Published(database),
@@ -107,8 +104,7 @@ class Executor:
 
     async def run_handler(self, call: Call) -> None:
         """Run one command in a transaction of its own."""
-        async with self._single:
-            await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
+        await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
 
     async def run_batch(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Run commands of one operation in one transaction; a decider's, each on another entity.

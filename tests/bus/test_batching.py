@@ -17,7 +17,6 @@ from fleetbus.service import Service
 from tests.bus.asking import (
     CREATE,
     NOTE,
-    RUN,
     Asker,
     Got,
     add_tasks,
@@ -26,7 +25,6 @@ from tests.bus.asking import (
     count_of,
     eventually,
     locked,
-    waiting_for_locks,
 )
 from tests.counting import Counted
 
@@ -42,10 +40,6 @@ async def note_all(ask: Asker, tasks: list[UUID], **body: object) -> list[Got]:
 
 async def none_of(db: AsyncConnection, count: TextClause) -> bool:
     return bool((await db.execute(count)).scalar_one() == 0)
-
-
-async def singles_wait(db: AsyncConnection, count: int) -> bool:
-    return await waiting_for_locks(db) == count
 
 
 class TestGathering:
@@ -199,24 +193,6 @@ class TestLockedRows:
             assert not late.done()
 
         assert {got.status for got in [*replies, await late]} == {200}
-
-    async def test_a_rush_of_single_commands_leaves_connections_to_batches(
-        self, ask: Asker, db: AsyncConnection, service: Service
-    ) -> None:
-        stuck, free = await add_tasks(db, 2)
-        waiting = f"SELECT 1 FROM planning.tasks WHERE id = '{stuck}' FOR UPDATE"
-
-        async with locked(db, stuck):
-            rush = [
-                asyncio.create_task(ask(RUN, {"sql": [waiting]}))
-                for _ in range(3 * service.settings.pool_write)
-            ]
-            await eventually(partial(singles_wait, db, service.settings.pool_write * 3 // 4))
-            [reply] = await note_all(ask, [free])
-            assert not any(task.done() for task in rush)
-
-        assert reply.status == 200
-        assert {(await task).status for task in rush} == {200}
 
     async def test_as_many_as_there_are_batches_do_not_stop_the_operation(
         self, ask: Asker, db: AsyncConnection, service: Service
