@@ -163,6 +163,8 @@ class TestEvents:
             serving(registry, database_url, own_nats.url) as service,
             watched(service) as port,
         ):
+            # A comparison that meets the outage would end the lead before there is an event.
+            await scraped_until(port, lambda found: found("comparison_missing_events") == 0)
             await scraped_until(port, lambda found: found("relay_leader") == 1)
             await own_nats.stop()
             await db.execute(text(EVENT))
@@ -262,7 +264,11 @@ class TestDocumentation:
             watched(service) as port,
         ):
             found = await scraped_until(
-                port, lambda found: found("job_failed", job="expire_task_leases") == 0
+                port,
+                lambda found: (
+                    found("job_failed", job="expire_task_leases") == 0
+                    and found("comparison_missing_events") == 0
+                ),
             )
 
         ours = [f for f in found.families.values() if f.name.startswith("fleetbus_")]
