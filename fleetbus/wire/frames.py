@@ -1,14 +1,19 @@
 """The NATS protocol where requests come in and answers go out by the thousand.
 
-nats-py reads headers a character at a time and writes them through regular expressions, which is
-right for any header and costs a tenth of a request. Here the rest of nats-py's client is kept.
+nats-py reads header names a character at a time and writes each header through two regular
+expressions: right for any header, and some 3 µs of each request. The rest of its client is kept.
 The protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from fleetbus.bus.calls import Answer
 from fleetbus.wire.headers import headers_of
+
+BLANKS: Final = " \t\n\r\v\f"
+"""What surrounds a value and is none of it; other blanks of Unicode make another value."""
 
 
 def parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -22,9 +27,9 @@ def parse_header_lines(raw: bytes) -> dict[str, str]:
         name, colon, value = line.partition(":")
         if not colon:
             continue
-        name = name.strip()
-        if name.isascii() and (name.isidentifier() or len(name.split()) < 2):
-            found[name] = value.strip()
+        name = name.strip(BLANKS)
+        if name.isascii() and (not name or name.split() == [name]):
+            found[name] = value.strip(BLANKS)
     return found
 
 

@@ -94,12 +94,13 @@ class TestRawHeaders:
 
         assert answer["items"]
 
+    @pytest.mark.parametrize("key", [b"\xff\xfe", b"\x1ckey", "\u00a0key".encode()])
     async def test_a_key_that_is_no_text_does_not_become_another_key(
-        self, session: Session
+        self, session: Session, key: bytes
     ) -> None:
         """A command whose key cannot be read is refused, rather than run without one."""
         body = b'{"name": "x"}'
-        block = BLOCKS["invalid UTF-8"]
+        block = b"NATS/1.0\r\nNats-Msg-Id: " + key + b"\r\n\r\n"
 
         answer = json.loads(await session.ask(b"db.tasks.create", block, body))
 
