@@ -23,21 +23,30 @@ where the field is, or where the field is required and there is no such phase.
 from __future__ import annotations
 
 import inspect
-import types
-import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    overload,
+)
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._catalogue import Catalogue
 from contracts._declare import Entity, Event, Operation, Reply
-from contracts._errors import DeclarationError, Refusal, snake_case
+from contracts._errors import Refusal, snake_case
 from handlers._secrets import KeyRing
+from handlers._signatures import folder, signature, union, wrong
+from persistence._driver import Compiled
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,6 +134,10 @@ class Handling:
     events: tuple[type[Event], ...] = ()
     entities: tuple[Needed, ...] = ()
     dependencies: frozenset[str] = frozenset()
+    about: Callable[[Any], bool] | None = None
+    """Which of its events a reaction is about; None if all."""
+    where: Compiled | None = None
+    """What a reaction needs to find in the database to be run; None if nothing."""
 
     @property
     def name(self) -> str:
@@ -182,25 +195,64 @@ def handler(function: F) -> F:
 
     Of a sequence each command has its own answer, in the same order: its reply or its refusal.
     """
-    hints, parameters = _signature(function)
+    hints, parameters = signature(function)
     several = get_origin(hints[parameters[0].name]) is Sequence
     return _operation("gathered handler" if several else "handler", function)
 
 
-def reaction(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Do what must follow from events in the same transaction: ``async (events, *, db, emit)``."""
-    hints, parameters = _signature(function)
-    wanted = hints[parameters[0].name]
-    if get_origin(wanted) is not Sequence:
-        raise _wrong(function, "its first parameter is annotated Sequence[SomeEvent]")
-    kinds = _union(get_args(wanted)[0])
-    if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):
-        raise _wrong(function, "its first parameter is a sequence of declared events")
-    dependencies = _dependencies("reaction", function, hints, parameters[1:])
-    HANDLERS.reactions.append(
-        Handling("reaction", function, None, events=tuple(kinds), dependencies=dependencies)
-    )
-    return function
+Reaction = Callable[..., Awaitable[None]]
+
+
+@overload
+def reaction(function: Reaction, /) -> Reaction: ...
+
+
+@overload
+def reaction(
+    *, about: Callable[[Any], bool] | None = None, where: Compiled | None = None
+) -> Callable[[Reaction], Reaction]: ...
+
+
+def reaction(
+    function: Reaction | None = None,
+    /,
+    *,
+    about: Callable[[Any], bool] | None = None,
+    where: Compiled | None = None,
+) -> Any:
+    """Do what must follow from events in the same transaction: ``async (events, *, db, emit)``.
+
+    ``about`` tells by an event alone whether it matters. ``where`` is a query with a parameter
+    ``ids``, the ids of what the events are about: where it finds nothing the reaction is not run.
+    It is asked together with the last statement of the transaction, so a reaction that is seldom
+    needed costs no round trip; its rows must not appear while the entities of the events are
+    locked.
+    """
+
+    def declare(function: Reaction) -> Reaction:
+        hints, parameters = signature(function)
+        wanted = hints[parameters[0].name]
+        if get_origin(wanted) is not Sequence:
+            raise wrong(function, "its first parameter is annotated Sequence[SomeEvent]")
+        kinds = union(get_args(wanted)[0])
+        if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):
+            raise wrong(function, "its first parameter is a sequence of declared events")
+        if where is not None and where.order != ("ids",):
+            raise wrong(function, "what it needs to find has one parameter, ids")
+        HANDLERS.reactions.append(
+            Handling(
+                "reaction",
+                function,
+                None,
+                events=tuple(kinds),
+                dependencies=_dependencies("reaction", function, hints, parameters[1:]),
+                about=about,
+                where=where,
+            )
+        )
+        return function
+
+    return declare if function is None else declare(function)
 
 
 def job(*, every: float, limit: int) -> Callable[[F], F]:
@@ -211,14 +263,14 @@ def job(*, every: float, limit: int) -> Callable[[F], F]:
     """
 
     def declare(function: F) -> F:
-        hints, parameters = _signature(function)
+        hints, parameters = signature(function)
         if not inspect.iscoroutinefunction(function) or hints.get("return") is not int:
-            raise _wrong(function, "a job is async and returns how much it handled, an int")
+            raise wrong(function, "a job is async and returns how much it handled, an int")
         dependencies = _dependencies("job", function, hints, parameters)
         name = function.__name__
         handling = Handling("job", function, None, dependencies=dependencies)
         if name in HANDLERS.jobs:
-            raise _wrong(function, f"there is another job called {name}")
+            raise wrong(function, f"there is another job called {name}")
         HANDLERS.jobs[name] = Job(name, handling, every, limit)
         return function
 
@@ -226,20 +278,20 @@ def job(*, every: float, limit: int) -> Callable[[F], F]:
 
 
 def _operation(shape: Shape, function: F) -> F:
-    hints, parameters = _signature(function)
+    hints, parameters = signature(function)
     operation = hints.get(parameters[0].name)
     if shape == "gathered handler":
         (operation,) = get_args(operation)
     if not (isinstance(operation, type) and issubclass(operation, Operation)):
-        raise _wrong(function, "its first parameter is annotated with an operation")
+        raise wrong(function, "its first parameter is annotated with an operation")
     kind = "query" if shape in {"query", "lookup"} else "command"
     if operation.declared.kind != kind:
-        raise _wrong(function, f"{operation.__name__} is a {operation.declared.kind}")
+        raise wrong(function, f"{operation.__name__} is a {operation.declared.kind}")
     if function.__name__ != (name := snake_case(operation.__name__)):
-        raise _wrong(function, f"the handler of {operation.__name__} is called {name}")
+        raise wrong(function, f"the handler of {operation.__name__} is called {name}")
     if function.__module__.split(".")[1:] != operation.__module__.split(".")[1:]:
         place = operation.__module__.replace("contracts", "handlers", 1).replace(".", "/")
-        raise _wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
+        raise wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
     handling = Handling(
@@ -254,18 +306,8 @@ def _operation(shape: Shape, function: F) -> F:
     )
     _check_shape(handling, hints.get("return"))
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
-        raise _wrong(function, f"{operation.__name__} has a handler already")
+        raise wrong(function, f"{operation.__name__} has a handler already")
     return function
-
-
-def _signature(
-    function: Callable[..., Any],
-) -> tuple[dict[str, Any], list[inspect.Parameter]]:
-    hints = get_type_hints(function, include_extras=True)
-    parameters = list(inspect.signature(function).parameters.values())
-    if not parameters or any(p.name not in hints for p in parameters):
-        raise _wrong(function, "every parameter is annotated")
-    return hints, parameters
 
 
 def _needed(
@@ -275,18 +317,18 @@ def _needed(
     hint: Any,
     returns: Any,
 ) -> Needed:
-    kinds = [kind for kind in _union(hint) if kind is not type(None)]
+    kinds = [kind for kind in union(hint) if kind is not type(None)]
     if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], Entity)):
-        raise _wrong(function, f"the parameter {name} is an entity or an entity | None")
+        raise wrong(function, f"the parameter {name} is an entity or an entity | None")
     entity = kinds[0]
     fields = operation.model_fields
-    own = name == entity.noun and _folder(entity) == _folder(operation)
+    own = name == entity.noun and folder(entity) == folder(operation)
     key = "id" if own and "id" in fields and f"{name}_id" not in fields else f"{name}_id"
     if key not in fields:
-        raise _wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
+        raise wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
     decided = get_origin(returns) is Decision and get_args(returns) == (entity,)
     changed = key == "id" or (own and decided)
-    optional = type(None) in _union(hint)
+    optional = type(None) in union(hint)
     missing = optional and fields[key].is_required()
     return Needed(name, entity, key, optional=optional, may_be_missing=missing, own=changed)
 
@@ -300,12 +342,12 @@ def _dependencies(
     for parameter in parameters:
         name = parameter.name
         if parameter.kind is not parameter.KEYWORD_ONLY:
-            raise _wrong(function, f"the dependency {name} is keyword-only")
+            raise wrong(function, f"the dependency {name} is keyword-only")
         if name not in _ALLOWED[shape]:
             known = ", ".join(sorted(_ALLOWED[shape])) or "none"
-            raise _wrong(function, f"{name} is no dependency of a {shape} (there are: {known})")
+            raise wrong(function, f"{name} is no dependency of a {shape} (there are: {known})")
         if hints[name] != DEPENDENCIES[name]:
-            raise _wrong(function, f"{name} is annotated {DEPENDENCIES[name]}")
+            raise wrong(function, f"{name} is annotated {DEPENDENCIES[name]}")
     return frozenset(parameter.name for parameter in parameters)
 
 
@@ -314,20 +356,20 @@ def _check_shape(handling: Handling, returns: Any) -> None:
     assert operation is not None
     asynchronous = handling.shape in {"query", "handler", "gathered handler"}
     if inspect.iscoroutinefunction(function) != asynchronous:
-        raise _wrong(function, f"a {handling.shape} is {_ASYNC[handling.shape]}")
+        raise wrong(function, f"a {handling.shape} is {_ASYNC[handling.shape]}")
     if handling.shape == "lookup" and [need.field for need in handling.entities] != ["id"]:
-        raise _wrong(function, "a plain query takes the entity that its id names, and only that")
+        raise wrong(function, "a plain query takes the entity that its id names, and only that")
     if asynchronous and handling.entities:
-        raise _wrong(function, "an async handler fetches its entities itself, through db")
+        raise wrong(function, "an async handler fetches its entities itself, through db")
     if handling.shape == "decider":
         if get_origin(returns) is not Decision:
-            raise _wrong(function, "a decider returns Decision[Entity]")
+            raise wrong(function, "a decider returns Decision[Entity]")
     elif handling.shape == "gathered handler":
         reply = operation.declared.reply
-        if get_origin(returns) is not list or {*_union(get_args(returns)[0])} != {reply, Refusal}:
-            raise _wrong(function, f"of a sequence it returns list[{reply.__name__} | Refusal]")
+        if get_origin(returns) is not list or {*union(get_args(returns)[0])} != {reply, Refusal}:
+            raise wrong(function, f"of a sequence it returns list[{reply.__name__} | Refusal]")
     elif returns != operation.declared.reply:
-        raise _wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
+        raise wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
 
 
 _ASYNC = {
@@ -337,17 +379,3 @@ _ASYNC = {
     "lookup": "a plain function",
     "decider": "a plain function, without I/O",
 }
-
-
-def _folder(cls: type) -> str:
-    return cls.__module__.rsplit(".", 1)[0]
-
-
-def _union(hint: Any) -> tuple[Any, ...]:
-    if get_origin(hint) in {typing.Union, types.UnionType}:
-        return get_args(hint)
-    return (hint,)
-
-
-def _wrong(function: Callable[..., Any], what: str) -> DeclarationError:
-    return DeclarationError(f"{function.__module__}.{function.__qualname__}: {what}")

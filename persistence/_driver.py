@@ -7,6 +7,7 @@ sees the driver's own types: ``jsonb`` is text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,25 @@ def compiled(statement: Executable) -> Compiled:
     assert isinstance(statement, ClauseElement)
     found: Any = statement.compile(dialect=_DIALECT)
     return Compiled(str(found), found.positiontup or ())
+
+
+_NUMBER = re.compile(r"\$(\d+)")
+_NAME = re.compile(r"(?<!:):([a-z_]+\d*)\b")
+
+
+def part(statement: Compiled) -> str:
+    """The text of a statement with ``:names`` for numbers, to be put into a larger one."""
+    return _NUMBER.sub(lambda found: ":" + statement.order[int(found[1]) - 1], statement.text)
+
+
+def numbered(text: str) -> Compiled:
+    """A statement that is written with ``:names``, as the driver takes it."""
+    order: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"${order.setdefault(found[1], len(order) + 1)}"
+
+    return Compiled(_NAME.sub(number, text), tuple(order))
 
 
 async def execute(db: AsyncConnection, statement: Compiled, parameters: Mapping[str, Any]) -> int:

@@ -38,17 +38,6 @@ from persistence._tables import TABLES
 E = TypeVar("E", bound=Entity)
 
 
-# One round trip for all that a batch begins with. The clock is read when the locks are held.
-_OPEN = """
-    WITH locked AS MATERIALIZED ({lock})
-    SELECT clock_timestamp() AS bus_now,
-           (SELECT CAST(json_agg(r) AS text) FROM bus.requests r
-            WHERE r.caller = CAST($2 AS text) AND r.key = ANY (CAST($3 AS text[]))) AS bus_stored,
-           locked.*
-    FROM (SELECT) AS always LEFT JOIN locked ON true
-"""
-
-
 @dataclass(frozen=True)
 class Statements(Generic[E]):
     """The statements that serve one entity, and how its columns become models."""
@@ -56,8 +45,6 @@ class Statements(Generic[E]):
     table: Table
     read: Compiled
     lock: Compiled
-    open: Compiled
-    """``lock``, with the clock and the stored replies of the requests that want the rows."""
     insert: Compiled
     update: Compiled
     names: tuple[str, ...]
@@ -76,12 +63,11 @@ def statements(entity: type[E]) -> Statements[E]:
     )
     changed = {c.name: c for c in rows.c if c.name not in {"id", "created_at"}}
     # FOR NO KEY UPDATE: rows that refer to this one by foreign key need not wait.
-    lock = compiled(read.order_by(table.c.id).with_for_update(key_share=True))
+    lock = read.order_by(table.c.id).with_for_update(key_share=True)
     return Statements(
         table=table,
         read=compiled(read),
-        lock=lock,
-        open=Compiled(_OPEN.format(lock=lock.text), (*lock.order, "caller", "keys")),
+        lock=compiled(lock),
         insert=compiled(insert(table).from_select([c.name for c in rows.c], select(*rows.c))),
         update=compiled(update(table).where(table.c.id == rows.c.id).values(changed)),
         names=tuple(entity.model_fields),

@@ -1,6 +1,6 @@
 """fleetbus without a database: every request goes the whole way, and its answer is made up."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -30,12 +30,12 @@ TASK = Task.model_validate(dict.fromkeys(Task.model_fields) | FILLED)
 class NoDatabase(Executor):
     """An executor that makes up its answers."""
 
-    async def run_lookups(self, calls: Sequence[Call]) -> Sequence[Call]:
+    async def run_lookups(self, calls: Sequence[Call], _: Callable[[], None]) -> Sequence[Call]:
         for call in calls:
             call.answer(Answer(200, call.bound.serializer.to_json(TASK)))
         return ()
 
-    async def run_batch(self, calls: Sequence[Call]) -> Sequence[Call]:
+    async def run_batch(self, calls: Sequence[Call], _: Callable[[], None]) -> Sequence[Call]:
         for number, call in enumerate(calls):
             body = call.bound.serializer.to_json(TASK)
             call.answer(Answer(200, body, position=number))

@@ -3,8 +3,9 @@
 Nobody waits for a timer: a call that comes alone runs at once, as a batch of one. A batch holds at
 most one call per entity and per idempotency key; calls on one entity keep their order.
 
-One batch at a time gathers the most and costs the least. Only where it takes longer than usual,
-for a lock or a slow disk, another one starts beside it.
+One batch works at a time, which gathers the most and costs the least; the next one starts when
+it is at its COMMIT, for while the disk is waited for there is time to work. Only where one works
+longer than usual, for a lock, another one starts beside it.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from typing import Any
 from contracts.errors import DeadlineExceeded
 from fleetbus.bus.calls import Call
 
-Run = Callable[[Sequence[Call]], Coroutine[Any, Any, Sequence[Call]]]
+Leaving = Callable[[], None]
+Run = Callable[[Sequence[Call], Leaving], Coroutine[Any, Any, Sequence[Call]]]
 RunAlone = Callable[[Call], Coroutine[Any, Any, None]]
 
 PATIENCE = 0.02
-"""Seconds that a batch runs before another one may start beside it."""
+"""Seconds that a batch works before another one may start beside it."""
 
 
 class Batcher:
     """The queue of one operation.
 
-    ``run`` works on a batch and returns the calls that wait for a lock of someone else; those go
-    on through ``run_alone``, beside the batches, so that a slow row holds up no other. ``sizes``
-    counts the batches by their size.
+    ``run`` works on a batch, calls what it is given once there is only the COMMIT left, and
+    returns the calls that wait for a lock of someone else; those go on through ``run_alone``,
+    beside the batches, so that a slow row holds up no other. At most ``concurrency`` batches run,
+    each of at most ``limit`` calls. ``sizes`` counts the batches by their size.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Batcher:
         self._overdue: asyncio.TimerHandle | None = None
         self._last_start = 0.0
         self._running: set[asyncio.Task[Sequence[Call]]] = set()
+        self._at_work: set[int] = set()
+        self._started = 0
         self._alone: set[asyncio.Task[None]] = set()
 
     def submit(self, call: Call) -> None:
@@ -69,12 +74,14 @@ class Batcher:
 
     def _start_soon(self) -> None:
         """Start when all that has arrived together is queued, not at the first of it."""
+        if len(self._running) >= self._concurrency:
+            return
         loop = asyncio.get_running_loop()
-        if not self._running:
+        if not self._at_work:
             if not self._starting:
                 self._starting = True
                 loop.call_soon(self._start)
-        elif self._overdue is None and len(self._running) < self._concurrency:
+        elif self._overdue is None:
             self._overdue = loop.call_at(self._last_start + PATIENCE, self._start)
 
     def _start(self) -> None:
@@ -86,13 +93,23 @@ class Batcher:
             return
         self._last_start = asyncio.get_running_loop().time()
         self._sizes[len(batch)] += 1
-        task = asyncio.create_task(self._run(batch))
+        self._started += 1
+        self._at_work.add(self._started)
+        task = asyncio.create_task(self._run(batch, partial(self._leaving, self._started)))
         self._running.add(task)
-        task.add_done_callback(partial(self._ended, batch))
+        task.add_done_callback(partial(self._ended, self._started, batch))
         if self._waiting:
             self._start_soon()
 
-    def _ended(self, batch: Sequence[Call], task: asyncio.Task[Sequence[Call]]) -> None:
+    def _leaving(self, number: int) -> None:
+        self._at_work.discard(number)
+        if self._waiting:
+            self._start_soon()
+
+    def _ended(
+        self, number: int, batch: Sequence[Call], task: asyncio.Task[Sequence[Call]]
+    ) -> None:
+        self._at_work.discard(number)
         self._running.discard(task)
         waiting = () if task.cancelled() or task.exception() else task.result()
         for call in batch:

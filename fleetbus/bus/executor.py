@@ -1,7 +1,8 @@
 """Runs calls: queries on read-only connections, commands in one transaction, deciders in batches.
 
-A transaction's course: BEGIN · the clock and stored replies · the work · what must follow
-(reactions) · outbox and idempotency rows, last of all · COMMIT · the answers.
+A transaction's course: BEGIN · the clock, stored replies and what the work is about · the work ·
+what must follow (reactions) · outbox and idempotency rows, last of all · COMMIT · the answers. What
+a decider changed is written together with those, unless a reaction has to see it first.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
 from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
-from fleetbus.bus.work import decide, gather, handle, react
+from fleetbus.bus.work import decide, following, gather, handle, named, react
 from fleetbus.database import Database, sqlstate
 from handlers._secrets import KeyRing
 from handlers._shapes import Handling
 from persistence import _commit, _entities
+from persistence._commit import KeptReply, Written
 
 log = logging.getLogger("fleetbus.bus")
 
@@ -54,6 +56,10 @@ class ExecutorSettings:
     """Seconds that a call that waits for a row lock keeps its connection at a time."""
     max_payload: int = 1024 * 1024
     reply_advice: str = "ask for a smaller page with limit"
+
+
+def _nothing() -> None:
+    """Nobody waits for this transaction to leave."""
 
 
 class Outcome(NamedTuple):
@@ -97,7 +103,11 @@ class Executor:
         """Answer one query."""
         await self._attempts.run([call], self._query)
 
-    async def run_lookups(self, calls: Sequence[Call]) -> Sequence[Call]:
+    async def run_lookups(
+        self,
+        calls: Sequence[Call],
+        _: Callable[[], None],
+    ) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
         await self._attempts.run(calls, self._lookups)
         return ()
@@ -106,16 +116,17 @@ class Executor:
         """Run one command in a transaction of its own."""
         await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
 
-    async def run_batch(self, calls: Sequence[Call]) -> Sequence[Call]:
+    async def run_batch(self, calls: Sequence[Call], leaving: Callable[[], None]) -> Sequence[Call]:
         """Run commands of one operation in one transaction; a decider's, each on another entity.
 
-        If the database refuses the batch as a whole they are run again one by one. Returns those
-        that wait for a lock of someone else: ``run_alone`` has the patience for them.
+        If the database refuses the batch as a whole they are run again one by one. ``leaving`` is
+        called when there is only the COMMIT left. Returns those that wait for a lock of someone
+        else: ``run_alone`` has the patience for them.
         """
         lock_timeout = self.settings.batch_lock_timeout
         if len(calls) > 1:
             try:
-                await self._transact(calls, self._batched, lock_timeout)
+                await self._transact(calls, self._batched, lock_timeout, leaving)
             except CommitUnknown:
                 await self._attempts.find_out(calls)
             except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
@@ -123,10 +134,13 @@ class Executor:
                 lock_timeout /= 10
             else:
                 return ()
+        alone = leaving if len(calls) == 1 else _nothing
         waiting = []
         for call in calls:
             try:
-                await self._attempts.run([call], lambda one: self._batch_unless(one, lock_timeout))
+                await self._attempts.run(
+                    [call], lambda one: self._batch_unless(one, lock_timeout, alone)
+                )
             except LockedOut:
                 waiting.append(call)
         return waiting
@@ -146,9 +160,11 @@ class Executor:
             with contextlib.suppress(LockedOut):
                 await self._attempts.run([call], run)
 
-    async def _batch_unless(self, calls: Sequence[Call], lock_timeout: float) -> None:
+    async def _batch_unless(
+        self, calls: Sequence[Call], lock_timeout: float, leaving: Callable[[], None] = _nothing
+    ) -> None:
         try:
-            await self._transact(calls, self._batched, lock_timeout)
+            await self._transact(calls, self._batched, lock_timeout, leaving)
         except Exception as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise LockedOut from error
@@ -188,7 +204,11 @@ class Executor:
                 call.refuse(refusal_for(error, call.bound))
 
     async def _transact(
-        self, calls: Sequence[Call], work: Work, lock_timeout: float | None = None
+        self,
+        calls: Sequence[Call],
+        work: Work,
+        lock_timeout: float | None = None,
+        leaving: Callable[[], None] = _nothing,
     ) -> None:
         left = partial(self._left, calls)
         async with (
@@ -199,10 +219,9 @@ class Executor:
             fresh = _unanswered(calls, opening)
             if not fresh:
                 return
-            tx.now, tx.locked = opening.now, opening.locked
+            tx.now = opening.now
             outcomes = await self._recheck(tx, await work(tx, fresh))
-            await react(self._registry, tx)
-            position = await self._finish(tx, outcomes)
+            position = await self._finish(tx, outcomes, leaving)
         for outcome in outcomes:
             outcome.answer.position = position if outcome.kept else None
             outcome.call.answer(outcome.answer)
@@ -246,30 +265,54 @@ class Executor:
         opening = await _commit.open_work(tx.db, CALLER, [str(call.key) for call in refused])
         return [o for o in outcomes if o.kept or not _answer_stored(o.call, opening)]
 
-    async def _finish(self, tx: Transaction, outcomes: Sequence[Outcome]) -> int | None:
-        """Write what the transaction told and answered, and commit; a dry run stops before."""
-        events = tx.outbox_rows()
-        for row in events:
-            self._fits(len(row), "an event of this size cannot be told; keep texts shorter")
-        if any(outcome.call.dry_run for outcome in outcomes):
-            return None
+    async def _finish(
+        self, tx: Transaction, outcomes: Sequence[Outcome], leaving: Callable[[], None]
+    ) -> int | None:
+        """Write what was changed, told and answered, and commit; a dry run stops before."""
+        dry_run = any(outcome.call.dry_run for outcome in outcomes)
         replies = [
-            {
-                "key": call.key,
-                "fingerprint": call.fingerprint,
-                "status": answer.status,
-                "reply": answer.body.decode(),
-            }
+            KeptReply(call.key, call.fingerprint, answer.status, answer.body.decode())
             for call, answer, kept in outcomes
             if kept and call.key is not None
         ]
-        if not (events or replies or tx.wrote):
+        written = None if dry_run else await self._write_at_once(tx, replies)
+        if written is None:
+            await tx.save()
+            await react(self._registry, tx)
+            events = self._events(tx)
+            if dry_run:
+                return None
+            written = await tx.append(CALLER, events, replies)
+        if not (tx.wrote or tx.told or replies):
             return None
-        position = await tx.append(CALLER, events, replies)
         if any(outcome.call.answered for outcome in outcomes):
             raise Overtaken
+        await self._commit(tx, outcomes, leaving)
+        return written.position
+
+    async def _write_at_once(self, tx: Transaction, replies: Sequence[KeptReply]) -> Written | None:
+        """Write everything with one statement; None if there is something to react to first."""
+        reactions = following(self._registry, [told.event for told in tx.told])
+        unless = {}
+        for reaction, about in reactions.items():
+            if reaction.where is None:
+                return None
+            unless[reaction.where] = [event.entity_id for event in about]
+        written = await tx.append(CALLER, self._events(tx), replies, unless=unless)
+        return None if written.found else written
+
+    def _events(self, tx: Transaction) -> list[bytes]:
+        events = tx.outbox_rows()
+        for row in events:
+            self._fits(len(row), "an event of this size cannot be told; keep texts shorter")
+        return events
+
+    async def _commit(
+        self, tx: Transaction, outcomes: Sequence[Outcome], leaving: Callable[[], None]
+    ) -> None:
         for outcome in outcomes:
             outcome.call.committing = True
+        leaving()
         try:
             await tx.commit()
         except Exception as error:
@@ -277,7 +320,6 @@ class Executor:
                 for outcome in outcomes:
                     outcome.call.committing = False
             raise
-        return position
 
     def _reply(self, call: Call, reply: Any) -> Answer:
         body = encoded(call.bound, reply)
@@ -307,13 +349,18 @@ def encoded(bound: Bound, reply: Any) -> bytes:
 
 
 async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
-    """What a transaction begins with: the clock, stored replies, and a decider's own entities."""
+    """What a transaction begins with: the clock, stored replies, and what a decider needs.
+
+    That is the entities which are to be changed, locked, or else the first that are named at all.
+    """
     keys = [call.key for call in calls if call.key is not None]
-    own = calls[0].bound.handling.own
-    if own is None:
-        return await _commit.open_work(tx.db, CALLER, keys)
-    ids = {getattr(call.message, own.field) for call in calls}
-    return await _commit.open_and_lock(tx.db, CALLER, keys, own.entity, ids)
+    handling = calls[0].bound.handling
+    for need in handling.entities if handling.own is None else [handling.own]:
+        if ids := named(need, calls):
+            opening = await _commit.open_with(tx.db, CALLER, keys, need.entity, ids, lock=need.own)
+            tx.loaded[need.name] = opening.found
+            return opening
+    return await _commit.open_work(tx.db, CALLER, keys)
 
 
 def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:

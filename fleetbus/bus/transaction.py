@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,8 +16,9 @@ from contracts._declare import Event
 from fleetbus.database import Database, is_outage
 from fleetbus.ids import uuid7
 from handlers._shapes import Emit
-from persistence import _commit
-from persistence._driver import driver_of
+from persistence import _commit, _entities
+from persistence._commit import Changes, KeptReply, Written
+from persistence._driver import Compiled, driver_of
 
 
 class CommitUnknown(Exception):
@@ -43,8 +44,11 @@ class Transaction:
     def __init__(self, db: AsyncConnection, raw: Any) -> None:
         self.db = db
         self.now: datetime
-        self.locked: dict[Any, Any] = {}
+        self.loaded: dict[str, dict[Any, Any]] = {}
+        """What was read with the clock, by the name of the parameter that wants it."""
         self.told: list[Told] = []
+        self.changes: Changes | None = None
+        """What is to be written before anything else reads."""
         self.wrote = False
         self._raw = raw
         self._state: Literal["open", "committing", "done"] = "open"
@@ -61,21 +65,31 @@ class Transaction:
         """The outbox rows of everything told, each a JSON object."""
         return [_outbox_row(told) for told in self.told]
 
+    async def save(self) -> None:
+        """Write the changes, where something is going to read that may need to see them."""
+        changes, self.changes = self.changes, None
+        if changes:
+            write = _entities.add if changes.kind == "insert" else _entities.save
+            await write(self.db, changes.entities)
+
     async def append(
-        self, caller: str, events: Sequence[bytes], replies: Sequence[dict[str, Any]]
-    ) -> int | None:
-        """Write outbox and idempotency rows; returns the transaction's highest position."""
-        if not events and not replies:
-            return None
-        position, kept = await _commit.append(
-            self.db,
-            caller,
-            (b"[" + b",".join(events) + b"]").decode(),
-            pydantic_core.to_json(replies).decode(),
+        self,
+        caller: str,
+        events: Sequence[bytes],
+        replies: Sequence[KeptReply],
+        *,
+        unless: Mapping[Compiled, Sequence[Any]] | None = None,
+    ) -> Written:
+        """Write changes, outbox and idempotency rows; the changes alone if a condition holds."""
+        changes, self.changes = self.changes, None
+        if not (changes or events or replies):
+            return Written(None, 0)
+        written = await _commit.write(
+            self.db, caller, changes=changes, events=events, replies=replies, unless=unless
         )
-        if kept != len(replies):
+        if written.kept != len(replies) and not written.found:
             raise KeyTaken
-        return position
+        return written
 
     async def commit(self) -> None:
         """COMMIT; a connection lost meanwhile is ``CommitUnknown``."""

@@ -16,6 +16,7 @@ from fleetbus.bus.transaction import Transaction
 from fleetbus.ids import uuid7
 from handlers._shapes import Decision, Handling, Job, Needed
 from persistence import _entities
+from persistence._commit import Changes
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
@@ -63,11 +64,10 @@ async def gather(tx: Transaction, calls: Sequence[Call]) -> list[Reply | Refusal
 
 
 async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
-    """Load every entity that the calls are about, decide each, write the changes back at once."""
+    """Load every entity that the calls are about and decide each; the changes go with the rest."""
     handling = calls[0].bound.handling
     loaded = {need.name: await _load(tx, need, calls) for need in handling.entities}
     makes = "new_id" in handling.dependencies
-    before: dict[UUID, Entity] = {}
     after: dict[UUID, Entity] = {}
     decisions = []
     for call in calls:
@@ -87,12 +87,20 @@ async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
         _note(tx, decided, decision, own)
         if decided.changed:
             after[decision.entity.id] = decision.entity
-            if own is not None:
-                before[own.id] = own
-    await _entities.save(tx.db, [entity for id_, entity in after.items() if id_ in before])
-    await _entities.add(tx.db, [entity for id_, entity in after.items() if id_ not in before])
-    tx.wrote = tx.wrote or bool(after)
+    if after:
+        tx.changes = Changes("insert" if handling.creates else "update", list(after.values()))
+        tx.wrote = True
     return decisions
+
+
+def following(registry: Registry, told: Iterable[Event]) -> dict[Handling, list[Event]]:
+    """The reactions to what was told, each with the events that it is about."""
+    found: dict[Handling, list[Event]] = {}
+    for event in told:
+        for handling in registry.reactions.get(type(event), ()):
+            if handling.about is None or handling.about(event):
+                found.setdefault(handling, []).append(event)
+    return found
 
 
 async def react(registry: Registry, tx: Transaction) -> None:
@@ -100,13 +108,11 @@ async def react(registry: Registry, tx: Transaction) -> None:
     seen = 0
     for _ in range(MAX_REACTION_ROUNDS):
         told, seen = [told.event for told in tx.told[seen:]], len(tx.told)
-        following = dict.fromkeys(
-            r for event in told for r in registry.reactions.get(type(event), ())
-        )
-        if not following:
+        reactions = following(registry, told)
+        if not reactions:
             return
-        for handling in following:
-            await _run_reaction(tx, handling, told)
+        for handling, events in reactions.items():
+            await _run_reaction(tx, handling, events)
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
 
 
@@ -128,8 +134,7 @@ def cause_of(call: Call) -> str | None:
     return call.key
 
 
-async def _run_reaction(tx: Transaction, handling: Handling, told: Iterable[Event]) -> None:
-    events = [event for event in told if isinstance(event, handling.events)]
+async def _run_reaction(tx: Transaction, handling: Handling, events: Sequence[Event]) -> None:
     trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
     given = {
         "db": tx.db,
@@ -140,10 +145,15 @@ async def _run_reaction(tx: Transaction, handling: Handling, told: Iterable[Even
 
 
 async def _load(tx: Transaction, need: Needed, calls: Sequence[Call]) -> dict[UUID, Entity]:
-    if need.own:
-        return tx.locked
-    ids = {id_ for call in calls if (id_ := getattr(call.message, need.field)) is not None}
+    if need.name in tx.loaded:
+        return tx.loaded[need.name]
+    ids = named(need, calls)
     return await _entities.load(tx.db, need.entity, ids) if ids else {}
+
+
+def named(need: Needed, calls: Iterable[Call]) -> set[UUID]:
+    """The ids of the entities that calls need for one parameter."""
+    return {id_ for call in calls if (id_ := getattr(call.message, need.field)) is not None}
 
 
 def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | None:

@@ -125,7 +125,7 @@ class Sweeper:
             await _sweeps.record(
                 tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=None
             )
-            position = await tx.append(CALLER, tx.outbox_rows(), [])
+            position = (await tx.append(CALLER, tx.outbox_rows(), [])).position
             await tx.commit()
         if position is not None:
             self._committed()

@@ -15,7 +15,11 @@ from handlers.agents._agent_rules import start_work
 from persistence._entities import lock, save
 
 
-@reaction
+def _by_an_id(event: TaskClaimed) -> bool:
+    return agent_id(event.task.claimed_by) is not None
+
+
+@reaction(about=_by_an_id)
 async def begin_claimed(
     events: Sequence[TaskClaimed], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
@@ -24,8 +28,6 @@ async def begin_claimed(
     for event in events:
         if (id_ := agent_id(event.task.claimed_by)) is not None:
             tasks.setdefault(id_, event.task.id)
-    if not tasks:
-        return
 
     found = await lock(db, Agent, tasks)
     decisions = [

@@ -24,14 +24,16 @@ from persistence._entities import add, load, save
 from persistence.planning import _phase_graph, initiatives, phases
 
 
-@reaction
+def _in_a_phase(event: TaskCompleted) -> bool:
+    return event.task.phase_id is not None
+
+
+@reaction(about=_in_a_phase)
 async def finish_phases(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """A phase in progress whose tasks are all completed waits for its review, or is completed."""
     ids = {event.task.phase_id for event in events if event.task.phase_id is not None}
-    if not ids:
-        return
     # Locked before the tasks are counted, in a statement of its own: two transactions that
     # complete the last two tasks at once take turns, and the second sees what the first did.
     in_progress = await phases.lock_in_progress(db, ids)

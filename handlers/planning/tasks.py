@@ -306,7 +306,8 @@ def accept_late_result(command: AcceptLateResult, task: Task, *, now: datetime) 
     return take_late_result(command, task, now)
 
 
-@reaction
+# Whoever makes a task depend on another one locks that one first: none appears meanwhile.
+@reaction(where=tasks.PENDING_DEPENDENTS)
 async def tell_ready_dependents(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:

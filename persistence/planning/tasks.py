@@ -135,19 +135,17 @@ def _lock_ready(*, in_initiative: bool, in_phase: bool) -> Select[UUID]:
     )
 
 
-_LOCK_DEPENDENTS = compiled(
-    select(task.c.id)
-    .where(
-        _PENDING,
-        task.c.id.in_(
-            select(task_dependency.c.task_id).where(
-                task_dependency.c.depends_on_task_id == func.any(_IDS)
-            )
-        ),
-    )
-    .order_by(task.c.id)
-    .with_for_update(key_share=True)
+_pending_dependents = select(task.c.id).where(
+    _PENDING,
+    task.c.id.in_(
+        select(task_dependency.c.task_id).where(
+            task_dependency.c.depends_on_task_id == func.any(_IDS)
+        )
+    ),
 )
+PENDING_DEPENDENTS = compiled(_pending_dependents)
+"""The pending tasks that depend on any of ``ids``."""
+_LOCK_DEPENDENTS = compiled(_pending_dependents.order_by(task.c.id).with_for_update(key_share=True))
 
 _READY_AMONG = columns(Task).where(READY, task.c.id == func.any(_IDS)).order_by(task.c.id)
 

@@ -1,15 +1,17 @@
 """Many callers share a transaction, and none of them notices the others."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.bus import batcher
 from fleetbus.bus.registry import Registry
 from fleetbus.config import Settings
 from fleetbus.ids import uuid7
@@ -25,13 +27,14 @@ from tests.bus.asking import (
     count_of,
     eventually,
     locked,
+    waiting_for_locks,
 )
 from tests.counting import Counted
 
 Count = Callable[[], AbstractContextManager[Counted]]
 
-PER_COMMAND = 3
-"""Statements of one keyless command with an event: clock and locked row, update, outbox."""
+PER_COMMAND = 2
+"""Statements of a command with an event: clock, key and locked row; update, outbox and key."""
 
 
 async def note_all(ask: Asker, tasks: list[UUID], **body: object) -> list[Got]:
@@ -114,6 +117,88 @@ class TestGathering:
         scanned, looked_up = (await db.execute(text(scans))).one()
         assert looked_up >= 40
         assert scanned == 0
+
+
+@pytest_asyncio.fixture
+async def held_commits(db: AsyncConnection) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Commits that change a task called "held" wait until what this gives is called."""
+    for statement in (
+        (
+            "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$"
+        ),
+        (
+            "CREATE CONSTRAINT TRIGGER held AFTER UPDATE ON planning.tasks "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.name = 'held') "
+            "EXECUTE FUNCTION held()"
+        ),
+        "SELECT pg_advisory_lock(1)",
+    ):
+        await db.execute(text(statement))
+
+    async def let_go() -> None:
+        await db.execute(text("SELECT pg_advisory_unlock_all()"))
+
+    yield let_go
+    await let_go()
+
+
+class TestWhileOneCommits:
+    async def test_the_next_one_works(
+        self,
+        ask: Asker,
+        db: AsyncConnection,
+        held_commits: Callable[[], Awaitable[None]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Not because the first took long: nobody here has lost patience."""
+        monkeypatch.setattr(batcher, "PATIENCE", 3600)
+        [held], free = await add_tasks(db, name="held"), await add_tasks(db, 5)
+
+        late = asyncio.create_task(ask(NOTE, {"id": str(held)}, deadline=30))
+        await eventually(lambda: waiting_for_locks(db))
+        replies = await note_all(ask, free)
+        assert not late.done()
+        await held_commits()
+
+        assert {got.status for got in [*replies, await late]} == {200}
+
+    async def test_who_wants_the_same_entity_waits(
+        self, ask: Asker, db: AsyncConnection, held_commits: Callable[[], Awaitable[None]]
+    ) -> None:
+        [held], [free] = await add_tasks(db, name="held"), await add_tasks(db)
+
+        late = [asyncio.create_task(ask(NOTE, {"id": str(held), "note": n})) for n in "ab"]
+        await eventually(lambda: waiting_for_locks(db))
+        assert (await ask(NOTE, {"id": str(free)})).status == 200
+        assert await waiting_for_locks(db) == 1
+        await held_commits()
+
+        assert [(await one).body["version"] for one in late] == [2, 3]
+        assert await column_of(db, "summary", held) == "ab"
+
+    async def test_no_more_run_than_are_allowed(
+        self,
+        settings: Settings,
+        registry: Registry,
+        db: AsyncConnection,
+        held_commits: Callable[[], Awaitable[None]],
+    ) -> None:
+        [held], [other] = await add_tasks(db, name="held"), await add_tasks(db)
+        service = Service(settings.model_copy(update={"concurrent_batches": 1}), registry)
+        await service.start()
+        try:
+            async with asking(settings.nats_url) as ask:
+                late = [asyncio.create_task(ask(NOTE, {"id": str(held)}))]
+                await eventually(lambda: waiting_for_locks(db))
+                late.append(asyncio.create_task(ask(NOTE, {"id": str(other)})))
+                await eventually(lambda: service.dispatcher.stats.in_flight == 2)
+                batches = service.dispatcher.stats.operations[NOTE].batches
+                assert batches.total() == 1
+                await held_commits()
+                assert {(await one).status for one in late} == {200}
+        finally:
+            await service.stop()
 
 
 class TestOnOneEntity:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pydantic_core
 from nats.aio.client import Client
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +24,7 @@ from fleetbus.relay.reconciler import Reconciler
 from fleetbus.relay.sending import send
 from fleetbus.service import Service
 from persistence import _commit, _outbox
+from persistence._commit import KeptReply, Written
 from persistence._outbox import OutboxRow
 
 BROKEN: dict[str, Callable[[], None]] = {}
@@ -171,17 +171,20 @@ def reply_outside_transaction() -> None:
     append, commit = Transaction.append, Transaction.commit
 
     async def later(
-        tx: Transaction, caller: str, events: Sequence[bytes], replies: Sequence[dict[str, Any]]
-    ) -> int | None:
+        tx: Transaction,
+        caller: str,
+        events: Sequence[bytes],
+        replies: Sequence[KeptReply],
+        **more: Any,
+    ) -> Written:
         tx.replies = caller, replies  # type: ignore[attr-defined]  # kept for the commit below
-        return await append(tx, caller, events, [])
+        return await append(tx, caller, events, [], **more)
 
     async def then(tx: Transaction) -> None:
         await commit(tx)
         caller, replies = getattr(tx, "replies", ("", []))
         if replies:
-            rows = pydantic_core.to_json(replies).decode()
-            await _commit.append(tx.db, caller, "[]", rows)
+            await _commit.write(tx.db, caller, replies=replies)
 
     _put(Transaction, "append", later)
     _put(Transaction, "commit", then)

@@ -47,6 +47,10 @@ RIGHT = [
     "@query\ndef see_task(query: SeeTask, task: Task) -> Task: ...",
     "@query\nasync def see_fleet(query: SeeFleet, *, db: AsyncConnection) -> Page[Task]: ...",
     "@reaction\nasync def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ...",
+    (
+        "@reaction(about=lambda event: event.task.phase_id is None)\n"
+        "async def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ..."
+    ),
 ]
 
 WRONG = [
@@ -141,6 +145,13 @@ WRONG = [
     (
         "@reaction\nasync def wave_back(told: Sequence[TaskCompleted], emit: Emit) -> None: ...",
         "the dependency emit is keyword-only",
+    ),
+    (
+        (
+            "@reaction(where=Compiled('SELECT 1', ()))\n"
+            "async def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ..."
+        ),
+        "what it needs to find has one parameter, ids",
     ),
 ]
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition
@@ -18,11 +19,14 @@ from contracts.planning.tasks import (
     ListTaskDependents,
     RemoveTaskDependency,
     StaleAttempt,
+    Task,
     TaskNotFound,
 )
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from handlers.planning._cycles import find_cycle, find_path
+from persistence import _entities
+from tests.bus.asking import eventually, waiting_for_locks
 from tests.planning.arranging import (
     add_claimed,
     add_initiative,
@@ -255,6 +259,35 @@ class TestTellReadyDependents:
             await asyncio.gather(*(bus.call(CompleteTask(id=id_)) for id_ in (one, other)))
 
         assert await ready_events(outbox) == waiting
+
+    async def test_one_that_was_added_while_the_completion_waited_for_its_task(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        id_, waits = await add_claimed(db), await add_task(db)
+
+        await db.execute(text("BEGIN"))
+        await _entities.lock(db, Task, [id_])
+        completion = asyncio.create_task(bus.call(CompleteTask(id=id_)))
+        await eventually(lambda: waiting_for_locks(db))
+        await depend(db, waits, id_)
+        await db.execute(text("COMMIT"))
+        await completion
+
+        assert await ready_events(outbox) == [str(waits)]
+
+    async def test_nothing_is_asked_for_where_nothing_waits(
+        self, bus: Bus, db: AsyncConnection, statements: Callable[[], Any]
+    ) -> None:
+        id_, waited_for = await add_claimed(db), await add_claimed(db)
+        await depend(db, await add_task(db), waited_for)
+
+        with statements() as none_waits:
+            await bus.call(CompleteTask(id=id_))
+        with statements() as one_waits:
+            await bus.call(CompleteTask(id=waited_for))
+
+        assert none_waits.total == 2
+        assert one_waits.total > 2
 
     async def test_completions_against_changes_of_dependencies(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
