@@ -25,11 +25,14 @@ REPLY_BYTES = 768 * 1024
 
 
 async def take_ready(
-    db: AsyncConnection, filters: ClaimTasks, *, limit: int
+    db: AsyncConnection, filters: ClaimTasks, *, limit: int, besides: Iterable[UUID]
 ) -> dict[UUID, ClaimedTask]:
-    """Lock up to ``limit`` tasks that are ready and pass the filters of a claim, in order."""
+    """Lock up to ``limit`` tasks that are ready and pass the filters of a claim, in order.
+
+    ``besides`` are those that this transaction has dealt already: its own locks do not stop it.
+    """
     taken: dict[UUID, ClaimedTask] = {}
-    seen: list[UUID] = []
+    seen = list(besides)
     for _ in range(ROUNDS):
         wanted = limit - len(taken)
         locked = await tasks.lock_ready(db, filters, limit=wanted, besides=seen)

@@ -221,7 +221,8 @@ async def claim_tasks(
     for places in alike(commands):
         together = [commands[place] for place in places]
         limit = sum(claim.limit for claim in together)
-        taken = await take_ready(db, together[0], limit=limit)
+        given = [one.task.id for several in dealt.values() for one in several]
+        taken = await take_ready(db, together[0], limit=limit, besides=given)
         dealt |= zip(places, deal(together, taken.values()), strict=True)
 
     answers: list[ClaimedTasks | Refusal] = []

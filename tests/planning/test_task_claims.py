@@ -208,6 +208,22 @@ class TestClaimTasks:
             *(["a plan"], ["of the initiative"], [])
         ]
 
+    async def test_claims_that_come_together_never_get_the_same_task(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        initiative = await add_initiative(db)
+        await add_task(db, name="first", initiative_id=initiative)
+        await add_task(db, name="second", initiative_id=initiative, position=1)
+        claims = [
+            ClaimTasks(agent_id="a"),
+            ClaimTasks(agent_id="b", initiative_id=initiative),
+            ClaimTasks(agent_id="c", categories=["execute"]),
+        ]
+
+        got = await asyncio.gather(*(bus.call(one) for one in claims))
+
+        assert [names(one) for one in got] == [["first"], ["second"], []]
+
     async def test_each_of_a_thousand_tasks_to_one_of_32_claimers(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
