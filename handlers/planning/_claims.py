@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,45 +16,38 @@ from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
 from handlers.planning._states import TASK
 from persistence.planning import tasks
-from persistence.planning._task_context import ready_with_context
+from persistence.planning._claims import lock_ready
 
 ROUNDS = 4
-"""How often a claim looks again for tasks in place of some that were ready no longer."""
+"""How often a claim looks where tasks change under its eyes."""
 
 REPLY_BYTES = 768 * 1024
 """What the tasks of one claim may take up of a message (1 MiB by default)."""
 
 
 async def take_ready(
-    db: AsyncConnection, filters: ClaimTasks, *, limit: int, besides: Iterable[UUID]
-) -> dict[UUID, ClaimedTask]:
+    db: AsyncConnection, filters: ClaimTasks, *, limit: int, besides: Collection[UUID]
+) -> list[ClaimedTask]:
     """Lock up to ``limit`` tasks that are ready and pass the filters of a claim, in order.
 
     ``besides`` are those that this transaction has dealt already: its own locks do not stop it.
     """
-    taken: dict[UUID, ClaimedTask] = {}
-    seen = list(besides)
+    found: list[ClaimedTask | None] = []
     for _ in range(ROUNDS):
-        wanted = limit - len(taken)
-        locked = await tasks.lock_ready(db, filters, limit=wanted, besides=seen)
-        if not locked:
+        found = await lock_ready(db, filters, limit=limit, besides=besides)
+        if None not in found:
             break
-        # A dependency may have been added after the snapshot in which these were ready. Now that
-        # they are locked, nobody can add one; what a new snapshot says remains true.
-        ready = await ready_with_context(db, locked)
-        taken |= {id_: ready[id_] for id_ in locked if id_ in ready}
-        if len(taken) == limit or len(locked) < wanted:
-            break
-        seen += locked
-    return taken
+    return [one for one in found if one is not None]
 
 
-def deal(claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask]) -> list[list[ClaimedTask]]:
+def deal(
+    claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask], now: datetime
+) -> list[list[ClaimedTask]]:
     """What each claim gets of what was taken for all: in turn, as many as fit into one reply."""
     left = deque(taken)
     dealt = []
     for claim in claims:
-        fitting = _fitting([left[n] for n in range(min(claim.limit, len(left)))])
+        fitting = _fitting(claim, islice(left, claim.limit), now)
         for _ in fitting:
             left.popleft()
         dealt.append(fitting)
@@ -100,12 +94,13 @@ async def refuse_unknown(
         raise InvalidReference(field="phase_id", entity="phase")
 
 
-def _fitting(found: Iterable[ClaimedTask]) -> list[ClaimedTask]:
+def _fitting(claim: ClaimTasks, found: Iterable[ClaimedTask], now: datetime) -> list[ClaimedTask]:
     """The first of these that fit into a reply, one at least: none may hold up the queue."""
     fitting: list[ClaimedTask] = []
     left = REPLY_BYTES
-    for item in found:
-        left -= len(item.model_dump_json().encode())
+    for one in found:
+        item = one.model_copy(update={"task": claimed(one.task, claim, now)})
+        left -= len(item.task.encoded()) + len(item.model_dump_json(exclude={"task"}).encode())
         if left < 0:
             return fitting or [_without_context(item)]
         fitting.append(item)

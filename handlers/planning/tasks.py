@@ -55,7 +55,6 @@ from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query, reaction
 from handlers.planning._claims import (
     alike,
-    claimed,
     deal,
     refuse_unknown,
     take_ready,
@@ -223,13 +222,11 @@ async def claim_tasks(
         limit = sum(claim.limit for claim in together)
         given = [one.task.id for several in dealt.values() for one in several]
         taken = await take_ready(db, together[0], limit=limit, besides=given)
-        dealt |= zip(places, deal(together, taken.values()), strict=True)
+        dealt |= zip(places, deal(together, taken, now), strict=True)
 
     answers: list[ClaimedTasks | Refusal] = []
     for place, claim in enumerate(commands):
-        mine = [
-            one.model_copy(update={"task": claimed(one.task, claim, now)}) for one in dealt[place]
-        ]
+        mine = dealt[place]
         for one in mine:
             emits[place](TaskClaimed(task=one.task))
         unknown = None if mine else await unknown_filter(db, claim)

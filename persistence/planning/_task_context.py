@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, FromClause, Table, Uuid, bindparam, func, select
+from asyncpg import Record
+from sqlalchemy import ColumnElement, Table, Uuid, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.planning.tasks import ClaimedTask, Task, TaskContext
+from persistence._driver import compiled, fetch
 from persistence._entities import columns, entity_from
 from persistence.planning.tables import initiative, phase, task, task_dependency
-from persistence.planning.tasks import READY
 
 MAX_RELATED = 100
 """How many dependencies and children are given along."""
@@ -24,27 +24,24 @@ MAX_SUMMARY = 4_000
 _other = task.alias("related")
 
 
-def _object(source: FromClause, *names: str) -> ColumnElement[Any]:
-    pairs: list[Any] = [part for name in names for part in (name, source.c[name])]
+def _object(**values: ColumnElement[Any]) -> ColumnElement[Any]:
+    pairs = [
+        part for name, value in values.items() for part in (literal_column(f"'{name}'"), value)
+    ]
     return func.json_build_object(*pairs, type_=JSON)
 
 
 def _one(source: Table, condition: ColumnElement[bool], *names: str) -> ColumnElement[Any]:
-    found = select(_object(source, *names)).where(condition).correlate(task)
-    return found.scalar_subquery().label(source.name)
+    found = select(_object(**{name: source.c[name] for name in names}))
+    return found.where(condition).correlate(task).scalar_subquery().label(source.name)
 
 
 def _brief() -> ColumnElement[Any]:
-    return func.json_build_object(
-        "id",
-        _other.c.id,
-        "name",
-        _other.c.name,
-        "status",
-        _other.c.status,
-        "summary",
-        func.left(_other.c.summary, MAX_SUMMARY),
-        type_=JSON,
+    return _object(
+        id=_other.c.id,
+        name=_other.c.name,
+        status=_other.c.status,
+        summary=func.left(_other.c.summary, literal_column(str(MAX_SUMMARY))),
     )
 
 
@@ -53,13 +50,13 @@ def _several(name: str, condition: ColumnElement[bool]) -> ColumnElement[Any]:
         select(_brief())
         .where(condition)
         .order_by(_other.c.position, _other.c.created_at, _other.c.id)
-        .limit(MAX_RELATED)
+        .limit(literal_column(str(MAX_RELATED)))
         .correlate(task)
     )
     return func.to_json(func.array(found.scalar_subquery()), type_=JSON).label(name)
 
 
-_AROUND = (
+AROUND = (
     _one(phase, phase.c.id == task.c.phase_id, "id", "name", "status", "content"),
     _one(
         initiative,
@@ -75,17 +72,12 @@ _AROUND = (
         ),
     ),
 )
+"""What is given along with a task that is claimed."""
 
-_READY_WITH_CONTEXT = (
-    columns(Task)
-    .add_columns(*_AROUND)
-    .where(READY, task.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
-)
-
-_WITH_CONTEXT = (
+_WITH_CONTEXT = compiled(
     columns(Task)
     .add_columns(
-        *_AROUND,
+        *AROUND,
         select(_brief())
         .where(_other.c.id == task.c.parent_task_id)
         .correlate(task)
@@ -97,25 +89,24 @@ _WITH_CONTEXT = (
 )
 
 
-async def ready_with_context(db: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, ClaimedTask]:
-    """Those of these tasks that are ready, each with what an agent needs to begin."""
-    rows = await db.execute(_READY_WITH_CONTEXT, {"ids": list(ids)})
-    return {row.id: ClaimedTask.model_validate(_reply(row)) for row in rows}
-
-
 async def with_context(db: AsyncConnection, id_: UUID) -> TaskContext:
     """The task with everything around it, or ``TaskNotFound``."""
-    row = (await db.execute(_WITH_CONTEXT, {"id": id_})).one_or_none()
-    if row is None:
+    rows = await fetch(db, _WITH_CONTEXT, {"id": id_})
+    if not rows:
         raise Task.not_found(id=id_)
-    return TaskContext.model_validate(_reply(row))
+    (row,) = rows
+    return TaskContext(**_around(row), parent=row["parent"], children=row["children"])
 
 
-def _reply(row: Any) -> dict[str, Any]:
-    fields = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
+def claimed_task(row: Record) -> ClaimedTask:
+    """The task that a row of its columns and of ``AROUND`` holds, with what it needs."""
+    return ClaimedTask(**_around(row))
+
+
+def _around(row: Record) -> dict[str, Any]:
     return {
         "task": entity_from(Task, row),
-        "phase": fields.pop("phases"),
-        "initiative": fields.pop("initiatives"),
-        **fields,
+        "phase": row["phases"],
+        "initiative": row["initiatives"],
+        "dependencies": row["dependencies"],
     }

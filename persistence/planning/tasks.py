@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
-    Text,
     Uuid,
     and_,
     bindparam,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity, Page
-from contracts.planning.tasks import ClaimTasks, ListTasks, Task, TaskQueue
+from contracts.planning.tasks import ListTasks, Task, TaskQueue
 from persistence import _paging
 from persistence._driver import compiled, fetch
 from persistence._entities import columns, entity_from
@@ -95,44 +94,6 @@ async def exists_one(db: AsyncConnection, entity: type[Entity], id_: UUID) -> bo
     """Whether there is an entity with this id."""
     found = await db.execute(select(exists().where(TABLES[entity].c.id == id_)))
     return bool(found.scalar_one())
-
-
-async def lock_ready(
-    db: AsyncConnection, claim: ClaimTasks, *, limit: int, besides: Iterable[UUID]
-) -> list[UUID]:
-    """Lock the next tasks that are ready as this statement sees them and that nobody has locked."""
-    statement = _lock_ready(
-        in_initiative=claim.initiative_id is not None, in_phase=claim.phase_id is not None
-    )
-    values = {
-        "categories": claim.categories,
-        "initiative_id": claim.initiative_id,
-        "phase_id": claim.phase_id,
-        "besides": list(besides),
-        "limit": limit,
-    }
-    return list((await db.execute(statement, values)).scalars())
-
-
-@cache
-def _lock_ready(*, in_initiative: bool, in_phase: bool) -> Select[UUID]:
-    where = [
-        READY,
-        task.c.category == func.any(bindparam("categories", type_=ARRAY(Text))),
-        task.c.id != func.all(bindparam("besides", type_=ARRAY(Uuid))),
-    ]
-    if in_initiative:
-        where.append(task.c.initiative_id == bindparam("initiative_id", type_=Uuid))
-    if in_phase:
-        where.append(task.c.phase_id == bindparam("phase_id", type_=Uuid))
-    return (
-        select(task.c.id)
-        .where(*where)
-        .order_by(task.c.priority_rank, task.c.position, task.c.created_at, task.c.id)
-        # Written into the text, so that the plan of a prepared statement is made for few rows.
-        .limit(bindparam("limit", type_=Integer, literal_execute=True))
-        .with_for_update(of=task, key_share=True, skip_locked=True)
-    )
 
 
 _pending_dependents = select(task.c.id).where(

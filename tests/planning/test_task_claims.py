@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from contracts.errors import InvalidReference
@@ -18,8 +18,10 @@ from contracts.planning.tasks import (
 from fleetbus.client import Bus
 from fleetbus.database import driver_url
 from fleetbus.ids import uuid7
-from persistence.planning import tasks
+from persistence._driver import Compiled
+from persistence.planning import _claims
 from persistence.planning.tables import task as task_table
+from tests.bus.asking import eventually, waiting_for_locks
 from tests.counting import Counted
 from tests.planning.arranging import (
     add_claimed,
@@ -158,8 +160,8 @@ class TestClaimTasks:
         for limit in (1, 50):
             with statements() as counted:
                 assert len((await claim(bus, limit=limit)).tasks) == limit
-            # clock and key, lock, context, update, outbox and key
-            assert counted.total == 5, counted.texts
+            # clock and key, lock with context, update, outbox and key
+            assert counted.total == 4, counted.texts
 
     async def test_claims_that_come_together_share_a_transaction_and_the_order(
         self, bus: Bus, db: AsyncConnection, statements: Statements, outbox: Outbox
@@ -175,8 +177,8 @@ class TestClaimTasks:
             got = await asyncio.gather(*(bus.call(one, key=one.agent_id) for one in claims))
 
         assert [names(one) for one in got] == [["0"], ["1", "2", "3"], ["4", "5"], [*"6789"]]
-        # One alone takes five.
-        assert counted.total < 4 * 5, counted.texts
+        # One alone takes four.
+        assert counted.total < 4 * 4, counted.texts
         mine = {(one.task.claimed_by, n) for n, reply in enumerate(got) for one in reply.tasks}
         assert mine == {(f"a{n}", n) for n in range(4)}
         told = [row for row in await outbox() if row.type == "task.claimed"]
@@ -259,19 +261,30 @@ class TestClaimTasks:
         assert names(first) == ["instead"]
         assert names(await claim(bus)) == []
 
-    async def test_what_is_ready_no_longer_once_it_is_locked(
+    async def test_what_changes_between_being_seen_and_being_locked_is_looked_at_again(
         self, bus: Bus, db: AsyncConnection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        id_ = await add_task(db)
-        await depend(db, id_, await add_claimed(db))
-        await add_task(db, name="one")
-        await add_task(db, name="two")
-        lock_ready = tasks.lock_ready
+        waits = await add_task(db, name="waits by then")
+        renamed = await add_task(db, name="called otherwise")
+        await add_task(db, name="as it was")
+        await add_task(db, name="instead")
+        open_ = await add_claimed(db)
+        lock_ready = _claims._lock_ready
 
-        async def as_of_before(*args: Any, besides: list[UUID], **kwargs: Any) -> list[UUID]:
-            found = await lock_ready(*args, besides=besides, **kwargs)
-            return found if id_ in besides else [id_, *found[1:]]
+        def seeing_what_was(**shape: Any) -> Compiled:
+            seen = lock_ready(**shape)
+            wait = "WHERE pg_advisory_xact_lock_shared(1)::text = '' AND planning.tasks.status"
+            text = seen.text.replace("WHERE planning.tasks.status", wait, 1)
+            return Compiled(text, seen.order)
 
-        monkeypatch.setattr(tasks, "lock_ready", as_of_before)
+        monkeypatch.setattr(_claims, "_lock_ready", seeing_what_was)
+        await db.execute(select(func.pg_advisory_lock(1)))
+        claiming = asyncio.create_task(claim(bus, limit=3))
+        await eventually(lambda: waiting_for_locks(db))
+        await db.execute(task_table.update().where(task_table.c.id == waits).values(version=2))
+        await depend(db, waits, open_)
+        change = {"version": 2, "name": "changed"}
+        await db.execute(task_table.update().where(task_table.c.id == renamed).values(change))
+        await db.execute(select(func.pg_advisory_unlock(1)))
 
-        assert names(await claim(bus, limit=2)) == ["two", "one"]
+        assert names(await claiming) == ["changed", "as it was", "instead"]
