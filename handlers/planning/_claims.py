@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,14 +16,19 @@ from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
 from handlers.planning._states import TASK
-from persistence.planning import tasks
-from persistence.planning._claims import lock_ready
+from persistence.planning import _claims, tasks
 
 ROUNDS = 4
 """How often a claim looks where tasks change under its eyes."""
 
 REPLY_BYTES = 768 * 1024
 """What the tasks of one claim may take up of a message (1 MiB by default)."""
+
+
+async def take_first(db: AsyncConnection, claim: ClaimTasks, now: datetime) -> ClaimedTask | None:
+    """The next task, already in the hands of who claims it; None where a closer look is needed."""
+    taken = await _claims.take_first(db, claim, _in_hand(claim, now), now=now)
+    return taken and _fitting([taken])[0]
 
 
 async def take_ready(
@@ -34,7 +40,7 @@ async def take_ready(
     """
     found: list[ClaimedTask | None] = []
     for _ in range(ROUNDS):
-        found = await lock_ready(db, filters, limit=limit, besides=besides)
+        found = await _claims.lock_ready(db, filters, limit=limit, besides=besides)
         if None not in found:
             break
     return [one for one in found if one is not None]
@@ -47,7 +53,10 @@ def deal(
     left = deque(taken)
     dealt = []
     for claim in claims:
-        fitting = _fitting(claim, islice(left, claim.limit), now)
+        offered = islice(left, claim.limit)
+        fitting = _fitting(
+            one.model_copy(update={"task": claimed(one.task, claim, now)}) for one in offered
+        )
         for _ in fitting:
             left.popleft()
         dealt.append(fitting)
@@ -66,13 +75,7 @@ def alike(claims: Sequence[ClaimTasks]) -> list[list[int]]:
 def claimed(task: Task, claim: ClaimTasks, now: datetime) -> Task:
     """The task as it is in the hands of who claims it."""
     TASK.require(task, "claim")
-    return task.evolve(
-        now,
-        status="in_progress",
-        claimed_by=claim.agent_id,
-        attempt=task.attempt + 1,
-        lease_expires_at=now + timedelta(seconds=claim.lease_seconds),
-    )
+    return task.evolve(now, attempt=task.attempt + 1, **_in_hand(claim, now))
 
 
 async def unknown_filter(db: AsyncConnection, claim: ClaimTasks) -> InvalidReference | None:
@@ -94,12 +97,19 @@ async def refuse_unknown(
         raise InvalidReference(field="phase_id", entity="phase")
 
 
-def _fitting(claim: ClaimTasks, found: Iterable[ClaimedTask], now: datetime) -> list[ClaimedTask]:
+def _in_hand(claim: ClaimTasks, now: datetime) -> dict[str, Any]:
+    return {
+        "status": "in_progress",
+        "claimed_by": claim.agent_id,
+        "lease_expires_at": now + timedelta(seconds=claim.lease_seconds),
+    }
+
+
+def _fitting(found: Iterable[ClaimedTask]) -> list[ClaimedTask]:
     """The first of these that fit into a reply, one at least: none may hold up the queue."""
     fitting: list[ClaimedTask] = []
     left = REPLY_BYTES
-    for one in found:
-        item = one.model_copy(update={"task": claimed(one.task, claim, now)})
+    for item in found:
         left -= len(item.task.encoded()) + len(item.model_dump_json(exclude={"task"}).encode())
         if left < 0:
             return fitting or [_without_context(item)]

@@ -57,6 +57,7 @@ from handlers.planning._claims import (
     alike,
     deal,
     refuse_unknown,
+    take_first,
     take_ready,
     unknown_filter,
 )
@@ -216,6 +217,12 @@ async def claim_tasks(
     commands: Sequence[ClaimTasks], *, db: AsyncConnection, emits: Sequence[Emit], now: datetime
 ) -> list[ClaimedTasks | Refusal]:
     """Claims with the same filters share what is ready, in the order in which they came."""
+    if len(commands) == 1 and commands[0].limit == 1:
+        first = await take_first(db, commands[0], now)
+        if first is not None:
+            emits[0](TaskClaimed(task=first.task))
+            return [ClaimedTasks(tasks=[first])]
+
     dealt: dict[int, list[ClaimedTask]] = {}
     for places in alike(commands):
         together = [commands[place] for place in places]
