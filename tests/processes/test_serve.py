@@ -1,6 +1,7 @@
 """``fleetbus serve``: what it needs, what it says, and that it comes back."""
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -12,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.meta.meta import ListOperations
 from fleetbus import migrate
 from fleetbus.client import connect
+from fleetbus.config import Settings
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.processes import serve_one
+from tests.bus.asking import eventually
 from tests.processes.running import running
 
 NOWHERE = "127.0.0.1:1"
@@ -133,3 +137,19 @@ async def _other_children(pid: int, before: list[int]) -> list[int]:
             if len(now) == len(before) and set(now) != set(before):
                 return now
             await asyncio.sleep(0.05)
+
+
+class TestGarbage:
+    async def test_what_was_made_at_the_start_is_looked_through_no_more(
+        self, database_url: str, nats_url: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = gc.get_freeze_count()
+        settings = Settings(database_url=database_url, nats_url=nats_url)
+        stop = asyncio.Event()
+
+        serving = asyncio.create_task(serve_one(settings, wait=False, stop=stop, ready=True))
+        await eventually(lambda: "ready" in capsys.readouterr().out)
+        stop.set()
+
+        assert await serving == 0
+        assert gc.get_freeze_count() > before
