@@ -311,8 +311,9 @@ class Event(Documented):
         entity = getattr(self, name)
         if not isinstance(entity, Entity):
             return self.__pydantic_serializer__.to_json(self)
-        rest = self.__pydantic_serializer__.to_json(self, exclude={name})
-        tail = b"}" if rest == b"{}" else b"," + rest[1:]
+        rest = self.__dict__.copy()
+        del rest[name]
+        tail = b"," + to_json(rest)[1:] if rest else b"}"
         return b'{"' + name.encode() + b'":' + entity.encoded() + tail
 
     @property

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Event
 from fleetbus.database import Database, is_outage
-from fleetbus.ids import uuid7
+from fleetbus.ids import uuid7_hex
 from handlers._shapes import Emit
 from persistence import _commit, _entities
 from persistence._commit import Changes, KeptReply, Written
@@ -182,7 +182,7 @@ def _milliseconds(seconds: float) -> int:
 def _outbox_row(told: Told) -> bytes:
     event = told.event
     head = {
-        "event_id": uuid7(),
+        "event_id": uuid7_hex(),
         "type": event.fact.type,
         "entity_id": event.entity_id,
         "cause": told.cause,

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pydantic_core
 import pytest
@@ -67,6 +68,16 @@ def test_contracts_need_pydantic_and_nothing_else() -> None:
     )
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) > 0
+
+
+def keys_of(schema: Any) -> Iterator[str]:
+    """The keys of all dicts in a schema."""
+    if isinstance(schema, dict):
+        yield from schema
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            yield from keys_of(part)
 
 
 class TestOperations:
@@ -256,6 +267,17 @@ class TestDeclared:
     def test_event_types_are_unique(self, catalogue: Catalogue) -> None:
         types = Counter(event.fact.type for event in catalogue.events)
         assert [kind for kind, count in types.items() if count > 1] == []
+
+    def test_fields_of_events_are_written_as_any_value_of_their_type(
+        self, catalogue: Catalogue
+    ) -> None:
+        """What lets an event be encoded without its own serializer."""
+        special = {
+            event.__name__
+            for event in catalogue.events
+            if "serialization" in keys_of(event.__pydantic_core_schema__)
+        }
+        assert special == set()
 
     def test_endpoint_names_are_unique(self, catalogue: Catalogue) -> None:
         names = Counter(operation.declared.endpoint for operation in catalogue.operations)
