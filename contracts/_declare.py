@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, to_json
 from contracts._docs import attribute_docs
 from contracts._errors import DeclarationError, NotFound, Refusal, snake_case
 from contracts._fields import Id, Time, Version
+from contracts._items import joined
 from contracts.errors import EVERYWHERE, VersionConflict
 
 R = TypeVar("R", bound="Reply")
@@ -251,11 +252,10 @@ class Page(Reply, Generic[T]):
 
     def encoded(self) -> bytes:
         """A page of entities as JSON, made of theirs."""
-        items = b",".join([item.encoded() for item in self.items])  # type: ignore[attr-defined]  # said above
         rest: dict[str, Any] = {"next_cursor": self.next_cursor}
         if self.total is not None:
             rest["total"] = self.total
-        return b'{"items":[' + items + b"]," + to_json(rest)[1:]
+        return b'{"items":[' + joined(self.items) + b"]," + to_json(rest)[1:]
 
 
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]

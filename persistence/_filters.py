@@ -1,15 +1,36 @@
-"""Filters of lists that compare columns with what the query names."""
+"""Filters of lists: what the fields of a query ask of a row."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table
+from sqlalchemy import Column, ColumnElement, Table, Text, bindparam, func, literal_column, or_
 
-from contracts._declare import ListOf
+Condition = ColumnElement[bool]
+
+Filters = Mapping[str, Condition | Mapping[Any, Condition]]
+"""By field: a condition that its value is bound to by the field's name, or one for each value."""
 
 
-def equal(query: ListOf[Any], table: Table, *names: str) -> list[ColumnElement[bool]]:
-    """One condition for each of these filters that is given."""
-    given = {name: value for name in names if (value := getattr(query, name)) is not None}
-    return [table.c[name] == value for name, value in given.items()]
+def equal(table: Table, *names: str) -> dict[str, Condition]:
+    """Each of these columns has the value of the field of the same name."""
+    return {name: table.c[name] == bindparam(name, type_=table.c[name].type) for name in names}
+
+
+def is_set(column: Column[Any]) -> dict[bool, Condition]:
+    """Whether a column has a value at all."""
+    return {True: column.is_not(None), False: column.is_(None)}
+
+
+def either(condition: Condition) -> dict[bool, Condition]:
+    """Whether a condition holds."""
+    return {True: condition, False: ~condition}
+
+
+def contains(field: str, *columns: Column[Any]) -> Condition:
+    """Any of these columns contains the value of a field, case ignored."""
+    wanted = func.lower(bindparam(field, type_=Text))
+    return or_(
+        *(func.strpos(func.lower(column), wanted) > literal_column("0") for column in columns)
+    )

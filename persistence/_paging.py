@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, TypeVar
+from functools import cached_property, lru_cache
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import BigInteger, Column, ColumnElement, func, literal, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    bindparam,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity, ListOf, Page
 from contracts._fields import MAX_INT4, MAX_INT8, Text, Time
+from contracts._items import EncodedItems
 from contracts.errors import FieldError, InvalidRequest
-from persistence._entities import columns, entity_from
+from persistence._driver import Compiled, compiled, fetch
+from persistence._encoding import Encoding, encoding
+from persistence._filters import Condition, Filters
 from persistence._tables import TABLES
 
 E = TypeVar("E", bound=Entity)
+
+_STATEMENTS: Final = 256
+"""How many texts of a list are kept."""
 
 _KEYS: Mapping[type, TypeAdapter[Any]] = {
     datetime: TypeAdapter(Time),
@@ -40,30 +56,86 @@ class _Key:
     id: UUID | str
 
 
-async def page(
-    db: AsyncConnection,
-    query: ListOf[E],
-    entity: type[E],
-    where: Sequence[ColumnElement[bool]],
-) -> Page[E]:
-    """The page that a list query asks for, of the rows of its entity that fulfil ``where``.
+class _Shape(NamedTuple):
+    """What the text of a statement depends on."""
 
+    order: str
+    further: bool
+    """Whether there was a page before."""
+    given: tuple[tuple[str, Any], ...]
+    """The filters that are given, with the value where each has a condition of its own."""
+
+
+class Listing(Generic[E]):
+    """The list of an entity: one statement for each combination of filters, compiled once.
+
+    In the conditions of its filters values are named parameters, or part of the text.
     ``query.order`` names a column of the entity that is never null; ``-`` turns it round.
     """
-    table = TABLES[entity]
-    column, descending = table.c[query.order.removeprefix("-")], query.order.startswith("-")
-    conditions = list(where)
-    if query.cursor is not None:
-        conditions.append(_after(column, table.c.id, descending, decode(query, column)))
-    direction = (column.desc(), table.c.id.desc()) if descending else (column, table.c.id)
-    statement = columns(entity).where(*conditions).order_by(*direction).limit(query.limit + 1)
-    rows = (await db.execute(statement)).all()
-    items = [entity_from(entity, row) for row in rows[: query.limit]]
-    more = len(rows) > query.limit
-    cursor = encode(query, getattr(items[-1], column.name), items[-1].id) if more else None
-    total = await _total(db, query, table, where)
-    # Not validated: the items are trusted, and the rest is ours.
-    return Page.model_construct(items=items, next_cursor=cursor, total=total)
+
+    def __init__(self, entity: type[E], filters: Filters | None = None) -> None:
+        self._entity = entity
+        self._filters = filters or {}
+        self._table = TABLES[entity]
+        self._page = lru_cache(_STATEMENTS)(self._compile_page)
+        self._count = lru_cache(_STATEMENTS)(self._compile_count)
+
+    async def page(self, db: AsyncConnection, query: ListOf[E], **values: Any) -> Page[E]:
+        """The page that a query asks for; ``values`` are bound beside its fields."""
+        given = {
+            name: value for name in self._filters if (value := getattr(query, name)) is not None
+        }
+        shape = _Shape(query.order, query.cursor is not None, tuple(self._chosen(given)))
+        values |= given | {"rows": query.limit + 1}
+        if query.cursor is not None:
+            column = self._table.c[query.order.removeprefix("-")]
+            key = decode(query, column)
+            values |= {"after": key.value, "after_id": key.id}
+        rows = await fetch(db, self._page(shape), values)
+        finished = self._encoding.finished
+        texts = [finished(item) for (item,) in rows[: query.limit]]
+        cursor = _cursor(query, texts[-1]) if len(rows) > query.limit else None
+        total = None
+        if query.count == "exact":
+            [[total]] = await fetch(db, self._count(shape.given), values)
+        items = cast("list[E]", EncodedItems(self._entity, texts))
+        # Not validated: the items are trusted, and the rest is ours.
+        return Page.model_construct(items=items, next_cursor=cursor, total=total)
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        return encoding(self._entity)
+
+    def _chosen(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name, value in given.items():
+            yield name, value if isinstance(self._filters[name], Mapping) else None
+
+    def _where(self, given: Iterable[tuple[str, Any]]) -> Iterator[Condition]:
+        for name, value in given:
+            found = self._filters[name]
+            yield found[value] if isinstance(found, Mapping) else found
+
+    def _compile_page(self, shape: _Shape) -> Compiled:
+        table, descending = self._table, shape.order.startswith("-")
+        column = table.c[shape.order.removeprefix("-")]
+        where = list(self._where(shape.given))
+        if shape.further:
+            ends = {"after": column, "after_id": table.c.id}
+            last = [bindparam(name, type_=each.type) for name, each in ends.items()]
+            where.append(_behind(column, table.c.id, last, descending=descending))
+        direction = (column.desc(), table.c.id.desc()) if descending else (column, table.c.id)
+        items = select(self._encoding.item).select_from(table).where(*where)
+        return compiled(items.order_by(*direction).limit(bindparam("rows", type_=Integer)))
+
+    def _compile_count(self, given: tuple[tuple[str, Any], ...]) -> Compiled:
+        counted = select(func.count()).select_from(self._table)
+        return compiled(counted.where(*self._where(given)))
+
+
+def _cursor(query: ListOf[Any], item: str) -> str:
+    """The cursor behind an item, whose fields are spelled as a cursor spells them."""
+    last = pydantic_core.from_json(item)
+    return encode(query, last[query.order.removeprefix("-")], last["id"])
 
 
 def encode(query: ListOf[Any], value: Any, id_: UUID | str) -> str:
@@ -103,23 +175,15 @@ def _refused(message: str) -> InvalidRequest:
 
 def after(
     column: Column[Any], id_: Column[Any], query: ListOf[Any], *, descending: bool
-) -> ColumnElement[bool]:
+) -> Condition:
     """What lies behind the cursor of a query."""
-    return _after(column, id_, descending, decode(query, column, id_))
+    key = decode(query, column, id_)
+    last = (literal(key.value, column.type), literal(key.id, id_.type))
+    return _behind(column, id_, last, descending=descending)
 
 
-def _after(
-    column: Column[Any], id_: Column[Any], descending: bool, key: _Key
-) -> ColumnElement[bool]:
+def _behind(
+    column: Column[Any], id_: Column[Any], last: Sequence[Any], *, descending: bool
+) -> Condition:
     place = tuple_(column, id_)
-    last = tuple_(literal(key.value, column.type), literal(key.id, id_.type))
-    return place < last if descending else place > last
-
-
-async def _total(
-    db: AsyncConnection, query: ListOf[Any], table: Any, where: Sequence[ColumnElement[bool]]
-) -> int | None:
-    if query.count != "exact":
-        return None
-    counted = await db.execute(select(func.count()).select_from(table).where(*where))
-    return int(counted.scalar_one())
+    return place < tuple_(*last) if descending else place > tuple_(*last)

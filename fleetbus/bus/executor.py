@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from contracts._declare import Entity
 from contracts._errors import Refusal
+from contracts._items import are_all
 from contracts.errors import (
     DeadlineExceeded,
     ReplyTooLarge,
@@ -342,7 +343,7 @@ class Executor:
 def encoded(bound: Bound, reply: Any) -> bytes:
     """A reply as JSON: of entities what they were encoded to once."""
     whole = type(reply) is bound.declared.reply and isinstance(reply, Entity)
-    if whole or (bound.item is not None and all(type(one) is bound.item for one in reply.items)):
+    if whole or (bound.item is not None and are_all(bound.item, reply.items)):
         body: bytes = reply.encoded()
         return body
     return bound.serializer.to_json(reply)

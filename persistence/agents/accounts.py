@@ -15,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    literal,
     or_,
     select,
     text,
@@ -24,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.agents.accounts import Account, ListAccounts
-from persistence import _paging
 from persistence._entities import columns, entity_from
-from persistence._filters import equal
+from persistence._filters import either, equal
+from persistence._paging import Listing
 from persistence.agents.tables import account
 
 LOCK_CLASS = 0x6661_6363
@@ -123,13 +122,18 @@ async def lock_ended(db: AsyncConnection, *, now: datetime, limit: int) -> list[
     return [entity_from(Account, row) for row in rows]
 
 
+_LIST = Listing(
+    Account,
+    {
+        **equal(account, "provider"),
+        "exhausted": either(exhausted_at(bindparam("now", type_=DateTime(timezone=True)))),
+    },
+)
+
+
 async def page(db: AsyncConnection, query: ListAccounts, *, now: datetime) -> Page[Account]:
     """A page of the accounts that pass the filters."""
-    where = equal(query, account, "provider")
-    if query.exhausted is not None:
-        is_exhausted = exhausted_at(literal(now, DateTime(timezone=True)))
-        where.append(is_exhausted if query.exhausted else ~is_exhausted)
-    return await _paging.page(db, query, Account, where)
+    return await _LIST.page(db, query, now=now)
 
 
 async def remove(db: AsyncConnection, id_: UUID) -> None:

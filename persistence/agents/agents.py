@@ -6,17 +6,25 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, bindparam, delete, insert, literal_column, select
+from sqlalchemy import Integer, bindparam, delete, insert, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
-from persistence import _paging
 from persistence._entities import columns, entity_from
+from persistence._filters import equal, is_set
+from persistence._paging import Listing
 from persistence.agents.tables import agent, prompt
 
-_FILTERS = ("status", "initiative_id", "mode")
+_LIST = Listing(
+    Agent,
+    {
+        **equal(agent, "status", "initiative_id", "mode"),
+        "dismissed": is_set(agent.c.dismissed_at),
+        "suspected": is_set(agent.c.suspected_at),
+    },
+)
 _KEYS = ("name", "session_id", "task_id")
 
 _BEHIND = (
@@ -42,13 +50,7 @@ _STALLED = (
 
 async def page(db: AsyncConnection, query: ListAgents) -> Page[Agent]:
     """A page of the agents that pass the filters."""
-    given = {name: value for name in _FILTERS if (value := getattr(query, name)) is not None}
-    where: list[ColumnElement[bool]] = [agent.c[name] == value for name, value in given.items()]
-    if query.dismissed is not None:
-        where.append(_is_set(agent.c.dismissed_at, query.dismissed))
-    if query.suspected is not None:
-        where.append(_is_set(agent.c.suspected_at, query.suspected))
-    return await _paging.page(db, query, Agent, where)
+    return await _LIST.page(db, query)
 
 
 async def find(db: AsyncConnection, query: FindAgent) -> Agent:
@@ -99,10 +101,6 @@ async def lock_stalled(db: AsyncConnection, *, before: datetime, limit: int) -> 
 async def delete_one(db: AsyncConnection, id_: UUID) -> None:
     """Delete an agent and what it was told to do."""
     await db.execute(delete(agent).where(agent.c.id == id_))
-
-
-def _is_set(column: ColumnElement[datetime | None], wanted: bool) -> ColumnElement[bool]:
-    return column.is_not(None) if wanted else column.is_(None)
 
 
 async def lock_on_accounts(db: AsyncConnection, account_ids: Collection[UUID]) -> list[Agent]:

@@ -17,15 +17,17 @@ from contracts.health._workers import (
     WorkerFilters,
 )
 from contracts.health.checks import Check, ListChecks, WorkerCheck
-from persistence import _paging
 from persistence._entities import columns, entity_from
 from persistence._filters import equal
+from persistence._paging import Listing
 from persistence.health.tables import check, worker_check
+
+_LIST = Listing(Check, equal(check, "status", "trigger_type"))
 
 
 async def page(db: AsyncConnection, query: ListChecks) -> Page[Check]:
     """A page of the checks that pass the filters."""
-    return await _paging.page(db, query, Check, equal(query, check, "status", "trigger_type"))
+    return await _LIST.page(db, query)
 
 
 async def known_workers(

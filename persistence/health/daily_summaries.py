@@ -10,13 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.health.daily_summaries import DailySummary, ListDailySummaries
-from persistence import _paging
+from persistence._paging import Listing
 from persistence.health.tables import model_call, test_run
+
+_LIST = Listing(DailySummary)
 
 
 async def page(db: AsyncConnection, query: ListDailySummaries) -> Page[DailySummary]:
     """A page of summaries."""
-    return await _paging.page(db, query, DailySummary, ())
+    return await _LIST.page(db, query)
 
 
 async def measure(db: AsyncConnection, day: date) -> dict[str, Any]:

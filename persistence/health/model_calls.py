@@ -9,14 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.health.model_calls import ListModelCalls, ModelCall, ModelUsage
-from persistence import _paging
 from persistence._filters import equal
+from persistence._paging import Listing
 from persistence.health.tables import model_call, model_tally
+
+_LIST = Listing(ModelCall, equal(model_call, "test_run_id"))
 
 
 async def page(db: AsyncConnection, query: ListModelCalls) -> Page[ModelCall]:
     """A page of the calls, of one run or of all."""
-    return await _paging.page(db, query, ModelCall, equal(query, model_call, "test_run_id"))
+    return await _LIST.page(db, query)
 
 
 async def usage(db: AsyncConnection, first: date) -> list[ModelUsage]:

@@ -7,14 +7,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.health.schedules import ListSchedules, Schedule
-from persistence import _paging
 from persistence._filters import equal
+from persistence._paging import Listing
 from persistence.health.tables import schedule
+
+_LIST = Listing(Schedule, equal(schedule, "enabled"))
 
 
 async def page(db: AsyncConnection, query: ListSchedules) -> Page[Schedule]:
     """A page of the schedules that pass the filters."""
-    return await _paging.page(db, query, Schedule, equal(query, schedule, "enabled"))
+    return await _LIST.page(db, query)
 
 
 async def delete_one(db: AsyncConnection, locked: Schedule) -> None:

@@ -13,16 +13,17 @@ from contracts.health.test_definitions import (
     TestDefinition,
     TestDefinitionContents,
 )
-from persistence import _paging
 from persistence._entities import columns, entity_from
 from persistence._filters import equal
+from persistence._paging import Listing
 from persistence.health.tables import test_definition, test_run
+
+_LIST = Listing(TestDefinition, equal(test_definition, "category", "enabled"))
 
 
 async def page(db: AsyncConnection, query: ListTestDefinitions) -> Page[TestDefinition]:
     """A page of the test definitions that pass the filters."""
-    where = equal(query, test_definition, "category", "enabled")
-    return await _paging.page(db, query, TestDefinition, where)
+    return await _LIST.page(db, query)
 
 
 async def by_ids(db: AsyncConnection, ids: Iterable[str]) -> dict[str, TestDefinition]:

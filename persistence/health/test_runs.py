@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from sqlalchemy import bindparam
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.health.test_runs import ListTestRuns, TestRun
-from persistence import _paging
 from persistence._entities import columns, entity_from
 from persistence._filters import equal
+from persistence._paging import Listing
 from persistence.health.tables import test_run
+
+_LIST = Listing(
+    TestRun,
+    {
+        **equal(test_run, "test_definition_id", "session_id", "status"),
+        "since": test_run.c.started_at >= bindparam("since", type_=test_run.c.started_at.type),
+    },
+)
 
 
 async def page(db: AsyncConnection, query: ListTestRuns) -> Page[TestRun]:
     """A page of the test runs that pass the filters."""
-    where = equal(query, test_run, "test_definition_id", "session_id", "status")
-    if query.since is not None:
-        where.append(test_run.c.started_at >= query.since)
-    return await _paging.page(db, query, TestRun, where)
+    return await _LIST.page(db, query)
 
 
 async def latest(db: AsyncConnection, limit: int) -> list[TestRun]:

@@ -6,15 +6,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from sqlalchemy import Exists, Select, delete, exists, func, insert, select
+from sqlalchemy import Exists, Uuid, bindparam, delete, exists, func, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.planning.phases import ListPhaseDependencies, ListPhaseDependents, Phase
-from persistence import _paging
+from persistence._paging import Listing
 from persistence.planning.tables import phase, phase_dependency
 
 _depends_on = phase.alias("depends_on")
+
+_ID = bindparam("id", type_=Uuid)
+_EDGE = phase_dependency.c
+_DEPENDENCIES = Listing(
+    Phase, {"id": phase.c.id.in_(select(_EDGE.depends_on_phase_id).where(_EDGE.phase_id == _ID))}
+)
+_DEPENDENTS = Listing(
+    Phase, {"id": phase.c.id.in_(select(_EDGE.phase_id).where(_EDGE.depends_on_phase_id == _ID))}
+)
 
 
 def waits() -> Exists:
@@ -22,22 +31,18 @@ def waits() -> Exists:
     return exists().where(
         phase_dependency.c.phase_id == phase.c.id,
         _depends_on.c.id == phase_dependency.c.depends_on_phase_id,
-        _depends_on.c.status != "completed",
+        _depends_on.c.status != literal_column("'completed'"),
     )
 
 
 async def page_of_dependencies(db: AsyncConnection, query: ListPhaseDependencies) -> Page[Phase]:
     """A page of the phases that a phase waits for."""
-    edges = select(phase_dependency.c.depends_on_phase_id)
-    return await _related(db, query, edges.where(phase_dependency.c.phase_id == query.id))
+    return await _related(db, query, _DEPENDENCIES)
 
 
 async def page_of_dependents(db: AsyncConnection, query: ListPhaseDependents) -> Page[Phase]:
     """A page of the phases that wait for a phase."""
-    edges = select(phase_dependency.c.phase_id)
-    return await _related(
-        db, query, edges.where(phase_dependency.c.depends_on_phase_id == query.id)
-    )
+    return await _related(db, query, _DEPENDENTS)
 
 
 async def lock_dependencies(db: AsyncConnection, initiative_id: UUID) -> None:
@@ -96,9 +101,9 @@ async def remove_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) ->
 async def _related(
     db: AsyncConnection,
     query: ListPhaseDependencies | ListPhaseDependents,
-    ids: Select[tuple[UUID]],
+    related: Listing[Phase],
 ) -> Page[Phase]:
-    found = await _paging.page(db, query, Phase, [phase.c.id.in_(ids)])
+    found = await related.page(db, query)
     if not found.items and not await _exists(db, query.id):
         raise Phase.not_found(id=query.id)
     return found

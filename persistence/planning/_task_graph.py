@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from sqlalchemy import (
-    Select,
     Text,
     Uuid,
     bindparam,
@@ -25,7 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.planning.tasks import ListTaskDependencies, ListTaskDependents, Task
-from persistence import _entities, _paging
+from persistence import _entities
+from persistence._paging import Listing
 from persistence.planning.tables import task, task_dependency
 
 _TASK = bindparam("task", type_=Uuid)
@@ -52,25 +52,32 @@ _ADD = insert(task_dependency).from_select(
     select(func.uuidv7(), _pairs.c.task_id, _pairs.c.depends_on),
 )
 
+_ID = bindparam("id", type_=Uuid)
+_EDGE = task_dependency.c
+_DEPENDENCIES = Listing(
+    Task, {"id": task.c.id.in_(select(_EDGE.depends_on_task_id).where(_EDGE.task_id == _ID))}
+)
+_DEPENDENTS = Listing(
+    Task, {"id": task.c.id.in_(select(_EDGE.task_id).where(_EDGE.depends_on_task_id == _ID))}
+)
+
 
 async def dependencies_page(db: AsyncConnection, query: ListTaskDependencies) -> Page[Task]:
     """A page of the tasks that the named one depends on."""
-    edges = select(task_dependency.c.depends_on_task_id)
-    return await _related(db, query, edges.where(task_dependency.c.task_id == query.id))
+    return await _related(db, query, _DEPENDENCIES)
 
 
 async def dependents_page(db: AsyncConnection, query: ListTaskDependents) -> Page[Task]:
     """A page of the tasks that depend on the named one."""
-    edges = select(task_dependency.c.task_id)
-    return await _related(db, query, edges.where(task_dependency.c.depends_on_task_id == query.id))
+    return await _related(db, query, _DEPENDENTS)
 
 
 async def _related(
     db: AsyncConnection,
     query: ListTaskDependencies | ListTaskDependents,
-    ids: Select[UUID],
+    related: Listing[Task],
 ) -> Page[Task]:
-    page = await _paging.page(db, query, Task, [task.c.id.in_(ids)])
+    page = await related.page(db, query)
     if not page.items and query.cursor is None:
         await _entities.get(db, Task, query.id)
     return page

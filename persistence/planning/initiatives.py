@@ -22,10 +22,23 @@ from contracts.planning.initiatives import (
     PhaseSummary,
     TaskCounts,
 )
-from persistence import _paging
 from persistence._entities import columns, entity_from
+from persistence._filters import contains, equal
+from persistence._paging import Listing
 from persistence.planning._deletion import count_tasks
 from persistence.planning.tables import initiative, initiative_project, phase, task
+
+_LIST = Listing(
+    Initiative,
+    {
+        **equal(initiative, "status"),
+        "project_id": exists().where(
+            initiative_project.c.initiative_id == initiative.c.id,
+            *equal(initiative_project, "project_id").values(),
+        ),
+        "search": contains("search", initiative.c.name),
+    },
+)
 
 
 async def find(db: AsyncConnection, query: FindInitiative) -> Initiative:
@@ -43,19 +56,7 @@ async def find(db: AsyncConnection, query: FindInitiative) -> Initiative:
 
 async def page(db: AsyncConnection, query: ListInitiatives) -> Page[Initiative]:
     """A page of the initiatives that pass the filters."""
-    where: list[ColumnElement[bool]] = []
-    if query.status is not None:
-        where.append(initiative.c.status == query.status)
-    if query.project_id is not None:
-        where.append(
-            exists().where(
-                initiative_project.c.initiative_id == initiative.c.id,
-                initiative_project.c.project_id == query.project_id,
-            )
-        )
-    if query.search is not None:
-        where.append(initiative.c.name.icontains(query.search, autoescape=True))
-    return await _paging.page(db, query, Initiative, where)
+    return await _LIST.page(db, query)
 
 
 async def overview(db: AsyncConnection, id_: UUID) -> InitiativeOverview:

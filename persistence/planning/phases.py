@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
@@ -13,32 +13,35 @@ from contracts.planning._phase_parts import PhaseContents
 from contracts.planning.initiatives import ExecutionMode
 from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase
 from contracts.planning.tasks import Task
-from persistence import _paging
 from persistence._entities import columns, entity_from
+from persistence._filters import equal
+from persistence._paging import Listing
 from persistence.planning._deletion import count_tasks
 from persistence.planning._phase_graph import waits
 from persistence.planning.tables import initiative, phase, phase_dependency, task
 
+_LIST = Listing(Phase, equal(phase, "initiative_id", "status", "external_ref"))
+
+_DISPATCHABLE = Listing(
+    Phase,
+    {
+        "initiative_id": and_(
+            *equal(phase, "initiative_id").values(),
+            phase.c.status == literal_column("'approved'"),
+            ~waits(),
+        )
+    },
+)
+
 
 async def page(db: AsyncConnection, query: ListPhases) -> Page[Phase]:
     """A page of the phases that pass the filters."""
-    wanted = {
-        phase.c.initiative_id: query.initiative_id,
-        phase.c.status: query.status,
-        phase.c.external_ref: query.external_ref,
-    }
-    where = [column == value for column, value in wanted.items() if value is not None]
-    return await _paging.page(db, query, Phase, where)
+    return await _LIST.page(db, query)
 
 
 async def dispatchable_page(db: AsyncConnection, query: ListDispatchablePhases) -> Page[Phase]:
     """A page of the phases of an initiative that can be started."""
-    where = [
-        phase.c.initiative_id == query.initiative_id,
-        phase.c.status == "approved",
-        ~waits(),
-    ]
-    return await _paging.page(db, query, Phase, where)
+    return await _DISPATCHABLE.page(db, query)
 
 
 async def lock_all(db: AsyncConnection, initiative_id: UUID) -> list[Phase]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
@@ -13,9 +13,22 @@ from contracts.planning.projects import (
     ProjectContents,
     ProjectNotFound,
 )
-from persistence import _paging
 from persistence._entities import columns, entity_from
+from persistence._filters import contains, equal, is_set
+from persistence._paging import Listing
 from persistence.planning.tables import initiative_project, project
+
+_LIST = Listing(
+    Project,
+    {
+        "archived": is_set(project.c.archived_at),
+        "initiative_id": exists().where(
+            initiative_project.c.project_id == project.c.id,
+            *equal(initiative_project, "initiative_id").values(),
+        ),
+        "search": contains("search", project.c.name, project.c.description),
+    },
+)
 
 
 async def find(db: AsyncConnection, query: FindProject) -> Project:
@@ -29,25 +42,7 @@ async def find(db: AsyncConnection, query: FindProject) -> Project:
 
 async def page(db: AsyncConnection, query: ListProjects) -> Page[Project]:
     """A page of the projects that pass the filters."""
-    where: list[ColumnElement[bool]] = []
-    if query.archived is not None:
-        archived = project.c.archived_at.is_not(None)
-        where.append(archived if query.archived else ~archived)
-    if query.initiative_id is not None:
-        where.append(
-            exists().where(
-                initiative_project.c.project_id == project.c.id,
-                initiative_project.c.initiative_id == query.initiative_id,
-            )
-        )
-    if query.search is not None:
-        where.append(
-            or_(
-                project.c.name.icontains(query.search, autoescape=True),
-                project.c.description.icontains(query.search, autoescape=True),
-            )
-        )
-    return await _paging.page(db, query, Project, where)
+    return await _LIST.page(db, query)
 
 
 async def contents(db: AsyncConnection, locked: Project) -> ProjectContents:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    ColumnElement,
     Integer,
     Select,
     Uuid,
@@ -28,9 +27,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity, Page
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
-from persistence import _paging
 from persistence._driver import compiled, fetch
 from persistence._entities import columns, entity_from
+from persistence._filters import contains, either, equal
+from persistence._paging import Listing
 from persistence._tables import TABLES
 from persistence.planning.tables import phase, task, task_dependency
 
@@ -63,31 +63,23 @@ READY = and_(
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
-_FILTERS = (
-    "phase_id",
-    "initiative_id",
-    "parent_task_id",
-    "status",
-    "category",
-    "priority",
-    "claimed_by",
+_LIST = Listing(
+    Task,
+    {
+        **equal(
+            task,
+            *("phase_id", "initiative_id", "parent_task_id"),
+            *("status", "category", "priority", "claimed_by"),
+        ),
+        "ready": either(READY),
+        "search": contains("search", task.c.name, task.c.description),
+    },
 )
 
 
 async def page(db: AsyncConnection, query: ListTasks) -> Page[Task]:
     """A page of the tasks that pass the filters."""
-    given = {name: value for name in _FILTERS if (value := getattr(query, name)) is not None}
-    where: list[ColumnElement[bool]] = [task.c[name] == value for name, value in given.items()]
-    if query.ready is not None:
-        where.append(READY if query.ready else not_(READY))
-    if query.search is not None:
-        where.append(
-            or_(
-                task.c.name.icontains(query.search, autoescape=True),
-                task.c.description.icontains(query.search, autoescape=True),
-            )
-        )
-    return await _paging.page(db, query, Task, where)
+    return await _LIST.page(db, query)
 
 
 async def exists_one(db: AsyncConnection, entity: type[Entity], id_: UUID) -> bool:
