@@ -308,11 +308,10 @@ class Event(Documented):
     def encoded(self) -> bytes:
         """The event as JSON, with the entity first."""
         name = self.fact.entity
-        entity = getattr(self, name)
+        rest = self.__dict__.copy()
+        entity = rest.pop(name)
         if not isinstance(entity, Entity):
             return self.__pydantic_serializer__.to_json(self)
-        rest = self.__dict__.copy()
-        del rest[name]
         tail = b"," + to_json(rest)[1:] if rest else b"}"
         return b'{"' + name.encode() + b'":' + entity.encoded() + tail
 
