@@ -27,6 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from contracts.errors import Unavailable
 from fleetbus.endings import end
+from fleetbus.slots import Slots
 from persistence._driver import driver_of
 
 log = logging.getLogger("fleetbus.database")
@@ -48,7 +49,10 @@ _WHERE = "SELECT pg_is_in_recovery(), pg_postmaster_start_time(), current_databa
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How many connections a process holds, and how long a statement may run on them."""
+    """How many connections a process holds, and how long a statement may run on them.
+
+    Vital work may take one more of each kind, so that it never waits for the others.
+    """
 
     write: int = 8
     read: int = 4
@@ -61,13 +65,6 @@ class PoolUse(NamedTuple):
     size: int
     in_use: int
     waiting: int
-
-
-class _Slots(asyncio.Semaphore):
-    """The places of a pool."""
-
-    def use(self, size: int) -> PoolUse:
-        return PoolUse(size, size - self._value, len(self._waiters or ()))
 
 
 def driver_url(url: str) -> str:
@@ -123,8 +120,12 @@ class Database:
         self._name = name
         reading, writing = self._connect_args(read_only=True), self._connect_args(read_only=False)
         used, shared = self.pooler_url or url, _leaving_nothing(name) if self.pooler_url else None
-        self.write = _engine(used, shared or writing, pool_size=self.pools.write, max_overflow=0)
-        self.read = _engine(used, shared or reading, pool_size=self.pools.read, max_overflow=0)
+        # The pools never make anyone wait: who comes too early waits here, without a timeout.
+        self._write_slots = Slots(self.pools.write)
+        self._read_slots = Slots(self.pools.read)
+        sizes = self._write_slots.size, self._read_slots.size
+        self.write = _engine(used, shared or writing, pool_size=sizes[0], max_overflow=0)
+        self.read = _engine(used, shared or reading, pool_size=sizes[1], max_overflow=0)
         # Who watches is not to wait behind those who are watched.
         self.watch = _engine(url, reading, pool_size=1, max_overflow=0, pool_pre_ping=True)
         self.dedicated = _engine(url, writing, poolclass=NullPool)
@@ -134,9 +135,6 @@ class Database:
             self.write: deque(),
             self.read: deque(),
         }
-        # The pools never make anyone wait: who comes too early waits here, without a timeout.
-        self._write_slots = _Slots(self.pools.write)
-        self._read_slots = _Slots(self.pools.read)
         self._probe: asyncio.Task[None] | None = None
         self._outages = 0
         self._closed = False
@@ -148,24 +146,23 @@ class Database:
 
     def use(self) -> dict[str, PoolUse]:
         """How busy the pools are, by name."""
-        return {
-            "write": self._write_slots.use(self.pools.write),
-            "read": self._read_slots.use(self.pools.read),
-        }
+        pools = {"write": self._write_slots, "read": self._read_slots}
+        return {name: PoolUse(s.size, s.in_use, s.waiting) for name, s in pools.items()}
 
     @contextlib.asynccontextmanager
-    async def connection(self, *, read_only: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def connection(
+        self, *, read_only: bool = False, vital: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         """A pooled connection in autocommit; read-only ones refuse every write.
 
+        Vital work waits behind no other.
         A connection that died while it lay in the pool is replaced once, unseen.
         """
-        engine, slots, size = (
-            (self.read, self._read_slots, self.pools.read)
-            if read_only
-            else (self.write, self._write_slots, self.pools.write)
+        engine, slots = (
+            (self.read, self._read_slots) if read_only else (self.write, self._write_slots)
         )
-        async with slots:
-            connection = await self._checkout(engine, size)
+        async with slots.slot(vital=vital):
+            connection = await self._checkout(engine, slots.size)
             try:
                 if read_only and self.pooler_url:
                     async with self._reading(driver_of(connection)):

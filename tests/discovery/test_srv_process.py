@@ -14,6 +14,7 @@ from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
 from fleetbus.config import Settings
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.slots import RESERVE
 from tests.bus.outages import frozen, serving
 from tests.discovery.asking import Json, asked
 from tests.servers import migrate
@@ -46,8 +47,8 @@ async def test_pools_relay_outbox_and_jobs(bus: Bus, client: Client, settings: S
     idle = {"in_use": 0, "waiting": 0}
     assert (found["draining"], found["in_flight"], found["shed"]) == (False, 0, 0)
     assert found["pools"] == {
-        "write": {"size": settings.pool_write} | idle,
-        "read": {"size": settings.pool_read} | idle,
+        "write": {"size": settings.pool_write + RESERVE} | idle,
+        "read": {"size": settings.pool_read + RESERVE} | idle,
     }
     assert found["relay"] == {
         "leader": True,

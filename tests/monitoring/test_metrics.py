@@ -20,6 +20,7 @@ from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.relay.relay import RECONCILE_SUBJECT
 from fleetbus.service import Service
+from fleetbus.slots import RESERVE
 from tests.bus.outages import serving
 from tests.monitoring.asking import scrape, scraped_until, watched
 from tests.servers import migrate
@@ -93,8 +94,13 @@ class TestRequests:
             assert found("requests_in_flight", subject=CREATE) == 1
             assert found("pool_used_connections", pool="write") == service.settings.pool_write
             assert found("pool_used_connections", pool="read") == 0
-            assert found("pool_size_connections", pool="write") == service.settings.pool_write
-            assert found("pool_size_connections", pool="read") == service.settings.pool_read
+            assert (
+                found("pool_size_connections", pool="write")
+                == service.settings.pool_write + RESERVE
+            )
+            assert (
+                found("pool_size_connections", pool="read") == service.settings.pool_read + RESERVE
+            )
         await waiting
         found = await scrape(port)
         assert found("requests_in_flight", subject=CREATE) == 0
