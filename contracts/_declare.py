@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, to_json
 
-from contracts._docs import attribute_docs
+from contracts._docs import attribute_docs, summary
 from contracts._errors import DeclarationError, NotFound, Refusal, snake_case
 from contracts._fields import Id, Time, Version
 from contracts._items import joined
@@ -217,7 +217,7 @@ class Operation(Request, Generic[R]):
             reply=_reply(cls),
             errors=_classes(cls, "errors", errors, Refusal),
             emits=_classes(cls, "emits", emits, Event),
-            summary=_summary(cls),
+            summary=summary(cls),
             example=example or {},
         )
         _check_operation(cls)
@@ -294,7 +294,7 @@ class Event(Documented):
         if type is None or not (match := EVENT_TYPE.match(type)):
             raise DeclarationError(f'{cls.__qualname__} needs type="<entity>.<fact>", not {type!r}')
         entity = match[1]
-        cls.fact = Fact(type=type, entity=entity, context=_folder(cls), summary=_summary(cls))
+        cls.fact = Fact(type=type, entity=entity, context=_folder(cls), summary=summary(cls))
         if entity not in cls.model_fields:
             raise DeclarationError(
                 f"{cls.__qualname__} tells of a {entity} and has no field {entity}"
@@ -319,14 +319,6 @@ class Event(Documented):
     def entity_id(self) -> str:
         """The id of the entity that this tells of, the last token of the subject."""
         return str(getattr(self, self.fact.entity).id)
-
-
-def _summary(cls: type[BaseModel]) -> str:
-    if "__doc__" not in cls.__dict__ or not cls.__doc__:
-        raise DeclarationError(
-            f"{cls.__qualname__} needs a docstring: it is the published documentation"
-        )
-    return " ".join(cls.__doc__.split("\n\n")[0].split())
 
 
 def _check_operation(cls: type[Operation[Any]]) -> None:

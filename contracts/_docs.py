@@ -1,4 +1,4 @@
-"""Field descriptions read from the strings under the fields, as editors show them.
+"""Docstrings as documentation: of classes, and the strings under fields, as editors show them.
 
 pydantic's ``use_attribute_docstrings`` cannot read a class statement of several lines that
 parametrises a generic base (``class CompleteTask(Command[Task], subject=…)``) before Python 3.13.
@@ -10,6 +10,17 @@ import ast
 import inspect
 import sys
 from functools import cache
+
+from contracts._errors import DeclarationError
+
+
+def summary(cls: type) -> str:
+    """The first paragraph of the docstring that a class has itself, on one line."""
+    if "__doc__" not in cls.__dict__ or not cls.__doc__:
+        raise DeclarationError(
+            f"{cls.__qualname__} needs a docstring: it is the published documentation"
+        )
+    return " ".join(cls.__doc__.split("\n\n")[0].split())
 
 
 @cache
