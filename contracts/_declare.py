@@ -50,6 +50,9 @@ class Declared:
     emits: tuple[type[Event], ...]
     summary: str
     example: Mapping[str, Any]
+    vital: bool
+    """Whether somebody is wrongly taken for dead, or for living, where it comes too late: it waits
+    behind no other work, and is not refused for it."""
 
     @property
     def endpoint(self) -> str:
@@ -187,6 +190,7 @@ class Operation(Request, Generic[R]):
         errors: tuple[type[Refusal], ...] = (),
         emits: tuple[type[Event], ...] = (),
         example: Mapping[str, Any] | None = None,
+        vital: bool = False,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
         super().__init_subclass__()
@@ -199,6 +203,7 @@ class Operation(Request, Generic[R]):
         errors: tuple[type[Refusal], ...] = (),
         emits: tuple[type[Event], ...] = (),
         example: Mapping[str, Any] | None = None,
+        vital: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -219,6 +224,7 @@ class Operation(Request, Generic[R]):
             emits=_classes(cls, "emits", emits, Event),
             summary=summary(cls),
             example=example or {},
+            vital=vital,
         )
         _check_operation(cls)
 
@@ -325,6 +331,8 @@ def _check_operation(cls: type[Operation[Any]]) -> None:
     declared = cls.declared
     if declared.emits and declared.kind == "query":
         raise DeclarationError(f"{cls.__qualname__} is a query and cannot emit events")
+    if declared.vital and declared.kind == "query":
+        raise DeclarationError(f"{cls.__qualname__} is a query and cannot be vital")
     if implied := set(declared.errors) & set(EVERYWHERE):
         names = ", ".join(error.__name__ for error in implied)
         raise DeclarationError(

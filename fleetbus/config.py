@@ -59,17 +59,19 @@ class Settings(BaseSettings):
     stream_replicas: Positive = 1
     """Replicas of the stream when it is created."""
     max_in_flight: Positive = 1024
-    """Requests in work at once in a process; beyond it 429."""
+    """Requests in work at once in a process; beyond it 429. What is vital is not counted."""
     max_in_flight_per_operation: Positive = 512
     """Requests of one operation in work at once in a process; beyond it 429."""
+    max_vital_in_flight: Positive = 8192
+    """Heartbeats and what else is vital in work at once in a process; beyond it 429."""
     batch_limit: Positive = 256
     """Commands that share a transaction, at most."""
     concurrent_batches: Positive = 2
     """Batches of one operation in the database at once."""
     pool_write: Positive = 8
-    """Connections for commands."""
+    """Connections for commands; what is vital may take one more."""
     pool_read: Positive = 4
-    """Connections for queries; Postgres refuses writes on them."""
+    """Connections for queries; Postgres refuses writes on them. The detector may take one more."""
     request_timeout: Seconds = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
@@ -133,6 +135,7 @@ class Settings(BaseSettings):
         return Limits(
             in_flight=self.max_in_flight,
             per_operation=self.max_in_flight_per_operation,
+            vital=self.max_vital_in_flight,
             batch=self.batch_limit,
             concurrent_batches=self.concurrent_batches,
         )

@@ -107,6 +107,8 @@ class Reference:
                 )
                 + "."
             )
+        if declared.vital:
+            lines.append("[Vital](architecture.md#what-is-vital): it waits behind no other work.")
         lines.append(f"```json\n{example}\n```")
         return "\n\n".join(lines)
 

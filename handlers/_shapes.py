@@ -166,6 +166,8 @@ class Job:
     """Seconds between two rounds."""
     limit: int
     """A step that handled this much is followed by another at once."""
+    vital: bool
+    """Whether it waits behind no other work, as vital operations do."""
 
 
 @dataclass
@@ -255,7 +257,7 @@ def reaction(
     return declare if function is None else declare(function)
 
 
-def job(*, every: float, limit: int) -> Callable[[F], F]:
+def job(*, every: float, limit: int, vital: bool = False) -> Callable[[F], F]:
     """Do periodic work in bounded steps: ``async (*, db, emit, now, limit)`` returns how much.
 
     Of all processes one at a time runs a step, in a transaction of its own; its events and the
@@ -271,7 +273,7 @@ def job(*, every: float, limit: int) -> Callable[[F], F]:
         handling = Handling("job", function, None, dependencies=dependencies)
         if name in HANDLERS.jobs:
             raise wrong(function, f"there is another job called {name}")
-        HANDLERS.jobs[name] = Job(name, handling, every, limit)
+        HANDLERS.jobs[name] = Job(name, handling, every, limit, vital)
         return function
 
     return declare

@@ -186,6 +186,7 @@ class Heartbeat(
     Command[HeartbeatReply],
     subject="db.agents.heartbeat",
     errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    vital=True,
     example={"id": EXAMPLE_ID, "incarnation": 1, "progress": {"step": "tests"}},
 ):
     """Say that an agent lives; its lease holds for three intervals from now.
@@ -333,6 +334,7 @@ class SuspectAgent(
     Command[Suspicion],
     subject="db.agents.suspect",
     emits=(AgentSuspected,),
+    vital=True,
     example={"connection_name": EXAMPLE_ID},
 ):
     """Say that the connection of this name is gone: the agent behind it is under suspicion.
@@ -348,6 +350,7 @@ class ReinstateAgent(
     Command[Suspicion],
     subject="db.agents.reinstate",
     emits=(AgentReconnected,),
+    vital=True,
     example={"connection_name": EXAMPLE_ID},
 ):
     """Say that the connection of this name is there: nothing speaks against its agent any more."""
@@ -360,6 +363,7 @@ class ConfirmSuspicion(
     subject="db.agents.confirm_suspicion",
     errors=(AgentNotFound,),
     emits=(AgentCrashed, TaskRetried, TaskBlocked),
+    vital=True,
     example={"id": EXAMPLE_ID, "suspected_at": "2026-01-01T12:00:00Z"},
 ):
     """Say that an agent has not come back in time: it is crashed, its connection the reason.

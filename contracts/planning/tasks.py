@@ -277,6 +277,7 @@ class RenewTask(
     Command[Task],
     subject="db.tasks.renew",
     errors=(TaskNotFound, InvalidTransition, StaleAttempt),
+    vital=True,
     example={"id": EXAMPLE_ID, "attempt": 1},
 ):
     """Prolong a claim. A sign of life is no change: no event tells it and the version stays."""

@@ -47,10 +47,14 @@ Respond = Callable[[Answer], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process takes on at once; beyond it requests are shed with 429."""
+    """What a process takes on at once; beyond it requests are shed with 429.
+
+    What is vital counts for itself, with ``vital`` for its only limit.
+    """
 
     in_flight: int = 1024
     per_operation: int = 512
+    vital: int = 8192
     batch: int = 256
     concurrent_batches: int = 2
     retry_after_ms: int = 100
@@ -74,6 +78,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[Call] = set()
         self._watching = False
+        self._vital_in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -82,12 +87,10 @@ class Dispatcher:
     ) -> None:
         """Take a request; ``respond`` is called exactly once, now or later."""
         stats = self.stats.operations[bound.subject]
-        if (
-            self.stats.in_flight >= self.limits.in_flight
-            or stats.in_flight >= self.limits.per_operation
-        ):
+        if self._is_full(bound):
             self._shed(bound, respond)
             return
+        self._vital_in_flight += bound.declared.vital
         self.stats.in_flight += 1
         stats.in_flight += 1
         self._idle.clear()
@@ -159,12 +162,21 @@ class Dispatcher:
             stats = self.stats.operations[call.bound.subject]
             stats.in_flight -= 1
             self.stats.in_flight -= 1
+            self._vital_in_flight -= call.bound.declared.vital
             stats.count(answer, time.perf_counter_ns() - call.started)
             if self.stats.in_flight == 0:
                 self._idle.set()
             respond(answer)
 
         return finish
+
+    def _is_full(self, bound: Bound) -> bool:
+        if bound.declared.vital:
+            return self._vital_in_flight >= self.limits.vital
+        return (
+            self.stats.in_flight - self._vital_in_flight >= self.limits.in_flight
+            or self.stats.operations[bound.subject].in_flight >= self.limits.per_operation
+        )
 
     def _shed(self, bound: Bound, respond: Respond) -> None:
         stats = self.stats.operations[bound.subject]

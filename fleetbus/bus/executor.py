@@ -31,6 +31,7 @@ from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, following, gather, handle, named, react
 from fleetbus.database import Database, sqlstate
+from fleetbus.slots import Slots
 from handlers._secrets import KeyRing
 from handlers._shapes import Handling
 from persistence import _commit, _entities
@@ -93,7 +94,7 @@ class Executor:
         self._committed = committed
         self._attempts = Attempts(database)
         # Calls that wait for locks leave half of the connections to those that need not.
-        self._patience = asyncio.Semaphore(max(1, database.pools.write // 2))
+        self._patience = Slots(max(1, database.pools.write // 2))
         self._dependencies: dict[str, Any] = {
             "catalogue": registry.catalogue,
             "published": published or Published(database),
@@ -154,7 +155,7 @@ class Executor:
         """
 
         async def run(calls: Sequence[Call]) -> None:
-            async with self._patience:
+            async with self._patience.slot(vital=_vital(calls)):
                 await self._batch_unless(calls, self.settings.lone_lock_timeout)
 
         while not call.answered:
@@ -214,7 +215,7 @@ class Executor:
         left = partial(self._left, calls)
         async with (
             asyncio.timeout(left() + CLEAN_UP_TIME),
-            begin(self._database, left=left, lock_timeout=lock_timeout) as tx,
+            begin(self._database, left=left, lock_timeout=lock_timeout, vital=_vital(calls)) as tx,
         ):
             opening = await _open(tx, calls)
             fresh = _unanswered(calls, opening)
@@ -362,6 +363,10 @@ async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
             tx.loaded[need.name] = opening.found
             return opening
     return await _commit.open_work(tx.db, CALLER, keys)
+
+
+def _vital(calls: Sequence[Call]) -> bool:
+    return calls[0].bound.declared.vital
 
 
 def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:

@@ -135,7 +135,11 @@ a table was new and empty would go on scanning it when it has grown: these all h
 
 @contextlib.asynccontextmanager
 async def begin(
-    database: Database, *, left: Callable[[], float], lock_timeout: float | None = None
+    database: Database,
+    *,
+    left: Callable[[], float],
+    lock_timeout: float | None = None,
+    vital: bool = False,
 ) -> AsyncIterator[Transaction]:
     """A transaction that is rolled back unless it commits.
 
@@ -143,7 +147,7 @@ async def begin(
     ``lock_timeout`` is what a batch of a decider may wait for a lock; its statements are planned
     once, for an index.
     """
-    async with database.connection() as db:
+    async with database.connection(vital=vital) as db:
         timeout = _milliseconds(left())
         settings = f"BEGIN; SET LOCAL statement_timeout = {timeout}{database.settings}"
         if lock_timeout is not None:

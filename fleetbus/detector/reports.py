@@ -99,7 +99,7 @@ class Reports:
         end = asyncio.get_running_loop().time() + RETRY_TIME
         while True:
             try:
-                async with self._database.connection(read_only=True) as db:
+                async with self._database.connection(read_only=True, vital=True) as db:
                     return await _suspicions.living(db, names)
             except Exception as error:  # noqa: BLE001  whatever it is, it may be over soon
                 if asyncio.get_running_loop().time() > end:

@@ -109,7 +109,7 @@ class Suspicions:
 
     async def _read(self) -> list[Suspect]:
         noted, self._noted = self._noted, set()
-        async with self._database.connection(read_only=True) as db:
+        async with self._database.connection(read_only=True, vital=True) as db:
             suspects = await _suspicions.suspects(db, limit=SUSPECTS_AT_ONCE)
         self._names = noted | {suspect.connection_name for suspect in suspects}
         return suspects

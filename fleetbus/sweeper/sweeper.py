@@ -50,6 +50,7 @@ class Task:
     step: Callable[[Transaction], Awaitable[int]]
     every: float
     limit: int
+    vital: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Sweeper:
             return 0
 
     async def _step(self, task: Task | Upkeep, started: float) -> int:
-        async with begin(self._database, left=lambda: STEP_TIMEOUT) as tx:
+        vital = isinstance(task, Task) and task.vital
+        async with begin(self._database, left=lambda: STEP_TIMEOUT, vital=vital) as tx:
             if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
             tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
@@ -179,7 +181,7 @@ def tasks(
         return await _log_partitions.keep(session, retention=logs)
 
     declared = [
-        Task(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit)
+        Task(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit, job.vital)
         for job in registry.jobs
     ]
     return [

@@ -20,7 +20,7 @@ IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
 
 
-@job(every=0.75, limit=100)  # and it is told within a second, jitter included
+@job(every=0.75, limit=100, vital=True)  # and it is told within a second, jitter included
 async def expire_agent_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Take silent agents for crashed; returns how many, ``limit`` at most."""
     held = await _held.try_lock_expired(db, now=now, limit=limit)

@@ -14,7 +14,7 @@ from persistence import _entities
 from persistence.planning import tasks
 
 
-@job(every=1.0, limit=200)
+@job(every=1.0, limit=200, vital=True)
 async def expire_task_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Take tasks back whose lease is over; returns how many, ``limit`` at most."""
     expired = await tasks.lock_expired(db, now=now, limit=limit)

@@ -130,6 +130,11 @@ class TestOperations:
                 'subject="db.tasks.wave", emits=(TaskCompleted,)',
                 "is a query and cannot emit events",
             ),
+            (
+                "Query[Task]",
+                'subject="db.tasks.wave", vital=True',
+                "is a query and cannot be vital",
+            ),
         ],
     )
     def test_wrong_one_is_refused_and_told_what_to_mend(
