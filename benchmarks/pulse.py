@@ -20,8 +20,8 @@ from nats.aio.msg import Msg
 
 from fleetbus.ids import uuid7
 
-REGISTERING = 16
-"""Registrations in flight. With many more, heartbeats would wait behind them for a connection."""
+REGISTERING = 128
+"""Registrations in flight, a transaction each: many more than there are connections."""
 
 TICK = 0.005
 """Seconds between two looks at whose turn it is."""
