@@ -68,11 +68,12 @@ class Wire:
 
     async def serve(self, dispatcher: Dispatcher) -> None:
         """Subscribe every operation with the queue group."""
+        function: Any = _placeholder
         for bound in dispatcher.registry.operations.values():
             subscriber = self.broker.subscriber(
                 bound.subject, queue=QUEUE_GROUP, pending_msgs_limit=PENDING_MESSAGES
             )
-            subscriber(_placeholder)
+            function = subscriber(function)
             subscriber.consume = self._consumer(dispatcher, bound)  # type: ignore[assignment, method-assign]  # pinned by a test
             self._subscribers.append(subscriber)
         await self.broker.start()
