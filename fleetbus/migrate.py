@@ -33,6 +33,7 @@ def config(connection: Connection | None = None) -> Config:
     return settings
 
 
+@cache
 def head() -> str:
     """The revision that this code needs."""
     revision = ScriptDirectory.from_config(config()).get_current_head()
