@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,4 +17,5 @@ async def flush(client: Client) -> None:
     there is no connection or no answer within 10 seconds.
     """
     await client._flush_pending(force_flush=True)  # noqa: SLF001  pinned by a test
-    await client.flush()
+    # An answer that nobody waits for any more would end nats-py's reader, without a word to us.
+    await asyncio.shield(client.flush())

@@ -13,7 +13,6 @@ import typer
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.events import point_in_time
 from fleetbus.cli.terminal import Failed, note, run, say
-from fleetbus.flushing import flush
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -183,6 +182,8 @@ class _Sender:
         import asyncio
 
         from nats.errors import Error as NatsError
+
+        from fleetbus.flushing import flush
 
         page, self._page = self._page, []
         try:

@@ -155,6 +155,20 @@ class TestNatsPy:
 
         assert [data.split()[0] for data in written if data] == [b"SUB", b"PING"]
 
+    async def test_after_our_flush_was_cancelled_it_still_hears(self, client: Client) -> None:
+        taken: asyncio.Queue[Msg] = asyncio.Queue()
+        await client.subscribe(SUBJECT, cb=taken.put)
+        flushing = asyncio.create_task(flush(client))
+        while not client._pongs:  # noqa: ASYNC110  it is for the moment before the answer
+            await asyncio.sleep(0)
+        flushing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await flushing
+
+        await client.publish(SUBJECT, b"after")
+
+        assert (await asyncio.wait_for(taken.get(), 30)).data == b"after"
+
     async def test_an_error_in_a_callback_does_not_stop_the_subscription(
         self, nats_url: str
     ) -> None:
