@@ -206,7 +206,9 @@ async def test_a_secret_is_nowhere_else(
         await bus.call(command, key="once")
         revealed = await bus.call(RevealAccountCredentials(id=account.id))
         answers = [
-            await bus.nats.request("db.accounts.set_credentials", json.dumps(wrong).encode())
+            await bus.nats.request(
+                "db.accounts.set_credentials", json.dumps(wrong).encode(), timeout=10
+            )
             for wrong in (
                 {"id": str(account.id), "credentials": SECRET},
                 {"id": str(account.id), "credentials": {"token": SECRET}, "extra": SECRET},

@@ -27,7 +27,7 @@ class TestReply:
 
     async def test_raw_is_byte_for_byte(self, bus: Bus, nats_url: str) -> None:
         body = b'{"limit": 1}'
-        expected = (await bus.nats.request("db.projects.list", body)).data.decode()
+        expected = (await bus.nats.request("db.projects.list", body, timeout=10)).data.decode()
         ended = await fleetbus(
             "call", "db.projects.list", body.decode(), "--raw", "--nats-url", nats_url
         )

@@ -49,7 +49,7 @@ class TestDescribe:
 
     async def test_json_is_the_answer_of_the_service(self, bus: Bus, nats_url: str) -> None:
         body = b'{"subject": "db.tasks.get"}'
-        expected = json.loads((await bus.nats.request("db.meta.describe", body)).data)
+        expected = json.loads((await bus.nats.request("db.meta.describe", body, timeout=10)).data)
         ended = await fleetbus("describe", "db.tasks.get", "--json", NATS_URL=nats_url)
         assert json.loads(ended.out) == expected
 

@@ -70,7 +70,7 @@ class TestServers:
     @pytest.fixture
     async def account(self, nats_url: str) -> str:
         async with connect(nats_url) as bus:
-            answer = await bus.nats.request("$SYS.REQ.USER.INFO")
+            answer = await bus.nats.request("$SYS.REQ.USER.INFO", timeout=10)
             return str(json.loads(answer.data)["data"]["account"])
 
     @pytest.fixture

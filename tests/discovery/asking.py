@@ -50,4 +50,4 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def planning(client: Client, verb: str) -> Json:
-    return json.loads((await client.request(f"$SRV.{verb}.planning")).data)  # type: ignore[no-any-return]  # JSON
+    return json.loads((await client.request(f"$SRV.{verb}.planning", timeout=10)).data)  # type: ignore[no-any-return]  # JSON

@@ -148,7 +148,10 @@ class TestSizes:
         discovery = Discovery(own, registry_of(catalogue), stats)
         await discovery.start()
 
-        sizes = [len((await client.request(f"$SRV.{verb}")).data) for verb in ("INFO", "STATS")]
+        sizes = [
+            len((await client.request(f"$SRV.{verb}", timeout=10)).data)
+            for verb in ("INFO", "STATS")
+        ]
 
         await discovery.stop()
         await own.close()

@@ -79,7 +79,9 @@ class TestListOperations:
         }
 
     async def test_takes_no_fields(self, bus: Bus) -> None:
-        answer = await bus.nats.request("db.meta.operations", b'{"context": "planning"}')
+        answer = await bus.nats.request(
+            "db.meta.operations", b'{"context": "planning"}', timeout=10
+        )
         assert answer.headers is not None
         assert answer.headers["Nats-Service-Error-Code"] == "400"
 
@@ -128,7 +130,9 @@ class TestDescribeOperation:
 
     async def test_its_own_reply_is_as_it_describes(self, bus: Bus) -> None:
         told = await bus.call(DescribeOperation(subject="db.meta.describe"))
-        answer = await bus.nats.request("db.meta.describe", b'{"subject": "db.tasks.complete"}')
+        answer = await bus.nats.request(
+            "db.meta.describe", b'{"subject": "db.tasks.complete"}', timeout=10
+        )
         jsonschema.validate(json.loads(answer.data), told.reply)
 
     async def test_problem_documents_are_as_it_describes(self, bus: Bus) -> None:
@@ -150,7 +154,7 @@ class TestDescribeOperation:
         assert refusal.value.status == 404
 
     async def test_needs_a_subject(self, bus: Bus) -> None:
-        answer = await bus.nats.request("db.meta.describe", b"{}")
+        answer = await bus.nats.request("db.meta.describe", b"{}", timeout=10)
         problem = json.loads(answer.data)
         assert problem["type"] == InvalidRequest.type
         assert problem["errors"] == [{"field": "subject", "message": "Field required"}]
@@ -158,7 +162,7 @@ class TestDescribeOperation:
 
 class TestGetAsyncApi:
     async def test_reply_is_the_document(self, bus: Bus, catalogue: Catalogue) -> None:
-        answer = await bus.nats.request("db.meta.asyncapi")
+        answer = await bus.nats.request("db.meta.asyncapi", timeout=10)
         document = json.loads(answer.data)
         assert document["asyncapi"] == "3.0.0"
         assert document["defaultContentType"] == "application/json"

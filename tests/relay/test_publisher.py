@@ -179,7 +179,7 @@ class TestRefusedBatches:
 
 async def begin_batch(client: Client, name: str) -> None:
     headers = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": "1"}
-    begun = await client.request("events.task.completed.x", b"{}", headers=headers)
+    begun = await client.request("events.task.completed.x", b"{}", headers=headers, timeout=10)
     assert not begun.data
 
 
