@@ -1,3 +1,4 @@
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +19,13 @@ from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from tests.counting import Counted, counting
 from tests.servers import ACCOUNTS, Accounts, Databases, PristineCluster, server_directory
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no collection of garbage has to look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture
