@@ -4,6 +4,9 @@
 .DELETE_ON_ERROR:
 .PHONY: help setup demo up test faults lint types docs bench lock clean FORCE
 
+# The tests start fleetbus some hundred times: without bytecode each would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 SUPPORTED := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
 # The first that is there and new enough; `make setup PYTHON=…` chooses another.
@@ -49,7 +52,7 @@ up: setup  ## Run everything on this machine: PostgreSQL, NATS, handlers
 	.venv/bin/fleetbus up $(ARGS)
 
 test: setup  ## Run the tests (ARGS='-k relay -x': pytest's own options)
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 FAULTS ?= 200
 SEED ?= 1

@@ -1,4 +1,5 @@
 import gc
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,6 +20,20 @@ from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from tests.counting import Counted, counting
 from tests.servers import ACCOUNTS, Accounts, Databases, PristineCluster, server_directory
+from tests.turns import turn
+
+MOST_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One for each processor, each with servers of its own; none where there is but one."""
+    processors = os.cpu_count() or 1
+    return min(processors, MOST_WORKERS) if processors > 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that want the machine for themselves come last, when few others wait for them."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
 
 
 def pytest_collection_finish() -> None:
@@ -26,6 +41,19 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
+
+
+@pytest.fixture(autouse=True)
+def its_turn(
+    request: pytest.FixtureRequest, worker_id: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The machine, with tests of other workers; a test marked `alone` does not share it."""
+    if worker_id == "master":
+        yield
+        return
+    alone = request.node.get_closest_marker("alone") is not None
+    with turn(tmp_path_factory.getbasetemp().parent, alone=alone):
+        yield
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ async def saturate(ask: Asker, service: Service, tasks: list[UUID]) -> list[asyn
 
 
 class TestSaturated:
+    @pytest.mark.alone
     async def test_further_requests_are_refused_at_once(
         self, ask: Asker, db: AsyncConnection, service: Service, tasks: list[UUID]
     ) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +24,8 @@ from tests.bus.asking import (
     open_transactions,
 )
 from tests.counting import Counted
+
+pytestmark = pytest.mark.alone
 
 Count = Callable[[], AbstractContextManager[Counted]]
 

@@ -91,6 +91,7 @@ async def bombard(ask: Asker, ids: list[str]) -> list[str]:
 
 
 class TestMalformedRequests:
+    @pytest.mark.alone
     async def test_each_is_answered_rightly_and_soon_and_memory_stays_flat(
         self, serve: Running, db: AsyncConnection, nats_url: str
     ) -> None:

@@ -15,6 +15,8 @@ from tests.bus.asking import NOTE, READ, RUN, Asker, Got, asking, eventually
 from tests.bus.outages import frozen, serving
 from tests.servers import migrate
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 1.0
 TASK = "0199c0de-0000-7000-8000-000000000001"
 INSERT = f"INSERT INTO planning.tasks (id, name, status) VALUES ('{TASK}', 'x', 'in_progress')"

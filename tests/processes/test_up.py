@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
 
 from contracts.meta.meta import ListOperations
 from contracts.planning.projects import CreateProject, FindProject
@@ -15,6 +16,7 @@ from tests.processes.running import Running, running
 
 
 class TestUp:
+    @pytest.mark.alone
     async def test_it_answers_once_it_says_ready(self) -> None:
         async with running("up", "--ephemeral", "--workers", "2") as up:
             async with connect(await _url(up)) as bus:
