@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def collected() -> Iterator[None]:
     """What a test leaves behind is collected within it, where its own warnings are filtered."""
     yield

@@ -9,6 +9,7 @@ from tests.faults.directed import DIRECTED, Directed, Schedule, late_commit, pla
 
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.usefixtures("collected"),
     # nats-py drops a connection that ends before the server's greeting without closing it.
     pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
 ]

@@ -10,6 +10,7 @@ from tests.faults.schedule import nodes_for, possible, schedule
 
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.usefixtures("collected"),
     # nats-py drops a connection that ends before the server's greeting without closing it.
     pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
 ]
