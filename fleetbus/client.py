@@ -251,7 +251,9 @@ class Bus:
                 if not refusal.retryable:
                     raise refusal
                 last, wait = refusal, max(wait, after)
-            await asyncio.sleep(max(0.0, min(wait, end - time.monotonic())))
+            if wait >= end - time.monotonic():
+                break  # there is no time left for an answer; what is known is told now
+            await asyncio.sleep(wait)
             pause = min(pause * 2, 1.0)
         if isinstance(last, Refusal):
             raise last

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -80,6 +81,18 @@ class TestRetries:
         with pytest.raises(Overloaded):
             await _call(nats_url, answer, CreateProject(name="a", url="u"))
 
+    async def test_who_is_to_come_back_too_late_is_refused_at_once(self, nats_url: str) -> None:
+        times: list[float] = []
+
+        async def answer(message: Msg, _: int) -> None:
+            times.append(time.monotonic())
+            await refuse(message, 429, "overloaded", in_flight=9, retry_after_ms=60_000)
+
+        with pytest.raises(Overloaded):
+            await _call(nats_url, answer, CreateProject(name="a", url="u"), timeout=30)
+        assert len(times) == 1
+        assert time.monotonic() - times[0] < 30
+
 
 class TestRefusals:
     async def test_declared_ones_have_their_class_and_details(self, bus: Bus) -> None:
@@ -118,13 +131,18 @@ class TestNobody:
 
 
 async def _call(
-    url: str, answer: Answering, operation: Operation[R], *, dry_run: bool = False
+    url: str,
+    answer: Answering,
+    operation: Operation[R],
+    *,
+    dry_run: bool = False,
+    timeout: float = 1.0,  # noqa: ASYNC109  of the client
 ) -> tuple[R, Service]:
     other = await nats.connect(url)
     service = Service(other, answer)
     try:
         await service.start(operation.declared.subject)
-        async with connect(url, timeout=1.0, attempt_timeout=0.2) as bus:
+        async with connect(url, timeout=timeout, attempt_timeout=0.2) as bus:
             return await bus.call(operation, dry_run=dry_run), service
     finally:
         await other.close()

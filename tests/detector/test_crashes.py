@@ -14,7 +14,15 @@ from contracts.agents.agents import AgentCrashed, AgentReconnected, AgentSuspect
 from contracts.planning.tasks import AcceptLateResult, ClaimTasks, CreateTask, GetTask
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
-from tests.detector.working import GRACE, History, is_unharmed, living, task_of, working
+from tests.detector.working import (
+    GRACE,
+    History,
+    is_unharmed,
+    living,
+    take_out_of_the_way,
+    task_of,
+    working,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +51,7 @@ class TestKilled:
             assert (task.status, task.retry_count) == ("pending", 1)
             [crashed] = told.of(AgentCrashed, worker.agent)
             assert (crashed.cause, crashed.tasks[0].id) == ("disconnected", worker.task)
-            await bus.call(ClaimTasks(agent_id="out of the way"))
+            await take_out_of_the_way(bus)
 
         log.info("crashed after %s ms", sorted(round(delay * 1000) for delay in delays))
         assert len(told.of(AgentSuspected)) == len(told.of(AgentCrashed)) == KILLS

@@ -22,6 +22,7 @@ from tests.detector.working import (
     history,
     is_unharmed,
     living,
+    take_out_of_the_way,
     task_of,
     working,
 )
@@ -112,7 +113,7 @@ class TestHandlersRestart:
                     worker.send(signal.SIGKILL)
                     await told.when(AgentCrashed, worker.agent)
                 assert (await task_of(bus, worker)).status == "pending"
-                await bus.call(ClaimTasks(agent_id="out of the way"))
+                await take_out_of_the_way(bus)
                 killed.append(worker.agent)
             await end(restarting)
 

@@ -12,10 +12,11 @@ from uuid import UUID
 
 from contracts._declare import Event
 from contracts.agents.agents import GetAgent, Heartbeat, RegisterAgent
-from contracts.planning.tasks import CreateTask, GetTask, Task
+from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, Task
 from fleetbus.client import Bus, connect
 from fleetbus.endings import end
 from fleetbus.ids import uuid7
+from tests.bus.asking import eventually
 
 GRACE = 0.5
 RECONNECT_TIME = 0.5
@@ -75,6 +76,15 @@ async def working(
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def take_out_of_the_way(bus: Bus) -> None:
+    """Claim the task that is ready; a claim passes over it while a second decision looks at it."""
+
+    async def taken() -> bool:
+        return bool((await bus.call(ClaimTasks(agent_id="out of the way"))).tasks)
+
+    await eventually(taken)
 
 
 async def task_of(bus: Bus, worker: Worker) -> Task:
