@@ -19,7 +19,6 @@ from contracts.agents.log_chunks import (
     NewLogChunks,
     SessionCount,
 )
-from handlers._changes import made
 from handlers._ids import following_id
 from handlers._shapes import Decision, decider, handler, query
 from persistence import _entities
@@ -84,13 +83,16 @@ def _chunk(
     id_: UUID,
     now: datetime,
 ) -> LogChunk:
-    named = command.agent_name or (agent.name if agent else None)
-    return made(
-        LogChunk,
-        now,
-        id=id_,
-        agent_id=command.agent_id,
-        agent_name=named,
-        session_number=command.session_number,
-        content=content,
+    # Not validated again: the content has been, as a part of the command, and is large.
+    return LogChunk.trusted(
+        {
+            "id": id_,
+            "version": 1,
+            "created_at": now,
+            "updated_at": now,
+            "agent_id": command.agent_id,
+            "agent_name": command.agent_name or (agent.name if agent else None),
+            "session_number": command.session_number,
+            "content": content,
+        }
     )
