@@ -48,6 +48,10 @@ STEPS = st.lists(
 )
 
 
+WAITS = st.lists(st.sets(st.integers(0, TASKS - 1)), max_size=2)
+"""What each of some pending tasks depends on: what follows from completions has to look for it."""
+
+
 @dataclass
 class Pair:
     """Two dispatchers on one database: one that gathers, one that takes each by itself."""
@@ -107,6 +111,19 @@ def _comparable(answer: Answer, tasks: list[UUID], run_: str) -> tuple[Any, ...]
     return answer.status, shown, answer.replayed
 
 
+async def add_waiting(db: AsyncConnection, tasks: list[UUID], waits: list[set[int]]) -> list[UUID]:
+    """A pending task for each of the sets, which depends on the tasks in it."""
+    waiting = [(await add_tasks(db, status="pending", attempt=0))[0] for _ in waits]
+    edge = (
+        "INSERT INTO planning.task_dependencies (id, task_id, depends_on_task_id) "
+        "VALUES (uuidv7(), :waiting, :task)"
+    )
+    for id_, others in zip(waiting, waits, strict=True):
+        for other in others:
+            await db.execute(text(edge), {"waiting": id_, "task": tasks[other]})
+    return waiting
+
+
 async def look(db: AsyncConnection, tasks: list[UUID]) -> Any:
     """The states of the tasks and the events of each, in order."""
     states = "SELECT version, status, summary FROM planning.tasks WHERE id = :id"
@@ -127,14 +144,15 @@ class TestHistories:
         loop = asyncio.get_running_loop()
         runs = iter(range(1_000_000))
 
-        async def agree(steps: list[Step]) -> None:
+        async def agree(steps: list[Step], waits: list[set[int]]) -> None:
             number = next(runs)
             unknown = UUID(int=number)
             first, second = [[*await add_tasks(db, TASKS), unknown] for _ in range(2)]
+            waiting = [await add_waiting(db, tasks, waits) for tasks in (first, second)]
             batched = await run(pair.batched, steps, first, f"batched{number}")
             single = await run(pair.single, steps, second, f"single{number}")
             assert batched == single
-            assert await look(db, first) == await look(db, second)
+            assert await look(db, first + waiting[0]) == await look(db, second + waiting[1])
 
         @hypothesis_settings(
             max_examples=60,
@@ -142,8 +160,8 @@ class TestHistories:
             derandomize=True,
             suppress_health_check=list(HealthCheck),
         )
-        @given(STEPS)
-        def check(steps: list[Step]) -> None:
-            asyncio.run_coroutine_threadsafe(agree(steps), loop).result(30)
+        @given(STEPS, WAITS)
+        def check(steps: list[Step], waits: list[set[int]]) -> None:
+            asyncio.run_coroutine_threadsafe(agree(steps, waits), loop).result(30)
 
         await asyncio.to_thread(check)
