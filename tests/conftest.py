@@ -8,18 +8,23 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.bus.registry import Registry, load
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
-from fleetbus.database import driver_url
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from tests.counting import Counted, counting
-from tests.servers import ACCOUNTS, Accounts, Databases, PristineCluster, server_directory
+from tests.servers import (
+    ACCOUNTS,
+    Accounts,
+    Databases,
+    PristineCluster,
+    connection_to,
+    server_directory,
+)
 from tests.turns import turn
 
 MOST_WORKERS = 4
@@ -181,12 +186,8 @@ async def bus(service: Service, nats_url: str) -> AsyncIterator[Bus]:
 @pytest_asyncio.fixture
 async def db(database_url: str) -> AsyncIterator[AsyncConnection]:
     """A connection to the test's database, in autocommit, for arranging and looking."""
-    engine = create_async_engine(
-        driver_url(database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool
-    )
-    async with engine.connect() as connection:
+    async with connection_to(database_url) as connection:
         yield connection
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import asyncpg
 import nats
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
+from fleetbus.database import driver_url
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 
@@ -46,6 +49,15 @@ async def migrate(url: str) -> None:
     result = upgrade(url)
     if inspect.isawaitable(result):
         await result
+
+
+@asynccontextmanager
+async def connection_to(url: str) -> AsyncIterator[AsyncConnection]:
+    """A connection in autocommit, for arranging and looking."""
+    engine = create_async_engine(driver_url(url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    async with engine.connect() as connection:
+        yield connection
+    await engine.dispose()
 
 
 async def execute(url: str, statement: str) -> None:

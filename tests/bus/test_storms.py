@@ -8,11 +8,9 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.config import Settings
-from fleetbus.database import driver_url
 from fleetbus.service import Service
 from fleetbus.slots import RESERVE
 from tests.bus.asking import (
@@ -25,6 +23,7 @@ from tests.bus.asking import (
     locked,
     waiting_for_locks,
 )
+from tests.servers import connection_to
 
 Storm = list[asyncio.Task[Got]]
 
@@ -66,12 +65,8 @@ async def held(db: AsyncConnection, agent: str) -> AsyncIterator[None]:
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[AsyncConnection]:
     """A second connection to the test's database; the first one holds the locks of the storm."""
-    engine = create_async_engine(
-        driver_url(database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool
-    )
-    async with engine.connect() as connection:
+    async with connection_to(database_url) as connection:
         yield connection
-    await engine.dispose()
 
 
 @pytest.fixture
