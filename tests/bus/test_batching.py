@@ -124,7 +124,7 @@ async def held_commits(db: AsyncConnection) -> AsyncIterator[Callable[[], Awaita
     """Commits that change a task called "held" wait until what this gives is called."""
     for statement in (
         (
-            "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS "
+            "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS "
             "$$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$"
         ),
         (
