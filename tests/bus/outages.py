@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 
 from fleetbus.bus.registry import Registry
 from fleetbus.config import Settings
+from fleetbus.endings import end
 from fleetbus.service import Service
 
 COMMIT = b"COMMIT\0"
@@ -99,8 +100,7 @@ class Proxy:
                 if cut:
                     self._armed = False
                     self.cuts += 1
-                    back.cancel()
-                    writer.transport.abort()
+                    await end(back)
                 requests.write(data)
                 await requests.drain()
                 if cut:
@@ -110,8 +110,8 @@ class Proxy:
             return
         finally:
             back.cancel()
-            for end in (requests, writer):
-                end.transport.abort()
+            for way in (requests, writer):
+                way.transport.abort()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
