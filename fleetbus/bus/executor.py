@@ -36,6 +36,7 @@ from handlers._secrets import KeyRing
 from handlers._shapes import Handling
 from persistence import _commit, _entities
 from persistence._commit import KeptReply, Written
+from persistence._driver import Compiled
 
 log = logging.getLogger("fleetbus.bus")
 
@@ -295,11 +296,12 @@ class Executor:
     async def _write_at_once(self, tx: Transaction, replies: Sequence[KeptReply]) -> Written | None:
         """Write everything with one statement; None if there is something to react to first."""
         reactions = following(self._registry, [told.event for told in tx.told])
-        unless = {}
+        unless: dict[Compiled, list[Any]] = {}
         for reaction, about in reactions.items():
             if reaction.where is None:
                 return None
-            unless[reaction.where] = [event.entity_id for event in about]
+            # Two reactions may look for the same, each on account of its own events.
+            unless.setdefault(reaction.where, []).extend(event.entity_id for event in about)
         written = await tx.append(CALLER, self._events(tx), replies, unless=unless)
         return None if written.found else written
 
