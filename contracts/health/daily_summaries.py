@@ -29,6 +29,12 @@ class NoRunsOfDay(Unprocessable, detail="no run of {day} passed or failed"):
     day: date
 
 
+class DayNotBegun(Unprocessable, detail="{day} has not begun, UTC"):
+    """A day that lies ahead cannot be summed up."""
+
+    day: date
+
+
 class DailySummary(Entity, not_found=DailySummaryNotFound):
     """How a day was, UTC."""
 
@@ -56,6 +62,7 @@ class DailySummaryChanged(Event, type="daily_summary.changed"):
 class UpsertDailySummary(
     Command[DailySummary],
     subject="db.daily_summaries.upsert",
+    errors=(DayNotBegun,),
     emits=(DailySummaryChanged,),
     example={
         "day": "2026-01-02",
@@ -100,7 +107,7 @@ class ListDailySummaries(ListOf[DailySummary], subject="db.daily_summaries.list"
 class ComputeDailySummary(
     Command[DailySummary],
     subject="db.daily_summaries.compute",
-    errors=(NoRunsOfDay,),
+    errors=(NoRunsOfDay, DayNotBegun),
     emits=(DailySummaryChanged,),
     example={"day": "2026-01-02"},
 ):

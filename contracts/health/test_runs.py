@@ -112,7 +112,7 @@ class RecordedItem(Outcome):
     triggered_by: TriggeredBy = "manual"
     environment: Name = "production"
     completed_at: Time | None = None
-    """Now, unless it is given."""
+    """Now, unless it is given; a time after the database's now counts as now."""
 
 
 class StartTestRun(

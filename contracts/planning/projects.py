@@ -224,6 +224,7 @@ class RecordProjectFetch(
 
     id: ProjectId
     fetched_at: Time
+    """When it was fetched; a time after the database's now counts as now."""
 
 
 class DeleteProject(

@@ -156,7 +156,10 @@ def point_in_time(text: str, option: str) -> datetime:
             f"{text!r} is neither a time like 2026-01-31T12:00Z nor a while like 90s, 15m, 1h30m",
             param_hint=option,
         ) from None
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise typer.BadParameter(f"{text!r} is out of range", param_hint=option) from None
 
 
 def cloud_event(message: Msg) -> dict[str, Any]:

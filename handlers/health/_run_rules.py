@@ -14,6 +14,7 @@ from contracts.health.test_runs import (
     TestRun,
 )
 from handlers._changes import described, made
+from handlers._clocks import before, reported
 
 
 def refuse_contradiction(outcome: Outcome, definition_id: str, expected_status: int) -> None:
@@ -41,8 +42,8 @@ def recorded_run(
     """The run that a record describes, from its start to its end."""
     refuse_contradiction(item, definition.id, definition.expected_status)
 
-    completed_at = item.completed_at or now
-    started_at = completed_at - timedelta(milliseconds=item.duration_ms or 0)
+    completed_at = reported(item.completed_at or now, now)
+    started_at = before(completed_at, timedelta(milliseconds=item.duration_ms or 0))
     given: dict[str, Any] = described(item, "id", "session_id", "completed_at")
     return made(
         TestRun,

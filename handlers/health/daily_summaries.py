@@ -1,6 +1,6 @@
 """What happens to daily summaries."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from contracts.health.daily_summaries import (
     ComputeDailySummary,
     DailySummary,
     DailySummaryChanged,
+    DayNotBegun,
     GetDailySummary,
     ListDailySummaries,
     NoRunsOfDay,
@@ -28,6 +29,8 @@ from persistence.health._keys import get_by, lock_or_reserve
 async def upsert_daily_summary(
     command: UpsertDailySummary, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
 ) -> DailySummary:
+    _refuse_days_ahead(command.day, now)
+
     return await _put(described(command), new_id, db=db, emit=emit, now=now)
 
 
@@ -47,6 +50,7 @@ async def list_daily_summaries(
 async def compute_daily_summary(
     command: ComputeDailySummary, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
 ) -> DailySummary:
+    _refuse_days_ahead(command.day, now)
     numbers = await daily_summaries.measure(db, command.day)
     if numbers["total"] == 0:
         raise NoRunsOfDay(day=command.day)
@@ -55,6 +59,11 @@ async def compute_daily_summary(
     values = {"day": command.day, "overall_status": status, **numbers}
 
     return await _put(values, new_id, db=db, emit=emit, now=now)
+
+
+def _refuse_days_ahead(day: date, now: datetime) -> None:
+    if day > now.date():
+        raise DayNotBegun(day=day)
 
 
 async def _put(

@@ -27,6 +27,7 @@ from contracts.planning.projects import (
     UpdateProject,
 )
 from handlers._changes import changes
+from handlers._clocks import reported
 from handlers._shapes import Decision, Emit, decider, handler, query
 from persistence.planning import projects
 from persistence.planning._deletion import delete_entity, lock_for_deletion
@@ -114,10 +115,11 @@ def unarchive_project(
 def record_project_fetch(
     command: RecordProjectFetch, project: Project, *, now: datetime
 ) -> Decision[Project]:
-    if project.last_fetched_at is not None and command.fetched_at <= project.last_fetched_at:
+    fetched_at = reported(command.fetched_at, now)
+    if project.last_fetched_at is not None and fetched_at <= project.last_fetched_at:
         return Decision(project)
 
-    fetched = project.evolve(now, last_fetched_at=command.fetched_at)
+    fetched = project.evolve(now, last_fetched_at=fetched_at)
 
     return Decision(fetched, ProjectFetched(project=fetched))
 

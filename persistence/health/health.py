@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Date, DateTime, Integer, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.health.health import Dashboard, StatusCounts
 
 HOUR = timedelta(hours=1)
+END = datetime.max.replace(tzinfo=UTC)
 
 _TIME = DateTime(timezone=True)
 
@@ -40,7 +41,7 @@ _DASHBOARD = text(
     SELECT json_build_object(
         'latest_summary', (
             SELECT to_jsonb(s) || jsonb_build_object('cost_usd', s.cost_usd::text)
-            FROM health.daily_summaries AS s ORDER BY day DESC LIMIT 1
+            FROM health.daily_summaries AS s WHERE day <= :today ORDER BY day DESC LIMIT 1
         ),
         'last_24_hours', (
             SELECT coalesce(json_object_agg(status, runs), '{{}}') FROM ({_COUNTS_SINCE}) AS counts
@@ -104,6 +105,6 @@ async def dashboard(db: AsyncConnection, *, now: datetime, days: int) -> Dashboa
 
 
 def whole_hour(time: datetime) -> datetime:
-    """The first full hour that is not before this time."""
+    """The first full hour that is not before this time, as far as times reach."""
     hour = time.replace(minute=0, second=0, microsecond=0)
-    return hour if hour == time else hour + HOUR
+    return hour if hour == time else hour + min(HOUR, END - hour)
