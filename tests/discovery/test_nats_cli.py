@@ -27,12 +27,12 @@ class Cli:
         # A context that the developer has selected must not take part.
         self._environment = {"HOME": home, "XDG_CONFIG_HOME": home, "PATH": ""}
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, timeout: str = "5s") -> asyncio.subprocess.Process:  # noqa: ASYNC109  the tool's own
         return await asyncio.create_subprocess_exec(
             str(shutil.which("nats")),
             "--server",
             self._url,
-            "--timeout=5s",
+            f"--timeout={timeout}",
             *arguments,
             env=self._environment,
             # Without a payload it would read standard input to its end.
@@ -41,8 +41,8 @@ class Cli:
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def __call__(self, *arguments: str) -> str:
-        process = await self.start(*arguments)
+    async def __call__(self, *arguments: str, timeout: str = "5s") -> str:  # noqa: ASYNC109  as above
+        process = await self.start(*arguments, timeout=timeout)
         return await output_of(process)
 
     async def json(self, *arguments: str) -> Any:
@@ -86,7 +86,7 @@ class TestMicro:
         assert "tasks_get" in await nats_cli("micro", "stats", "planning")
 
     async def test_ping(self, nats_cli: Cli) -> None:
-        assert "planning" in await nats_cli("--timeout=1s", "micro", "ping")
+        assert "planning" in await nats_cli("micro", "ping", timeout="1s")
 
     async def test_request(self, nats_cli: Cli, bus: Bus) -> None:
         task = await create(bus)
