@@ -74,7 +74,8 @@ def fleetbus(
     commands that ask or watch use the servers of the `fleetbus up` that runs
     in ./.fleetbus, if one does.
 
-    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
+    `call`), 130 interrupted.
 
     Examples:
         fleetbus up
@@ -90,6 +91,7 @@ def main() -> int:
             app(prog_name="fleetbus")
         except Failed as failure:
             print(failure, file=sys.stderr)  # noqa: T201  where a person looks
+            return failure.code
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

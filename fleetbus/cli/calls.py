@@ -1,4 +1,4 @@
-"""``fleetbus call``: one request with raw JSON, to any subject."""
+"""``fleetbus call``: one request with raw JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import typer
 
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.problems import Refused, problem_of
-from fleetbus.cli.terminal import Failed, note, print_json, run, say
+from fleetbus.cli.terminal import Failed, NoAnswerCame, note, print_json, run, say
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+
+OPERATIONS, DISCOVERY = "db.", "$SRV."
+"""What subjects begin with that are requests; others would be messages to whoever listens."""
 
 SHORTEST_ATTEMPT = 5.0
 """Seconds that one attempt may take at least, if there are as many."""
@@ -51,9 +54,10 @@ def call(
 ) -> None:
     """Call an operation and print its reply as indented JSON.
 
-    What may be tried again (429, 503, 504, no answer) is sent again with the
-    same key until the timeout, so nothing is done twice. A refusal goes to
-    standard error, and the exit code is 1.
+    What may be tried again (429, 503, 504, no answer, nobody there) is sent
+    again with the same key until the timeout, so nothing is done twice. A
+    refusal goes to standard error, and the exit code is 1; it is 3 where no
+    answer came.
 
     Examples:
         fleetbus call db.meta.operations
@@ -108,15 +112,15 @@ def _print(answer: Msg, *, raw: bool) -> None:
 async def _call(
     address: Address, subject: str, request: bytes, headers: dict[str, str], limit: float
 ) -> Msg:
-    from nats.errors import MaxPayloadError, NoRespondersError
+    from nats.errors import MaxPayloadError
 
     from fleetbus.cli.connection import connected
 
     async with connected(address) as client:
+        if not subject.startswith((OPERATIONS, DISCOVERY)):
+            raise Failed(await _no_operation(client, subject))
         try:
             return await _answer(client, subject, request, headers, limit)
-        except NoRespondersError:
-            raise Failed(await _nobody(client, subject)) from None
         except MaxPayloadError:
             raise Failed(
                 f"the request has {len(request)} bytes; "
@@ -131,8 +135,11 @@ async def _answer(
     import asyncio
     import time
 
+    from nats.errors import NoRespondersError
+
     end, pause = time.monotonic() + limit, 0.05
     answer: Msg | None = None
+    nobody: str | None = None
     while (left := end - time.monotonic()) > 0:
         attempt = min(left, max(SHORTEST_ATTEMPT, limit / 2))
         headers["Fleet-Deadline"] = str(int((time.time() + attempt) * 1000))
@@ -140,8 +147,14 @@ async def _answer(
         try:
             answer = await client.request(subject, request, timeout=attempt, headers=headers)
         except TimeoutError:
+            answer, nobody = None, None
+        except NoRespondersError:
+            if nobody is None:
+                nobody = await _nobody(client, subject)
+                note(f"{nobody}; trying again for {limit:g} s")
             answer = None
         else:
+            nobody = None
             problem = problem_of(answer) or {}
             if not problem.get("retryable"):
                 return answer
@@ -149,7 +162,7 @@ async def _answer(
         await asyncio.sleep(max(0.0, min(wait, end - time.monotonic())))
         pause = min(2 * pause, 1.0)
     if answer is None:
-        raise Failed(_silence(subject, headers, limit))
+        raise NoAnswerCame(nobody or _silence(subject, headers, limit))
     return answer
 
 
@@ -161,13 +174,22 @@ def _silence(subject: str, headers: dict[str, str], limit: float) -> str:
 
 
 async def _nobody(client: Client, subject: str) -> str:
+    """Why nobody answers, while somebody may yet. Raises ``Failed`` where nobody ever will."""
     from fleetbus.cli.connection import NO_HANDLERS, operations
-    from fleetbus.cli.terminal import did_you_mean
 
     offered = await operations(client)
     if offered is None:
         return f"nobody answers {subject}: {NO_HANDLERS}"
-    subjects = [operation["subject"] for operation in offered]
-    if subject in subjects:
-        return f"nobody answers {subject} at the moment"
-    return f"there is no operation {subject}{did_you_mean(subject, subjects)}"
+    if not subject.startswith(DISCOVERY) and all(each["subject"] != subject for each in offered):
+        raise Failed(await _no_operation(client, subject))
+    return f"nobody answers {subject} at the moment"
+
+
+async def _no_operation(client: Client, subject: str) -> str:
+    from fleetbus.cli.connection import operations
+    from fleetbus.cli.terminal import did_you_mean
+
+    known = [operation["subject"] for operation in await operations(client) or ()]
+    meant = OPERATIONS + subject
+    near = f"; did you mean {meant}?" if meant in known else did_you_mean(subject, known)
+    return f"there is no operation {subject}{near}"

@@ -20,6 +20,15 @@ WIDTH_OF_A_FILE = 160
 class Failed(Exception):
     """What was asked could not be done; the message is for a person."""
 
+    code = 1
+    """What the program exits with."""
+
+
+class NoAnswerCame(Failed):
+    """Nobody answered, so nobody has refused either."""
+
+    code = 3
+
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work in an event loop of its own."""

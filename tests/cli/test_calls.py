@@ -1,5 +1,6 @@
 """``fleetbus call``: replies, refusals, keys, silence."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -10,8 +11,10 @@ from nats.aio.msg import Msg
 
 from contracts.planning.projects import CreateProject, Project
 from fleetbus.client import Bus
+from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
-from tests.cli.program import fleetbus, one_line
+from tests.bus.asking import asking
+from tests.cli.program import fleetbus, one_line, started
 
 PROJECT: dict[str, Any] = {"name": "search", "url": "https://git.example.org/search.git"}
 
@@ -84,9 +87,31 @@ class TestRefusal:
         assert ended.code == 1
         assert ended.err.startswith("there is no operation db.task.get; did you mean db.tasks.get")
 
+    @pytest.mark.usefixtures("service")
+    @pytest.mark.parametrize(
+        ("subject", "near"),
+        [
+            ("events.list", "; did you mean db.events.list?"),
+            ("tasks.claim", "; did you mean db.tasks.claim?"),
+            ("events.task.completed.1", "; did you mean db.tasks.complete?"),
+            ("_fleetbus.outbox", ""),
+            ("$JS.API.STREAM.PURGE.EVENTS", ""),
+        ],
+    )
+    async def test_what_is_no_operation_is_not_sent(
+        self, subject: str, near: str, bus: Bus, nats_url: str
+    ) -> None:
+        watched = await bus.nats.subscribe(subject)
+        ended = await fleetbus("call", subject, NATS_URL=nats_url)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err == f"there is no operation {subject}{near}\n"
+        await flush(bus.nats)
+        assert watched.pending_msgs == 0
+
     async def test_no_handlers(self, nats_url: str) -> None:
-        ended = await fleetbus("call", "db.tasks.get", NATS_URL=nats_url)
-        assert ended.code == 1
+        ended = await fleetbus("call", "db.tasks.get", "--timeout", "0.5", NATS_URL=nats_url)
+        assert ended.code == 3
+        assert "trying again for 0.5 s" in ended.err
         assert "nobody answers db.tasks.get: no handler process is connected" in ended.err
         assert "fleetbus serve" in ended.err
 
@@ -157,6 +182,20 @@ class TestPatience:
         assert ended.err.startswith("refused: 503 unavailable: It is gone.\n")
         assert "may succeed when it is tried again" in ended.err
 
+    async def test_handlers_that_come_late_are_waited_for(self, nats_url: str) -> None:
+        arguments = ("call", "db.probe.do", "--timeout", "30")
+        async with asking(nats_url) as ask, started(*arguments, NATS_URL=nats_url) as process:
+            assert process.stderr is not None
+            async with asyncio.timeout(20):
+                assert b"trying again" in await process.stderr.readline()
+
+                async def answer(message: Msg) -> None:
+                    await message.respond(b'{"done": true}')
+
+                await ask.client.subscribe("db.probe.do", cb=answer)
+                out, _ = await process.communicate()
+        assert (process.returncode, json.loads(out)) == (0, {"done": True})
+
     async def test_silence_ends_at_the_timeout(self, bus: Bus, nats_url: str) -> None:
         deadlines: list[float] = []
 
@@ -167,7 +206,7 @@ class TestPatience:
         ended = await fleetbus(
             "call", "db.probe.do", "--timeout", "0.4", "--key", "k-1", NATS_URL=nats_url
         )
-        assert (ended.code, ended.out) == (1, "")
+        assert (ended.code, ended.out) == (3, "")
         assert "no answer from db.probe.do within 0.4 s" in ended.err
         assert "--key k-1" in ended.err
         assert max(deadlines) <= 0.4
