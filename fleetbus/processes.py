@@ -99,9 +99,22 @@ def _leave_alone() -> None:
 async def _serve_until(stopped: asyncio.Event, service: Service, *, ready: bool) -> int:
     if ready:
         print("ready", flush=True)  # noqa: T201  the supervisor reads it
-    await stopped.wait()
+    await _either(stopped, service.failed)
     log.info("stopping: draining %d requests", service.dispatcher.stats.in_flight)
-    return 0 if await service.stop() else EXIT_FAILED
+    finished = False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2 * service.settings.stop_timeout):
+            finished = await service.stop()
+    return 0 if finished and not service.failed.is_set() else EXIT_FAILED
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(*waiting)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import nats
 import pydantic_core
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from fleetbus.connection.client import FOR_EVER, connect
 from fleetbus.detector.advisories import Fact, heard
 from fleetbus.detector.servers import Incomplete, Look, NotTheSystemAccount, Servers
 from fleetbus.flushing import flush
@@ -127,10 +127,10 @@ class Link:
         given: dict[str, Any] = {}
         if self._account.credentials:
             given["user_credentials"] = self._account.credentials
-        return await nats.connect(
+        return await connect(
             self._account.servers,
             name="fleetbus-detector",
-            max_reconnect_attempts=-1,
+            attempts=FOR_EVER,
             reconnect_time_wait=0.5,
             connect_timeout=5,
             error_cb=self._on_error,
