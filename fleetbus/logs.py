@@ -93,19 +93,19 @@ class _Window:
         self._log = log
         self._level = level
         self._kind = kind
-        self._left_out = 0
+        self.left_out = 0
 
     def leave_out(self) -> None:
         """Count a line; the first one has the count told when the interval is over."""
-        self._left_out += 1
-        if self._left_out == 1:
+        self.left_out += 1
+        if self.left_out == 1:
             with contextlib.suppress(RuntimeError):  # without a loop the next line tells it
                 loop = asyncio.get_running_loop()
                 loop.call_later(max(0.0, self.ends - time.monotonic()), self.close)
 
     def close(self) -> None:
         """Tell how many lines were left out."""
-        left_out, self._left_out = self._left_out, 0
+        left_out, self.left_out = self.left_out, 0
         if left_out:
             self._log.log(self._level, "… and %s more like it (%s)", f"{left_out:,}", self._kind)
 
@@ -115,5 +115,7 @@ _windows: dict[str, _Window] = {}
 
 def forget() -> None:
     """Begin anew, as a process does that has logged nothing yet."""
+    for window in _windows.values():
+        window.left_out = 0
     _windows.clear()
     counts.clear()

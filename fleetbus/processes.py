@@ -26,6 +26,9 @@ log = logging.getLogger("fleetbus")
 
 EXIT_FAILED = 1
 
+FAILED_TIMEOUT = 5.0
+"""Seconds in which a process that cannot go on may still answer what it has in work."""
+
 KEY_FILE = "credentials.keys"
 """In the data directory of `up`."""
 
@@ -102,8 +105,9 @@ async def _serve_until(stopped: asyncio.Event, service: Service, *, ready: bool)
     await _either(stopped, service.failed)
     log.info("stopping: draining %d requests", service.dispatcher.stats.in_flight)
     finished = False
+    limit = FAILED_TIMEOUT if service.failed.is_set() else None
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(2 * service.settings.stop_timeout):
+        async with asyncio.timeout(limit):
             finished = await service.stop()
     return 0 if finished and not service.failed.is_set() else EXIT_FAILED
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,8 @@ class ConfiguredNats(EmbeddedNats):
     def __init__(self, data_dir: Path, *users: User) -> None:
         super().__init__(data_dir, durable=False)
         self.users = {user.name: user for user in users}
+        self.importers: list[User] = []
+        """Users of another account, which may ask in this one."""
         self.max_payload = 1024 * 1024
 
     def url_of(self, name: str, password: str = "secret") -> str:
@@ -51,21 +53,27 @@ class ConfiguredNats(EmbeddedNats):
 
     def _write_config(self) -> Path:
         config = super()._write_config()
-        users = "\n".join(
-            f'{{ user: {user.name}, password: "{user.password}", permissions: {user.permissions} }}'
-            for user in self.users.values()
-        )
         text = config.read_text().partition("system_account")[0]
         text += f"""
 max_payload: {self.max_payload}
 system_account: SYS
 accounts {{
   SYS {{ users: [ {{ user: sys, password: sys }} ] }}
-  FLEET {{ jetstream: enabled, users: [ {users} ] }}
+  FLEET {{ jetstream: enabled, users: [ {_listed(self.users.values())} ],
+          exports: [ {{ service: "db.>" }} ] }}
+  OTHER {{ users: [ {_listed(self.importers)} ],
+          imports: [ {{ service: {{ account: FLEET, subject: "db.>" }} }} ] }}
 }}
 """
         config.write_text(text)
         return config
+
+
+def _listed(users: Iterable[User]) -> str:
+    return "\n".join(
+        f'{{ user: {user.name}, password: "{user.password}", permissions: {user.permissions} }}'
+        for user in users
+    )
 
 
 @asynccontextmanager
