@@ -26,7 +26,7 @@ from fleetbus import migrate
 from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
-from fleetbus.connection.client import connect
+from fleetbus.connection.client import RepliesRefused, connect
 from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
 from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.discovery.srv import PROCESS_CONTEXT
@@ -205,6 +205,7 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         client = await connect(
             settings.nats_servers,
             name="fleetbus-doctor",
+            inbox_prefix=settings.inbox_prefix,
             error_cb=note,
             connect_timeout=int(CONNECT_TIMEOUT),
             reconnect_time_wait=0.1,
@@ -226,6 +227,9 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
             yield _keys(processes)
             yield await _detection(client, settings)
             yield await _query(client)
+    except RepliesRefused as refused:
+        remedy = "set FLEETBUS_INBOX_PREFIX to what the NATS user may subscribe to"
+        yield Check("inbox", False, str(refused), remedy)
     finally:
         await client.close()
 

@@ -14,7 +14,7 @@ from nats.errors import NoRespondersError
 from fleetbus.cli.addresses import Address
 from fleetbus.cli.problems import Refused, problem_of
 from fleetbus.cli.terminal import Failed
-from fleetbus.connection.client import connect
+from fleetbus.connection.client import RepliesRefused, connect
 
 CONNECT_TIMEOUT = 3
 ASK_TIMEOUT = 5.0
@@ -28,6 +28,8 @@ async def connected(address: Address) -> AsyncIterator[Client]:
     client = await _connect(address)
     try:
         yield client
+    except RepliesRefused as refused:
+        raise Failed(f"{address}: {refused}") from None
     finally:
         await client.close()
 

@@ -49,6 +49,16 @@ _DELIVERED: Final = b"$JS.ACK."
 """What the reply subject of a message out of a stream begins with."""
 
 
+class RepliesRefused(NatsError):
+    """No answer can come back: the server allows no subscription to the own inbox."""
+
+    def __str__(self) -> str:
+        return (
+            "this user may not subscribe to its inbox: name one that it may in"
+            " FLEETBUS_INBOX_PREFIX, or allow it"
+        )
+
+
 async def connect(
     servers: str | Sequence[str],
     *,
@@ -118,7 +128,7 @@ class SteadyClient(Client):
     async def request(self, subject: str, *given: Any, **options: Any) -> Msg:
         """As nats-py's, but at once an error where no answer could come back."""
         if self.refused and self._replies_refused():
-            raise NatsError(f"nats: {_NO_REPLIES}")
+            raise RepliesRefused
         return await super().request(subject, *given, **options)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
@@ -175,7 +185,7 @@ class SteadyClient(Client):
         if self._replies_refused():
             for waiting in self._resp_map.values():
                 if not waiting.done():
-                    waiting.set_exception(NatsError(f"nats: {_NO_REPLIES}"))
+                    waiting.set_exception(RepliesRefused())
         if self.refused and (self._retrying is None or self._retrying.done()):
             self._retrying = asyncio.create_task(self._retry(), name="fleetbus-refused")
 
@@ -262,9 +272,6 @@ class SteadyClient(Client):
         if known and not self.is_closed:
             subscription._start(self._error_cb)  # type: ignore[no-untyped-call]  # noqa: SLF001  pinned by a test
             self._watch(subscription)
-
-
-_NO_REPLIES: Final = "Permissions Violation: no subscription to the own inbox is allowed"
 
 
 def _guarded(callback: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -32,7 +32,7 @@ class Deafness:
         self._reset = self._parser.reset
 
     def begin(self) -> None:
-        async def ignore(_: bytes = b"") -> None: ...
+        async def ignore(data: bytes = b"") -> None: ...
 
         self._parser.parse = ignore  # type: ignore[method-assign]  # that is the fault
         self._parser.reset = self._renewed  # type: ignore[method-assign]  # to know of a new one

@@ -11,9 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from contracts.errors import InternalError
 from contracts.planning.tasks import CreateTask, ListTasks
+from fleetbus.bus.failures import refusal_for
+from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
+from fleetbus.logs import LINES
 from fleetbus.service import Service
 from tests.bus.asking import eventually
 from tests.connection.raw import BLOCKS, BODIES, TOKENS, RawSession, raw_session
@@ -275,3 +279,15 @@ class TestLogs:
             await eventually(lambda: stats["db.tasks.list"].unanswerable == 2000)
             await eventually(lambda: stats["db.tasks.get"].requests == 2000)
         assert len(caplog.records) <= 20
+
+    async def test_a_bug_that_comes_again_and_again_has_an_id_that_is_in_the_log(
+        self, caplog: pytest.LogCaptureFixture, registry: Registry
+    ) -> None:
+        bound = registry.operations["db.tasks.list"]
+        ids = []
+        for _ in range(500):
+            refusal = refusal_for(ZeroDivisionError(), bound)
+            assert isinstance(refusal, InternalError)
+            ids.append(refusal.error_id)
+        assert len(caplog.records) == LINES
+        assert all(error_id in caplog.text for error_id in ids)
