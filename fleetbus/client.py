@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, Unpack, overload
 from uuid import UUID
 
-import nats
 import pydantic_core
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -33,9 +32,11 @@ from contracts._declare import Event, Operation, Reply
 from contracts._errors import Refusal
 from contracts.errors import EVERYWHERE, DeadlineExceeded
 from contracts.events.events import WaitForPosition
+from fleetbus.connection.client import connect as connect_client
 from fleetbus.endings import unhindered
 from fleetbus.events import Events
 from fleetbus.ids import uuid7
+from fleetbus.logs import limited
 from fleetbus.worker.agent import WorkingAgent, working
 from fleetbus.worker.registration import Registration
 
@@ -273,16 +274,16 @@ async def connect(
     """A connection for as long as the block lasts; it reconnects by itself.
 
     ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
-    in seconds; ``options`` go to ``nats.connect`` (credentials, TLS). With ``agent``, its id, the
-    connection is that agent's: it has its name, and if it is lost the agent is missed.
+    in seconds; ``options`` go to ``nats.connect`` (credentials, TLS, and ``inbox_prefix``, where
+    replies go: else ``FLEETBUS_INBOX_PREFIX``). With ``agent``, its id, the connection is that
+    agent's: it has its name, and if it is lost the agent is missed.
     """
     agent_id = None if agent is None else UUID(str(agent))
     name = name if agent_id is None else str(agent_id)
     options.setdefault("reconnect_time_wait", 0.25)
     options.setdefault("error_cb", _log_error)
     # A server that is not there is an error now; one that goes away later is waited for.
-    client = await nats.connect(url, name=name, max_reconnect_attempts=1, **options)
-    client.options["max_reconnect_attempts"] = -1
+    client = await connect_client(url, name=name, **options)
 
     def another(agent: UUID) -> AbstractAsyncContextManager[Bus]:
         return connect(
@@ -302,7 +303,7 @@ async def connect(
 
 
 async def _log_error(error: Exception) -> None:
-    log.info("NATS: %s", str(error) or type(error).__name__)
+    limited(log, logging.INFO, "nats error", "NATS: %s", str(error) or type(error).__name__)
 
 
 def _refusal(operation: Operation[Any], message: Msg) -> tuple[Refusal, float]:

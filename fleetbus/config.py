@@ -6,11 +6,13 @@ from importlib.metadata import version as _version
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleetbus.bus.dispatcher import Limits
 from fleetbus.bus.executor import ExecutorSettings
+from fleetbus.connection.answering import checked_prefix
+from fleetbus.connection.client import inbox_prefix_or_default
 from fleetbus.database import PoolSettings
 from fleetbus.detector.detector import DetectorSettings
 from fleetbus.detector.link import SystemAccount
@@ -52,6 +54,12 @@ class Settings(BaseSettings):
     with it a crash is known by the lost connection."""
     nats_system_credentials: str | None = None
     """A file with the credentials of that user, where they are not in the URL."""
+    inbox_prefix: str = "_INBOX"
+    """What the own inboxes begin with, where the user of a client may subscribe to no others;
+    clients and the command line read it too."""
+    reply_prefixes: str = ""
+    """What reply subjects may begin with beside ``_INBOX``, ``_R_`` and ``_GR_``, with commas; a
+    request that names another one is not executed."""
     source: str = "fleetbus"
     """``ce-source`` of every event."""
     stream: str = "EVENTS"
@@ -140,9 +148,26 @@ class Settings(BaseSettings):
             concurrent_batches=self.concurrent_batches,
         )
 
-    def executor(self, max_payload: int) -> ExecutorSettings:
-        """The settings of the executor, for a server that takes messages of this size."""
-        return ExecutorSettings(timeout=self.request_timeout, max_payload=max_payload)
+    def executor(self) -> ExecutorSettings:
+        """The settings of the executor."""
+        return ExecutorSettings(timeout=self.request_timeout)
+
+    @property
+    def added_reply_prefixes(self) -> list[str]:
+        """Where answers may go beside inboxes, a prefix each."""
+        return [checked_prefix(prefix) for prefix in _urls(self.reply_prefixes)]
+
+    @field_validator("reply_prefixes")
+    @classmethod
+    def _check_reply_prefixes(cls, prefixes: str) -> str:
+        for prefix in _urls(prefixes):
+            checked_prefix(prefix)
+        return prefixes
+
+    @field_validator("inbox_prefix")
+    @classmethod
+    def _check_inbox_prefix(cls, prefix: str) -> str:
+        return inbox_prefix_or_default(prefix)
 
 
 def _urls(text: str) -> list[str]:

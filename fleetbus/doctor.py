@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
@@ -27,6 +26,7 @@ from fleetbus import migrate
 from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
+from fleetbus.connection.client import RepliesRefused, connect
 from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
 from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.discovery.srv import PROCESS_CONTEXT
@@ -202,12 +202,12 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         reasons.append(error)
 
     try:
-        client = await nats.connect(
+        client = await connect(
             settings.nats_servers,
             name="fleetbus-doctor",
+            inbox_prefix=settings.inbox_prefix,
             error_cb=note,
             connect_timeout=int(CONNECT_TIMEOUT),
-            max_reconnect_attempts=1,
             reconnect_time_wait=0.1,
         )
     except (OSError, NatsError, TimeoutError, ValueError) as error:
@@ -227,6 +227,9 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
             yield _keys(processes)
             yield await _detection(client, settings)
             yield await _query(client)
+    except RepliesRefused as refused:
+        remedy = "set FLEETBUS_INBOX_PREFIX to what the NATS user may subscribe to"
+        yield Check("inbox", False, str(refused), remedy)
     finally:
         await client.close()
 

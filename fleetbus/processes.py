@@ -26,6 +26,9 @@ log = logging.getLogger("fleetbus")
 
 EXIT_FAILED = 1
 
+FAILED_TIMEOUT = 5.0
+"""Seconds in which a process that cannot go on may still answer what it has in work."""
+
 KEY_FILE = "credentials.keys"
 """In the data directory of `up`."""
 
@@ -99,9 +102,23 @@ def _leave_alone() -> None:
 async def _serve_until(stopped: asyncio.Event, service: Service, *, ready: bool) -> int:
     if ready:
         print("ready", flush=True)  # noqa: T201  the supervisor reads it
-    await stopped.wait()
+    await _either(stopped, service.failed)
     log.info("stopping: draining %d requests", service.dispatcher.stats.in_flight)
-    return 0 if await service.stop() else EXIT_FAILED
+    finished = False
+    limit = FAILED_TIMEOUT if service.failed.is_set() else None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            finished = await service.stop()
+    return 0 if finished and not service.failed.is_set() else EXIT_FAILED
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(*waiting)
 
 
 def stop_on_signals() -> asyncio.Event:

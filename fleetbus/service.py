@@ -7,7 +7,6 @@ import contextlib
 import logging
 from functools import partial
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleetbus import migrate
@@ -16,6 +15,8 @@ from fleetbus.bus.executor import Executor
 from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Registry, load
 from fleetbus.config import VERSION, Settings
+from fleetbus.connection.answering import ReplyRule
+from fleetbus.connection.client import SteadyClient
 from fleetbus.database import Database, describe
 from fleetbus.detector.detector import Detector
 from fleetbus.discovery.srv import Discovery
@@ -23,6 +24,7 @@ from fleetbus.endings import end
 from fleetbus.keys import key_ring
 from fleetbus.monitoring.figures import FiguresReader
 from fleetbus.monitoring.process import process_figures
+from fleetbus.pulse import Pulse
 from fleetbus.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
 from fleetbus.sweeper.sweeper import Sweeper, tasks
@@ -46,7 +48,8 @@ class Service:
     """Everything that runs in one process; ``start``, then ``stop``."""
 
     dispatcher: Dispatcher
-    client: Client
+    client: SteadyClient
+    pulse: Pulse
 
     def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
         self.settings = settings
@@ -56,11 +59,16 @@ class Service:
         )
         self.published = Published(self.database)
         self.keys = key_ring(settings)
-        self.wire = Wire(settings.nats_servers)
+        self.replies = ReplyRule(settings.added_reply_prefixes)
+        self.wire = Wire(
+            settings.nats_servers, replies=self.replies, inbox_prefix=settings.inbox_prefix
+        )
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
         self.figures = FiguresReader(self.database)
         self.draining = False
+        self.failed = asyncio.Event()
+        """Set when the process cannot go on; whoever started it ends it, with 1."""
         self.detector: Detector | None = None
         self._discovery: Discovery
         self._detecting: asyncio.Task[None]
@@ -83,6 +91,7 @@ class Service:
     async def stop(self) -> bool:
         """Drain, finish, answer, leave; False if something was still in flight at the limit."""
         self.draining = True
+        await self.pulse.stop()
         await self._end_detector()
         finished = await self._drain()
         await self._end_background()
@@ -107,6 +116,19 @@ class Service:
         """Whether there is a connection to NATS at this moment."""
         return self.client.is_connected
 
+    def can_serve(self) -> bool:
+        """Whether a request that is sent now would come here and be answered, as far as NATS goes.
+
+        ``pulse.last`` says until when that was so.
+        """
+        return self.connected and self.wire.serving and self.pulse.fresh and not self.draining
+
+    def fail(self, why: str) -> None:
+        """Have the process ended, for something is wrong with it that only a new one mends."""
+        if not self.failed.is_set() and not self.draining:
+            log.critical("this process cannot go on: %s", why)
+            self.failed.set()
+
     async def _check_database(self) -> None:
         shown = describe(self.settings.database_url)
         try:
@@ -117,7 +139,7 @@ class Service:
         except Exception as error:
             raise CannotStart(f"Postgres at {shown} cannot be used: {_words(error)}") from error
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> SteadyClient:
         try:
             return await self.wire.connect()
         except Exception as error:
@@ -138,10 +160,11 @@ class Service:
         executor = Executor(
             registry,
             self.database,
-            settings.executor(self.client.max_payload),
+            settings.executor(),
             committed=self._wake_relay,
             published=self.published,
             keys=self.keys,
+            max_payload=lambda: self.client.max_payload,
         )
         await self.client.subscribe(PUBLISHED_SUBJECT, cb=self._hear)
         self.dispatcher = Dispatcher(registry, executor, settings.limits)
@@ -150,6 +173,7 @@ class Service:
                 self.database.dedicated,
                 self.client,
                 RelaySettings(source=settings.source, stream=self._stream),
+                self.replies,
             )
             self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
         if settings.sweeper:
@@ -157,14 +181,22 @@ class Service:
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
         self._discovery = Discovery(
-            self.client, registry, self.dispatcher.stats, process=partial(process_figures, self)
+            self.client,
+            registry,
+            self.dispatcher.stats,
+            process=partial(process_figures, self),
+            replies=self.replies,
         )
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
         if (watched := settings.watched) is not None:
-            self.detector = Detector(self.client, self.database, watched)
+            self.detector = Detector(self.client, self.database, watched, self.replies)
             self._detecting = asyncio.create_task(self.detector.run(), name="detector")
             self._background.append(self._detecting)
+        self.pulse = Pulse(self.client, self.wire.responder, self.fail)
+        await self.pulse.start()
+        for task in (*self._background, self.wire.responder.writer):
+            task.add_done_callback(self._background_ended)
         log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))
 
     async def _drain(self) -> bool:
@@ -199,6 +231,11 @@ class Service:
             return
         _, pending = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)
         await end(*pending)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        """What runs as long as the process does has ended before it."""
+        error = None if task.cancelled() else task.exception()
+        self.fail(f"{task.get_name()} has ended: {error!r}")
 
     async def _hear(self, announcement: Msg) -> None:
         self.published.heard(announcement.data)

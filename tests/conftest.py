@@ -10,6 +10,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus import logs
 from fleetbus.bus.registry import Registry, load
 from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
@@ -59,6 +60,12 @@ def its_turn(
     alone = request.node.get_closest_marker("alone") is not None
     with turn(tmp_path_factory.getbasetemp().parent, alone=alone):
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_logged_yet() -> None:
+    """Lines that one test had limited are written for the next one."""
+    logs.forget()
 
 
 @pytest.fixture

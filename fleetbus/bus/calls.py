@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +12,10 @@ from uuid import UUID
 import pydantic_core
 
 from contracts._errors import Refusal
-from contracts.errors import InternalError, Unavailable
+from contracts.errors import Unavailable
+from fleetbus.bus.failures import internal_error
 from fleetbus.bus.registry import Bound
-from fleetbus.ids import uuid7
 from persistence._commit import StoredReply
-
-log = logging.getLogger("fleetbus.bus")
 
 
 @dataclass(slots=True)
@@ -89,6 +86,4 @@ class Call:
         if task.cancelled():
             self.refuse(Unavailable(what="the service was stopped before the work was done"))
             return
-        error_id = str(uuid7())
-        log.error("no answer from %s, %s", self.bound.subject, error_id, exc_info=task.exception())
-        self.refuse(InternalError(error_id=error_id))
+        self.refuse(internal_error(self.bound.subject, task.exception(), ": there was no answer"))

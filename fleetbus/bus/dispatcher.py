@@ -26,6 +26,7 @@ from fleetbus.bus.executor import Executor
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.stats import Stats
+from fleetbus.connection.headers import UnreadableHeaders
 
 log = logging.getLogger("fleetbus.bus")
 
@@ -218,6 +219,8 @@ def wrong_header(name: str, message: str) -> InvalidRequest:
 def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
     if not headers:
         return
+    if isinstance(headers, UnreadableHeaders):
+        raise wrong_header("headers", "are lines of `Name: value` after a line `NATS/1.0`")
     command = call.bound.declared.kind == "command"
     if command and (key := headers.get("Nats-Msg-Id")):
         # U+FFFD stands for bytes that are no UTF-8: different keys would become one.

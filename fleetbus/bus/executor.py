@@ -57,7 +57,6 @@ class ExecutorSettings:
     """Seconds that a batch waits for a row lock before its calls are run one by one."""
     lone_lock_timeout: float = 1.0
     """Seconds that a call that waits for a row lock keeps its connection at a time."""
-    max_payload: int = 1024 * 1024
     reply_advice: str = "ask for a smaller page with limit"
 
 
@@ -88,10 +87,12 @@ class Executor:
         committed: Callable[[], None] = lambda: None,
         published: Published | None = None,
         keys: KeyRing | None = None,
+        max_payload: Callable[[], int] = lambda: 1024 * 1024,
     ) -> None:
         self._registry = registry
         self._database = database
         self.settings = settings or ExecutorSettings()
+        self._max_payload = max_payload
         self._committed = committed
         self._attempts = Attempts(database)
         # Calls that wait for locks leave half of the connections to those that need not.
@@ -331,7 +332,7 @@ class Executor:
         return Answer(200, body)
 
     def _fits(self, size: int, advice: str) -> None:
-        limit = self.settings.max_payload - HEADER_ROOM
+        limit = self._max_payload() - HEADER_ROOM
         if size > limit:
             raise ReplyTooLarge(bytes=size, limit=limit, advice=advice)
 

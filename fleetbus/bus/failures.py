@@ -19,6 +19,7 @@ from contracts.errors import (
 from fleetbus.bus.registry import Bound
 from fleetbus.database import is_outage, sqlstate
 from fleetbus.ids import uuid7
+from fleetbus.logs import limited
 from persistence._all_tables import metadata
 
 log = logging.getLogger("fleetbus.bus")
@@ -28,6 +29,12 @@ SERIALIZATION_FAILURES = {"40001", "40P01"}
 
 LOCK_NOT_AVAILABLE = "55P03"
 QUERY_CANCELED = "57014"
+
+
+_INTERNAL = "internal error %s in %s%s"
+
+_logged: dict[str, str] = {}
+"""The ids that were logged last, of an operation and a class of errors each."""
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -40,10 +47,20 @@ def refusal_for(error: BaseException, bound: Bound) -> Refusal:
     refusal = error if isinstance(error, Refusal) else _translated(error)
     if refusal is not None and isinstance(refusal, bound.may_raise):
         return refusal
-    error_id = str(uuid7())
     undeclared = "" if refusal is None else f" (undeclared {type(refusal).__name__})"
-    log.error("internal error %s in %s%s", error_id, bound.subject, undeclared, exc_info=error)
-    return InternalError(error_id=error_id)
+    return internal_error(bound.subject, error, undeclared)
+
+
+def internal_error(subject: str, error: BaseException | None, more: str = "") -> InternalError:
+    """A bug, with the id that is beside its traceback in the log.
+
+    What comes too often is not logged each time: then it is the id of the last one like it.
+    """
+    kind = f"internal error in {subject}: {type(error).__name__}"
+    error_id = str(uuid7())
+    if limited(log, logging.ERROR, kind, _INTERNAL, error_id, subject, more, exc_info=error):
+        _logged[kind] = error_id
+    return InternalError(error_id=_logged[kind])
 
 
 def _translated(error: BaseException) -> Refusal | None:

@@ -69,6 +69,7 @@ class OperationStats:
         "requests",
         "shed",
         "times",
+        "unanswerable",
     )
 
     def __init__(self) -> None:
@@ -81,6 +82,7 @@ class OperationStats:
         self.requests = 0
         self.errors = 0
         self.shed = 0
+        self.unanswerable = 0
         self.last_error = ""
         self.errors_by_type: Counter[str] = Counter()
         self.errors_by_status: Counter[int] = Counter()
@@ -122,6 +124,7 @@ class OperationStats:
             "p99_ns": self.times.quantile(0.99),
             "in_flight": self.in_flight,
             "shed": self.shed,
+            "unanswerable": self.unanswerable,
             "errors_by_type": dict(self.errors_by_type),
             "batches": self.batches.total(),
             "largest_batch": max(self.batches, default=0),

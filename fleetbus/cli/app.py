@@ -25,6 +25,8 @@ from fleetbus.cli.terminal import Failed
 
 SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contract", "Plans"
 
+_INBOX_PREFIX = "FLEETBUS_INBOX_PREFIX"
+
 app = typer.Typer(
     rich_markup_mode="rich",
     no_args_is_help=True,
@@ -60,12 +62,20 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def fleetbus(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  its callback acts on it
         bool,
         typer.Option(
             "--version", callback=_version, is_eager=True, help="Print the version and end."
         ),
     ] = False,
+    inbox_prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SUBJECT",
+            envvar=_INBOX_PREFIX,
+            help="Where replies go, if the NATS user may subscribe to an inbox of its own only.",
+        ),
+    ] = None,
 ) -> None:
     """The state service of agent fleets: Postgres behind NATS, every change an event.
 
@@ -82,6 +92,8 @@ def fleetbus(
         fleetbus call db.tasks.list '{"limit": 10}'
         fleetbus events --follow
     """
+    if inbox_prefix:
+        os.environ[_INBOX_PREFIX] = inbox_prefix
 
 
 def main() -> int:

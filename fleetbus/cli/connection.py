@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
@@ -15,6 +14,7 @@ from nats.errors import NoRespondersError
 from fleetbus.cli.addresses import Address
 from fleetbus.cli.problems import Refused, problem_of
 from fleetbus.cli.terminal import Failed
+from fleetbus.connection.client import RepliesRefused, connect
 
 CONNECT_TIMEOUT = 3
 ASK_TIMEOUT = 5.0
@@ -26,9 +26,10 @@ NO_HANDLERS = "no handler process is connected: start one with `fleetbus serve` 
 async def connected(address: Address) -> AsyncIterator[Client]:
     """A connection for as long as the block lasts; it fails soon, but once made it is kept."""
     client = await _connect(address)
-    client.options["max_reconnect_attempts"] = -1
     try:
         yield client
+    except RepliesRefused as refused:
+        raise Failed(f"{address}: {refused}") from None
     finally:
         await client.close()
 
@@ -63,12 +64,11 @@ async def _connect(address: Address) -> Client:
         reasons.append(str(error) or type(error).__name__)
 
     try:
-        return await nats.connect(
+        return await connect(
             address.servers,
             name="fleetbus-cli",
             error_cb=note,
             connect_timeout=CONNECT_TIMEOUT,
-            max_reconnect_attempts=1,
             reconnect_time_wait=0.1,
         )
     except (OSError, NatsError, TimeoutError, ValueError) as error:

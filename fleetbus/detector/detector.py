@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleetbus.client import Bus
+from fleetbus.connection.answering import ReplyRule
 from fleetbus.database import Database
 from fleetbus.detector.link import Link, SystemAccount
 from fleetbus.detector.reports import Reports
@@ -46,9 +47,16 @@ class DetectorSettings:
 class Detector:
     """The detector of one process; ``run`` it, then ``stop``."""
 
-    def __init__(self, fleet: Client, database: Database, settings: DetectorSettings) -> None:
+    def __init__(
+        self,
+        fleet: Client,
+        database: Database,
+        settings: DetectorSettings,
+        replies: ReplyRule | None = None,
+    ) -> None:
         bus = Bus(fleet, timeout=30.0, attempt_timeout=ATTEMPT_TIMEOUT)
         self._fleet = fleet
+        self._replies = replies or ReplyRule()
         self._stopped = asyncio.Event()
         self.link = Link(fleet, settings.account)
         self._suspicions = Suspicions(
@@ -93,5 +101,8 @@ class Detector:
         self._stopped.set()
 
     async def _on_asked(self, message: Msg) -> None:
+        if not self._replies.allows(message.reply):
+            self._replies.refuse(ASK_SUBJECT, message.reply)
+            return
         answer = {"trouble": self.link.trouble}
         await self._fleet.publish(message.reply, pydantic_core.to_json(answer))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import nats
 import pydantic_core
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from fleetbus.connection.client import FOR_EVER, SteadyClient, connect
 from fleetbus.detector.advisories import Fact, heard
 from fleetbus.detector.servers import Incomplete, Look, NotTheSystemAccount, Servers
 from fleetbus.flushing import flush
@@ -47,7 +47,7 @@ class Link:
     def __init__(self, fleet: Client, account: SystemAccount) -> None:
         self._fleet = fleet
         self._account = account
-        self._client: Client | None = None
+        self._client: SteadyClient | None = None
         self._servers: Servers | None = None
         self._said = ""
         self._changed = asyncio.Event()
@@ -60,7 +60,9 @@ class Link:
         """Why nothing is heard at the moment, empty where all is well."""
         if self._servers is None:
             return self._said or "it is connecting"
-        return "" if self._client and self._client.is_connected else "the connection is lost"
+        if self._client is None or not self._client.is_connected:
+            return "the connection is lost"
+        return "the server refuses the subscriptions" if self._client.refused else ""
 
     async def run(self, hear: Callable[[Fact], None]) -> None:
         """Keep listening, until cancelled."""
@@ -123,14 +125,14 @@ class Link:
         for fact in missed:
             hear(fact)
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> SteadyClient:
         given: dict[str, Any] = {}
         if self._account.credentials:
             given["user_credentials"] = self._account.credentials
-        return await nats.connect(
+        return await connect(
             self._account.servers,
             name="fleetbus-detector",
-            max_reconnect_attempts=-1,
+            attempts=FOR_EVER,
             reconnect_time_wait=0.5,
             connect_timeout=5,
             error_cb=self._on_error,

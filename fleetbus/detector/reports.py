@@ -20,6 +20,7 @@ from fleetbus.client import Bus
 from fleetbus.database import Database
 from fleetbus.detector.advisories import Fact
 from fleetbus.endings import end
+from fleetbus.logs import limited, shown
 from persistence.agents import _suspicions
 
 log = logging.getLogger("fleetbus.detector")
@@ -103,7 +104,8 @@ class Reports:
                     return await _suspicions.living(db, names)
             except Exception as error:  # noqa: BLE001  whatever it is, it may be over soon
                 if asyncio.get_running_loop().time() > end:
-                    log.warning("%d lost connections were not looked at: %s", len(names), error)
+                    said = "%d lost connections were not looked at: %s"
+                    limited(log, logging.WARNING, "lost connections", said, len(names), error)
                     return set()
             await asyncio.sleep(RETRY_INTERVAL)
 
@@ -135,4 +137,5 @@ class Reports:
         try:
             await self._bus.call(operation, key=key, timeout=RETRY_TIME)
         except (Refusal, TimeoutError, NatsError) as error:
-            log.warning("the connection %s could not be reported: %s", fact.name, error)
+            said = "the connection %s could not be reported: %s"
+            limited(log, logging.WARNING, "lost connections", said, shown(fact.name), error)

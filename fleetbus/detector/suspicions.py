@@ -23,6 +23,7 @@ from fleetbus.database import Database
 from fleetbus.detector.link import Link
 from fleetbus.detector.servers import Incomplete, Look
 from fleetbus.endings import end
+from fleetbus.logs import limited
 from persistence.agents import _suspicions
 from persistence.agents._suspicions import Suspect
 
@@ -135,7 +136,8 @@ class Suspicions:
             async with self._places:
                 await self._bus.call(operation, key=key, timeout=RETRY_TIME)
         except (Refusal, TimeoutError, NatsError) as error:
-            log.warning("the suspicion of agent %s could not be settled: %s", suspect.id, error)
+            said = "the suspicion of agent %s could not be settled: %s"
+            limited(log, logging.WARNING, "suspicions", said, suspect.id, error)
         finally:
             del self._deciding[_which(suspect)]
 

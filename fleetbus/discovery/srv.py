@@ -24,7 +24,9 @@ from contracts._declare import Declared
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.stats import OperationStats, Stats
 from fleetbus.config import VERSION
+from fleetbus.connection.answering import ReplyRule
 from fleetbus.flushing import flush
+from fleetbus.logs import limited
 from fleetbus.wire.broker import QUEUE_GROUP
 
 log = logging.getLogger("fleetbus.discovery")
@@ -122,8 +124,10 @@ class Discovery:
         *,
         version: str = VERSION,
         process: Process | None = None,
+        replies: ReplyRule | None = None,
     ) -> None:
         self._client = client
+        self._replies = replies or ReplyRule()
         self.services = tuple(
             ContextService(context, stats, semantic_version(version), process)
             for context in registry.catalogue.contexts
@@ -163,6 +167,9 @@ class Discovery:
         verb = request.subject.split(".")[1]
         if not request.reply:
             return
+        if not self._replies.allows(request.reply):
+            self._replies.refuse(PREFIX, request.reply)
+            return
         for service in services:
             if service.waits(verb):
                 task = asyncio.create_task(self._reply(service, verb, request.reply))
@@ -177,7 +184,8 @@ class Discovery:
             if (answer := await service.answer(verb)) is not None:
                 await self._client.publish(to, answer)
         except Exception as error:  # noqa: BLE001  discovery must not end with one bad request
-            log.warning("%s of %s could not be answered: %s", verb, service.name, error)
+            said = "%s of %s could not be answered: %s"
+            limited(log, logging.WARNING, "discovery", said, verb, service.name, error)
 
 
 def semantic_version(version: str) -> str:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from fleetbus import logs
 from fleetbus.bus.stats import OperationStats
 from fleetbus.config import VERSION
 from fleetbus.database import PoolUse
@@ -48,6 +49,8 @@ class Snapshot(NamedTuple):
     pools: Mapping[str, PoolUse]
     relay: RelayMetrics | None
     figures: Figures | None
+    unanswerable: Mapping[str, int]
+    noted: Mapping[str, int]
 
 
 def snapshot(service: Service, figures: Figures | None, *, ready: bool) -> Snapshot:
@@ -60,6 +63,8 @@ def snapshot(service: Service, figures: Figures | None, *, ready: bool) -> Snaps
         service.database.use(),
         replace(service.relay.metrics) if service.relay else None,
         figures,
+        dict(service.replies.refused),
+        dict(logs.counts),
     )
 
 
@@ -71,6 +76,7 @@ def collect(found: Snapshot) -> Iterator[Metric]:
     yield _gauge("nats_connected", "1 if connected to NATS.", {"": found.connected})
     yield _gauge("database_up", "1 if the database gave its figures.", {"": database})
     yield from _requests(found.operations)
+    yield from _foreign(found)
     yield _durations(found.operations)
     yield _batches(found.operations)
     yield from _pools(found.pools)
@@ -97,6 +103,18 @@ def _requests(operations: Operations) -> Iterator[Metric]:
         shed.add_metric([subject], stats.shed)
         in_flight.add_metric([subject], stats.in_flight)
     yield from (requests, errors, shed, in_flight)
+
+
+def _foreign(found: Snapshot) -> Iterator[Metric]:
+    """What others do that is left alone, or noted."""
+    words = "Requests not executed: they named a reply subject that is no inbox."
+    unanswerable = _counter("requests_unanswerable", words, "subject")
+    for subject, count in found.unanswerable.items():
+        unanswerable.add_metric([subject], count)
+    noted = _counter("noted", "What others caused to be logged, also where it was not.", "kind")
+    for kind, count in found.noted.items():
+        noted.add_metric([kind], count)
+    yield from (unanswerable, noted)
 
 
 def _durations(operations: Operations) -> Metric:

@@ -24,6 +24,7 @@ async def process_figures(service: Service) -> dict[str, Any]:
         "draining": service.draining,
         "in_flight": stats.in_flight,
         "shed": sum(operation.shed for operation in stats.operations.values()),
+        "unanswerable": service.replies.refused.total(),
         "pools": {name: use._asdict() for name, use in service.database.use().items()},
         "relay": _relay(service.relay.metrics) if service.relay else None,
         "outbox": _outbox(figures) if figures else None,

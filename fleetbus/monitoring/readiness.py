@@ -18,11 +18,20 @@ async def readiness(service: Service) -> dict[str, str]:
     figures = await service.figures.read()
     return {
         "nats": FINE if service.connected else "not connected",
-        "subscriptions": FINE if service.wire.serving else "not subscribed",
+        "subscriptions": _subscriptions(service),
         "database": _database(figures, available=service.database.available),
         "schema": _schema(figures),
         "drain": "draining" if service.draining else FINE,
     }
+
+
+def _subscriptions(service: Service) -> str:
+    """Each of them, and that what is sent to this process arrives; unless NATS is away at all."""
+    if not service.wire.serving:
+        return "not subscribed"
+    if service.connected and not service.pulse.fresh:
+        return "own messages do not come back"
+    return FINE
 
 
 def _database(figures: Figures | None, *, available: bool) -> str:

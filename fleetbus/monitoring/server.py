@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from fleetbus.endings import end
+from fleetbus.logs import limited, shown
 
 log = logging.getLogger("fleetbus.monitoring")
 
@@ -105,8 +106,9 @@ class HttpServer:
             return method, plain(HTTPStatus.METHOD_NOT_ALLOWED)._replace(headers=allow)
         try:
             return method, await route()
-        except Exception:
-            log.exception("%s could not be answered", path)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller is told
+            kind, said = "http", "%s could not be answered"
+            limited(log, logging.ERROR, kind, said, shown(path), exc_info=error)
             return method, plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

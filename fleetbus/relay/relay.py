@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fleetbus.connection.answering import ReplyRule
 from fleetbus.relay.comparison import Comparison, TimelineConflict
 from fleetbus.relay.leader import (
     Leader,
@@ -65,12 +66,17 @@ class Relay:
     """
 
     def __init__(
-        self, engine: AsyncEngine, client: Client, settings: RelaySettings | None = None
+        self,
+        engine: AsyncEngine,
+        client: Client,
+        settings: RelaySettings | None = None,
+        replies: ReplyRule | None = None,
     ) -> None:
         self.metrics = RelayMetrics()
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._client = client
         self._settings = settings or RelaySettings()
+        self._replies = replies or ReplyRule()
         self._wakened = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -142,11 +148,14 @@ class Relay:
         self.wake()
 
     async def _asked_to_reconcile(self, request: Msg) -> None:
-        """Only the active relay answers."""
-        if self._reconciler is not None:
+        """Only the active relay answers; without being told where to, it does so all the same."""
+        if request.reply and not self._replies.allows(request.reply):
+            self._replies.refuse(RECONCILE_SUBJECT, request.reply)
+        elif self._reconciler is not None:
             self._reconciler.ask()
             self.wake()
-            await request.respond(b"{}")
+            if request.reply:
+                await self._client.publish(request.reply, b"{}")
 
     async def _stand_and_lead(self) -> None:
         try:

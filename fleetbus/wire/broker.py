@@ -12,57 +12,76 @@ from collections.abc import Callable
 from typing import Any
 
 from faststream.nats import NatsBroker
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.registry import Bound
+from fleetbus.connection.answering import ReplyRule
+from fleetbus.connection.client import SteadyClient, connect
 from fleetbus.flushing import flush
-from fleetbus.wire.frames import parse_header_lines
+from fleetbus.logs import limited, shown
 from fleetbus.wire.replies import Responder
 
 log = logging.getLogger("fleetbus.wire")
 
 QUEUE_GROUP = "fleetbus"
 
-CONNECT_ATTEMPTS = 1
-"""Attempts on each server before a first connection is given up."""
-
 PENDING_MESSAGES = 65_536
 """Messages that a subscription keeps before it drops any; admission sheds long before."""
+
+
+class _Broker(NatsBroker):
+    """A broker with a client of our own, whose callbacks are not those of FastStream.
+
+    FastStream raises what it takes for hopeless out of the callback for errors, which would end a
+    reconnection for good.
+    """
+
+    def __init__(self, servers: str | list[str], options: dict[str, Any]) -> None:
+        # Subscriptions are drained before the broker stops; there is nothing left to wait for.
+        super().__init__(logger=None, apply_types=False, serializer=None, graceful_timeout=None)
+        self._servers = servers
+        self._options = options
+
+    async def _connect(self) -> SteadyClient:
+        client = await connect(self._servers, **self._options)
+        self.config.connect(client)
+        return client
 
 
 class Wire:
     """The operations of a registry as subscriptions of one NATS connection."""
 
-    def __init__(self, url: str | list[str], *, name: str = "fleetbus") -> None:
-        self.broker = NatsBroker(
-            url,
-            name=name,
-            logger=None,
-            apply_types=False,
-            serializer=None,
-            connect_timeout=5,
-            reconnect_time_wait=1,
-            max_reconnect_attempts=CONNECT_ATTEMPTS,
-            # Subscriptions are drained before the broker stops; there is nothing left to wait for.
-            graceful_timeout=None,
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnected,
-            reconnected_cb=self._on_reconnected,
-        )
-        self.client: Client
+    def __init__(
+        self,
+        url: str | list[str],
+        *,
+        name: str = "fleetbus",
+        replies: ReplyRule | None = None,
+        inbox_prefix: str | None = None,
+    ) -> None:
+        self.replies = replies or ReplyRule()
+        options: dict[str, Any] = {
+            "name": name,
+            "inbox_prefix": inbox_prefix,
+            "connect_timeout": 5,
+            "reconnect_time_wait": 1,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnected,
+            "reconnected_cb": self._on_reconnected,
+        }
+        self.broker = _Broker(url, options)
+        self.client: SteadyClient
         self.responder: Responder
         self._subscribers: list[Any] = []
         self._closing = False
 
-    async def connect(self) -> Client:
+    async def connect(self) -> SteadyClient:
         """Connect; raises what nats-py raises when the server cannot be reached."""
-        self.client = await self.broker.connect()
-        # With -1 from the start, nats-py would try for ever to reach a server that is not there.
-        self.client.options["max_reconnect_attempts"] = -1
-        self.client._parse_header_lines = parse_header_lines  # type: ignore[method-assign]  # noqa: SLF001  pinned by a test
+        client = await self.broker.connect()
+        assert isinstance(client, SteadyClient)
+        self.client = client
         self.responder = Responder(self.client)
         return self.client
 
@@ -81,9 +100,11 @@ class Wire:
 
     @property
     def serving(self) -> bool:
-        """Whether every operation is subscribed."""
-        return bool(self._subscribers) and all(
-            subscriber.subscription is not None for subscriber in self._subscribers
+        """Whether every operation is subscribed, and the server allows it."""
+        return (
+            bool(self._subscribers)
+            and not self.client.refused
+            and all(subscriber.subscription is not None for subscriber in self._subscribers)
         )
 
     async def drain(self) -> None:
@@ -103,7 +124,8 @@ class Wire:
             await self.client.close()
 
     async def _on_error(self, error: Exception) -> None:
-        log.info("NATS: %s", str(error) or type(error).__name__)
+        words = shown(str(error) or type(error).__name__)
+        limited(log, logging.WARNING, "nats error", "NATS: %s", words)
 
     async def _on_disconnected(self) -> None:
         if not self._closing:
@@ -115,9 +137,14 @@ class Wire:
     def _consumer(self, dispatcher: Dispatcher, bound: Bound) -> Callable[[Msg], Any]:
         respond = self.responder.respond
         subject = bound.subject
+        allows = self.replies.allows
 
         async def consume(message: Msg) -> None:
             reply = message.reply
+            if reply and not allows(reply):
+                dispatcher.stats.operations[subject].unanswerable += 1
+                self.replies.refuse(subject, reply)
+                return
             dispatcher.accept(
                 bound,
                 message.data,

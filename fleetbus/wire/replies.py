@@ -8,15 +8,20 @@ from collections import deque
 
 from nats.aio.client import Client
 
+from contracts.errors import ReplyTooLarge
 from fleetbus.bus.calls import Answer
 from fleetbus.endings import end
 from fleetbus.flushing import flush
+from fleetbus.logs import limited, shown
 from fleetbus.wire.frames import frame
 from fleetbus.wire.headers import headers_of
 
 log = logging.getLogger("fleetbus.wire")
 
-_EMPTY = Answer(200, b"")
+HEADER_ROOM = 512
+"""Bytes that the headers of an answer take at most."""
+
+ADVICE = "the NATS server takes no larger messages now; ask for a smaller page with limit"
 
 TOGETHER = 64 * 1024
 """Bytes of answers that are written as one piece."""
@@ -37,15 +42,16 @@ class Responder:
         """Queue an answer; a request without a reply subject has its refusal logged."""
         if not reply:
             if answer.status != 200:
-                log.warning("%s: %s %s: %s", subject, answer.status, answer.kind, answer.detail)
+                said = (subject, answer.status, answer.kind, shown(answer.detail))
+                limited(log, logging.WARNING, "refused unheard", "%s: %s %s: %s", *said)
             return
         self._answers.append((reply, answer))
         self._empty.clear()
         self._awake.set()
 
-    def notify(self, subject: str) -> None:
-        """Queue an empty message."""
-        self._answers.append((subject, _EMPTY))
+    def notify(self, subject: str, body: bytes = b"") -> None:
+        """Queue a message to a subject of our own."""
+        self._answers.append((subject, Answer(200, body)))
         self._empty.clear()
         self._awake.set()
 
@@ -55,6 +61,11 @@ class Responder:
         if self._client.is_connected:
             await flush(self._client)
 
+    @property
+    def writer(self) -> asyncio.Task[None]:
+        """The task that sends."""
+        return self._writer
+
     async def close(self) -> None:
         """End the task that sends."""
         await end(self._writer)
@@ -63,26 +74,42 @@ class Responder:
         while True:
             await self._awake.wait()
             while self._answers:
-                if self._client.is_connected:
-                    await self._send(self._take())
-                else:
-                    await self._publish(*self._answers.popleft())
+                try:
+                    await self._write_some()
+                except Exception as error:  # noqa: BLE001  the next ones may be sendable
+                    limited(log, logging.ERROR, "unsent", "an answer is lost", exc_info=error)
             self._empty.set()
             self._awake.clear()
+
+    async def _write_some(self) -> None:
+        if self._client.is_connected:
+            await self._send(self._take())
+        else:
+            await self._publish(*self._answers.popleft())
 
     def _take(self) -> bytes:
         """What waits, as one piece."""
         taken, size = [], 0
         while self._answers and size < TOGETHER:
             subject, answer = self._answers.popleft()
-            if len(answer.body) > self._client.max_payload:
-                log.warning("a reply to %r could not be sent: too large", subject)
-                continue
-            taken.append(frame(subject, answer))
+            taken.append(frame(subject, self._fitting(subject, answer)))
             size += len(taken[-1])
         self._client.stats["out_msgs"] += len(taken)
         self._client.stats["out_bytes"] += size
         return b"".join(taken)
+
+    def _fitting(self, subject: str, answer: Answer) -> Answer:
+        """The answer, or that it is too large: the limit is the server's, who may have changed it.
+
+        A message beyond it would end the connection, with the answers of all others.
+        """
+        limit = self._client.max_payload
+        size = len(answer.body)
+        if size + HEADER_ROOM <= limit or (size <= limit and headers_of(answer) is None):
+            return answer
+        kind, where = "reply too large", shown(subject)
+        limited(log, logging.WARNING, kind, "a reply of %d bytes to %s is too large", size, where)
+        return Answer.refused(ReplyTooLarge(bytes=size, limit=limit, advice=ADVICE))
 
     async def _send(self, frames: bytes) -> None:
         """Write what `Client.publish` would, without its cost for each."""
@@ -90,11 +117,13 @@ class Responder:
             await self._client._send_command(frames)  # noqa: SLF001  pinned by a test
             await self._client._flush_pending()  # noqa: SLF001  as above
         except Exception as error:  # noqa: BLE001  the next ones may be sendable
-            log.warning("replies could not be sent: %s", error)
+            limited(log, logging.WARNING, "unsent", "replies could not be sent: %s", error)
 
     async def _publish(self, subject: str, answer: Answer) -> None:
         """While there is no connection: kept by the client, as far as it does, for the next one."""
         try:
+            answer = self._fitting(subject, answer)
             await self._client.publish(subject, answer.body, headers=headers_of(answer))
         except Exception as error:  # noqa: BLE001  one reply must not stop the others
-            log.warning("a reply to %r could not be sent: %s", subject, error)
+            said = (shown(subject), error)
+            limited(log, logging.WARNING, "unsent", "a reply to %s could not be sent: %s", *said)

@@ -167,7 +167,7 @@ class TestWithoutReplySubject:
 
         assert "404 task_not_found" in caplog.text
 
-    async def test_a_reply_subject_that_cannot_be_used_disturbs_nobody(
+    async def test_with_one_that_is_no_inbox_it_does_not_run_and_disturbs_nobody(
         self, ask: Asker, db: AsyncConnection
     ) -> None:
         [task] = await add_tasks(db)
@@ -177,8 +177,8 @@ class TestWithoutReplySubject:
             await ask.client._send_publish(NOTE, reply, body, len(body), None)
         await ask.client.flush()
 
-        await eventually(lambda: _is(db, task, "......."))
-        assert (await ask(NOTE, {"id": str(task)})).status == 200
+        assert (await ask(NOTE, {"id": str(task), "note": "once"})).status == 200
+        assert await _is(db, task, "once")
 
 
 async def _is(db: AsyncConnection, task: UUID, summary: str) -> bool:

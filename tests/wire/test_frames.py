@@ -1,6 +1,7 @@
 """Headers and answers in our own reading and writing of the protocol: the same as nats-py's."""
 
 import asyncio
+import json
 
 import nats
 import pytest
@@ -10,8 +11,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleetbus.bus.calls import Answer
+from fleetbus.connection.headers import parse_header_lines
 from fleetbus.flushing import flush
-from fleetbus.wire.frames import parse_header_lines
 from fleetbus.wire.replies import TOGETHER, Responder
 
 PIECES = st.one_of(
@@ -86,7 +87,7 @@ class TestAnswers:
         await client.close()
         await listening.close()
 
-    async def test_one_that_is_too_large_harms_no_other(
+    async def test_instead_of_one_that_is_too_large_that_is_told_and_no_other_is_harmed(
         self,
         nats_url: str,
         arrivals: tuple[Client, asyncio.Queue[Msg]],
@@ -101,8 +102,11 @@ class TestAnswers:
         responder.respond("db.x.y", "back.small", Answer(200, b"{}"))
 
         async with asyncio.timeout(10):
-            assert (await heard.get()).subject == "back.small"
-        assert "'back.large' could not be sent" in caplog.text
+            large, small = await heard.get(), await heard.get()
+        assert (large.subject, small.subject) == ("back.large", "back.small")
+        assert (large.headers or {})["Nats-Service-Error-Code"] == "413"
+        assert json.loads(large.data)["type"] == "reply_too_large"
+        assert "to 'back.large' is too large" in caplog.text
         await responder.close()
         await client.close()
         await listening.close()

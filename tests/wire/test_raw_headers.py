@@ -43,12 +43,14 @@ class Session:
         options: dict[str, Any] = {"verbose": False, "headers": True, "no_responders": True}
         if user:
             options |= {"user": user, "pass": password}
-        self._writer.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nSUB back 1\r\n")
+        self._writer.write(
+            b"CONNECT " + json.dumps(options).encode() + b"\r\nSUB _INBOX.back 1\r\n"
+        )
 
     async def ask(self, subject: bytes, block: bytes, body: bytes) -> bytes:
         """Send a request with this header block; returns the payload of the answer."""
         size = len(block)
-        head = b"HPUB %s back %d %d\r\n" % (subject, size, size + len(body))
+        head = b"HPUB %s _INBOX.back %d %d\r\n" % (subject, size, size + len(body))
         self._writer.write(head + block + body + b"\r\n")
         async with asyncio.timeout(5):
             while True:

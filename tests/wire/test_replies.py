@@ -55,6 +55,7 @@ class Recorder:
     """A client that keeps what is published, and refuses some subjects."""
 
     is_connected = False
+    max_payload = 1024
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -95,4 +96,4 @@ class TestResponder:
         await responder.close()
 
         assert client.sent == []
-        assert "409 conflict: because" in caplog.text
+        assert "409 conflict: 'because'" in caplog.text
