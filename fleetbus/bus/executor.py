@@ -25,12 +25,13 @@ from contracts.errors import (
 )
 from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
+from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, following, gather, handle, named, react
-from fleetbus.database import Database, sqlstate
+from fleetbus.database import Database
+from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate
 from fleetbus.slots import Slots
 from handlers._secrets import KeyRing
 from handlers._shapes import Handling

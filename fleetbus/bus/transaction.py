@@ -13,8 +13,9 @@ import pydantic_core
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Event
-from fleetbus.database import Database, is_outage
+from fleetbus.database import Database
 from fleetbus.ids import uuid7_hex
+from fleetbus.outages import is_outage
 from handlers._shapes import Emit
 from persistence import _commit, _entities
 from persistence._commit import Changes, KeptReply, Written

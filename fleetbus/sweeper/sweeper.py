@@ -17,13 +17,14 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.errors import Unavailable
 from fleetbus.bus.attempts import CALLER
-from fleetbus.bus.failures import LOCK_NOT_AVAILABLE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction, begin
 from fleetbus.bus.work import react, run_job
 from fleetbus.config import Settings
-from fleetbus.database import Database, is_outage, sqlstate
+from fleetbus.database import Database
+from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate, trouble
 from handlers._secrets import KeyRing
 from persistence import _commit, _outbox_partitions, _sweeps
 from persistence.agents import _log_partitions
@@ -105,12 +106,15 @@ class Sweeper:
         try:
             return await self._step(task, started)
         except Exception as error:
-            if is_outage(error) or not self._database.available:
+            if isinstance(error, Unavailable) or not self._database.available:
                 return 0
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 log.warning(
                     "the job %s met a lock of somebody else; the next round tries", task.name
                 )
+            elif trouble(error) is not None:
+                self._database.note(error)
+                return 0
             else:
                 log.exception("the job %s failed", task.name)
             await self._note_failure(task, started, error)
