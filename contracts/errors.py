@@ -118,7 +118,7 @@ class InternalError(Internal, detail="an internal error; the log has it as {erro
 
 
 class Unavailable(Down, detail="{what}"):
-    """The database cannot be reached or is in recovery."""
+    """The database cannot be reached, is in recovery, read-only, full, or cancelled the work."""
 
     what: str = "the database cannot be reached"
 

@@ -31,7 +31,7 @@ from fleetbus.connecting import (
     reach,
 )
 from fleetbus.endings import end
-from fleetbus.outages import READ_ONLY, is_outage, is_stale, sqlstate, trouble
+from fleetbus.outages import NOT_REACHED, READ_ONLY, is_outage, is_stale, sqlstate, trouble
 from fleetbus.slots import Slots
 from fleetbus.troubles import Troubles
 from persistence._driver import driver_of
@@ -320,4 +320,4 @@ def _words(error: BaseException) -> str:
     """Why there is no connection, as a caller may be told."""
     if isinstance(error, Standby):
         return "the database is a standby or in recovery"
-    return trouble(error) or "the database cannot be reached"
+    return trouble(error) or NOT_REACHED

@@ -23,7 +23,7 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 SERIALIZATION_FAILURES: Final = {"40000", "40001", "40P01", "72000"}
 """Rolled back, deadlocks among them: the same transaction may succeed when it is run again."""
 
-_NOT_REACHED: Final = "the database cannot be reached"
+NOT_REACHED: Final = "the database cannot be reached"
 
 _ENDED: Final = {"25P03", "25P04", "40003", "53300", "57P01", "57P02", "57P03", "57P04", "57P05"}
 """Beside class 08: the session is over, or there is none to be had."""
@@ -33,7 +33,7 @@ _FORGOTTEN: Final = {"26000", "42P05", "XX000"}
 what it is of."""
 
 _WORDS: Final[Mapping[str, str]] = {
-    "08": _NOT_REACHED,
+    "08": NOT_REACHED,
     READ_ONLY: "the database is read-only",
     "25P03": "the database ended a session that was idle for too long",
     "25P04": "the database ended a transaction that took too long",
@@ -105,10 +105,10 @@ def trouble(error: BaseException) -> str | None:
     if state is not None:
         words = _WORDS.get(state) or _WORDS.get(state[:2])
         if words is not None:
-            return words if words == _NOT_REACHED else f"{words} (SQLSTATE {state})"
+            return words if words == NOT_REACHED else f"{words} (SQLSTATE {state})"
     if is_stale(error):
         return "the schema of the database changed during the work"
-    return _NOT_REACHED if is_outage(error) else None
+    return NOT_REACHED if is_outage(error) else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

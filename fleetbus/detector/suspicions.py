@@ -18,11 +18,13 @@ from nats.errors import Error as NatsError
 from contracts._declare import Operation
 from contracts._errors import Refusal
 from contracts.agents.agents import ConfirmSuspicion, ReinstateAgent
+from contracts.errors import Unavailable
 from fleetbus.client import Bus
 from fleetbus.database import Database
 from fleetbus.detector.link import Link
 from fleetbus.detector.servers import Incomplete, Look
 from fleetbus.endings import end
+from fleetbus.outages import trouble
 from persistence.agents import _suspicions
 from persistence.agents._suspicions import Suspect
 
@@ -77,9 +79,10 @@ class Suspicions:
                 try:
                     pause = await self._round()
                 except Exception as error:
-                    if self._database.available:
+                    if self._database.available and trouble(error) is None:
                         log.exception("suspicions could not be looked at")
                     else:
+                        self._database.note(error)
                         log.debug("suspicions could not be looked at: %s", error)
                     pause = self._poll
                 took = time.monotonic() - began
@@ -134,6 +137,8 @@ class Suspicions:
         try:
             async with self._places:
                 await self._bus.call(operation, key=key, timeout=RETRY_TIME)
+        except Unavailable as error:
+            log.debug("the suspicion of agent %s waits for the database: %s", suspect.id, error)
         except (Refusal, TimeoutError, NatsError) as error:
             log.warning("the suspicion of agent %s could not be settled: %s", suspect.id, error)
         finally:

@@ -20,11 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.errors import Unavailable
 from fleetbus.bus.attempts import CALLER
 from fleetbus.bus.registry import Registry
-from fleetbus.bus.transaction import Transaction, begin
+from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import react, run_job
 from fleetbus.config import Settings
 from fleetbus.database import Database
-from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate, trouble
+from fleetbus.outages import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate, trouble
 from handlers._secrets import KeyRing
 from persistence import _commit, _outbox_partitions, _sweeps
 from persistence.agents import _log_partitions
@@ -106,19 +106,29 @@ class Sweeper:
         try:
             return await self._step(task, started)
         except Exception as error:
-            if isinstance(error, Unavailable) or not self._database.available:
+            if self._is_the_databases(error, started):
+                self._database.note(error)
                 return 0
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 log.warning(
                     "the job %s met a lock of somebody else; the next round tries", task.name
                 )
-            elif trouble(error) is not None:
-                self._database.note(error)
-                return 0
             else:
                 log.exception("the job %s failed", task.name)
             await self._note_failure(task, started, error)
             return 0
+
+    def _is_the_databases(self, error: Exception, started: float) -> bool:
+        """Whether it was the database that failed, and not the job.
+
+        What was cancelled for it took too long is the job's own.
+        """
+        if isinstance(error, (Unavailable, CommitUnknown)) or not self._database.available:
+            return True
+        state = sqlstate(error)
+        if state == QUERY_CANCELED:
+            return time.monotonic() - started < STEP_TIMEOUT
+        return state != LOCK_NOT_AVAILABLE and trouble(error) is not None
 
     async def _step(self, task: Task | Upkeep, started: float) -> int:
         vital = isinstance(task, Task) and task.vital
