@@ -127,6 +127,10 @@ class Executor:
         called when there is only the COMMIT left. Returns those that wait for a lock of someone
         else: ``run_alone`` has the patience for them.
         """
+        if keyless := _keyless(calls):
+            keyed = [call for call in calls if call.key is not None]
+            waiting = await self.run_batch(keyless, _nothing)
+            return [*waiting, *await self.run_batch(keyed, leaving)]
         lock_timeout = self.settings.batch_lock_timeout
         if len(calls) > 1:
             try:
@@ -217,7 +221,13 @@ class Executor:
         left = partial(self._left, calls)
         async with (
             asyncio.timeout(left() + CLEAN_UP_TIME),
-            begin(self._database, left=left, lock_timeout=lock_timeout, vital=_vital(calls)) as tx,
+            begin(
+                self._database,
+                left=left,
+                lock_timeout=lock_timeout,
+                planned_once=lock_timeout is not None,
+                vital=_vital(calls),
+            ) as tx,
         ):
             opening = await _open(tx, calls)
             fresh = _unanswered(calls, opening)
@@ -370,6 +380,14 @@ async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
 
 def _vital(calls: Sequence[Call]) -> bool:
     return calls[0].bound.declared.vital
+
+
+def _keyless(calls: Sequence[Call]) -> list[Call]:
+    """Of vital calls those without a key, where others have one: they do not wait for theirs."""
+    if not _vital(calls):
+        return []
+    keyless = [call for call in calls if call.key is None]
+    return keyless if len(keyless) < len(calls) else []
 
 
 def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:
