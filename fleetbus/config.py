@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     """Connections for commands; what is vital may take one more."""
     pool_read: Positive = 4
     """Connections for queries; Postgres refuses writes on them. The detector may take one more."""
+    pool_expensive: Positive = 2
+    """Connections for searches, counts and dashboards; no other query waits for them."""
+    max_expensive_in_flight: Positive = 32
+    """Searches, counts and dashboards in work or waiting at once in a process; beyond it 429."""
+    expensive_timeout: Seconds = 10.0
+    """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
     request_timeout: Seconds = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
@@ -127,7 +133,13 @@ class Settings(BaseSettings):
     @property
     def pools(self) -> PoolSettings:
         """The sizes of the connection pools."""
-        return PoolSettings(self.pool_write, self.pool_read, self.request_timeout)
+        return PoolSettings(
+            self.pool_write,
+            self.pool_read,
+            self.request_timeout,
+            self.pool_expensive,
+            self.expensive_timeout,
+        )
 
     @property
     def limits(self) -> Limits:
@@ -142,7 +154,11 @@ class Settings(BaseSettings):
 
     def executor(self, max_payload: int) -> ExecutorSettings:
         """The settings of the executor, for a server that takes messages of this size."""
-        return ExecutorSettings(timeout=self.request_timeout, max_payload=max_payload)
+        return ExecutorSettings(
+            timeout=self.request_timeout,
+            expensive_in_flight=self.max_expensive_in_flight,
+            max_payload=max_payload,
+        )
 
 
 def _urls(text: str) -> list[str]:

@@ -15,7 +15,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -49,12 +49,15 @@ _SETTINGS = {"idle_in_transaction_session_timeout": "60000", "jit": "off"}
 class PoolSettings:
     """How many connections a process holds, and how long a statement may run on them.
 
-    Vital work may take one more of each kind, so that it never waits for the others.
+    Vital work may take one more of the first two kinds, so that it never waits for the others.
+    Expensive queries have connections and a limit of their own, so that no other waits for them.
     """
 
     write: int = 8
     read: int = 4
     statement_timeout: float = 30.0
+    expensive: int = 2
+    expensive_timeout: float = 10.0
 
 
 class PoolUse(NamedTuple):
@@ -90,14 +93,21 @@ class Database:
         """What a transaction of the pools adds to its BEGIN."""
         self.pools = pools or PoolSettings()
         self._name = name
-        reading, writing = self._connect_args(read_only=True), self._connect_args(read_only=False)
+        reading, writing = self._connect_args("reading"), self._connect_args("writing")
+        searching = self._connect_args("searching")
         used, shared = self.pooler_url or url, leaving_nothing(name) if self.pooler_url else None
         # The pools never make anyone wait: who comes too early waits here, without a timeout.
         self._write_slots = Slots(self.pools.write)
         self._read_slots = Slots(self.pools.read)
-        sizes = self._write_slots.size, self._read_slots.size
-        self.write = engine_of(used, shared or writing, pool_size=sizes[0], max_overflow=0)
-        self.read = engine_of(used, shared or reading, pool_size=sizes[1], max_overflow=0)
+        self._expensive_slots = Slots(self.pools.expensive, reserve=0)
+        self.write, self.read, self.expensive = (
+            engine_of(used, shared or arguments, pool_size=slots.size, max_overflow=0)
+            for arguments, slots in (
+                (writing, self._write_slots),
+                (reading, self._read_slots),
+                (searching, self._expensive_slots),
+            )
+        )
         # Who watches is not to wait behind those who are watched.
         self.watch = engine_of(url, reading, pool_size=1, max_overflow=0, pool_pre_ping=True)
         self.dedicated = engine_of(url, writing, poolclass=NullPool)
@@ -106,6 +116,7 @@ class Database:
         self._idle: dict[AsyncEngine, deque[AsyncConnection]] = {
             self.write: deque(),
             self.read: deque(),
+            self.expensive: deque(),
         }
         self.troubles = Troubles(self._takes_writes)
         self._probe: asyncio.Task[None] | None = None
@@ -125,27 +136,33 @@ class Database:
 
     def use(self) -> dict[str, PoolUse]:
         """How busy the pools are, by name."""
-        pools = {"write": self._write_slots, "read": self._read_slots}
+        pools = {
+            "write": self._write_slots,
+            "read": self._read_slots,
+            "expensive": self._expensive_slots,
+        }
         return {name: PoolUse(s.size, s.in_use, s.waiting) for name, s in pools.items()}
 
     @contextlib.asynccontextmanager
     async def connection(
-        self, *, read_only: bool = False, vital: bool = False
+        self, *, read_only: bool = False, vital: bool = False, expensive: bool = False
     ) -> AsyncIterator[AsyncConnection]:
         """A pooled connection in autocommit; read-only ones refuse every write.
 
-        Vital work waits behind no other.
+        Vital work waits behind no other, and none waits behind what is expensive.
         A connection that died while it lay in the pool is replaced once, unseen. It goes back only
         outside a transaction and as a new one would be; any other is ended.
         """
-        engine, slots = (
-            (self.read, self._read_slots) if read_only else (self.write, self._write_slots)
-        )
+        engine, slots = self.write, self._write_slots
+        if read_only:
+            engine, slots = self.read, self._read_slots
+        if expensive:
+            engine, slots = self.expensive, self._expensive_slots
         async with slots.slot(vital=vital):
             connection = await self._checkout(engine, slots.size)
             try:
-                if read_only and self.pooler_url:
-                    async with self._reading(driver_of(connection)):
+                if engine is not self.write and self.pooler_url:
+                    async with self._reading(driver_of(connection), expensive=expensive):
                         yield connection
                 else:
                     yield connection
@@ -261,12 +278,13 @@ class Database:
         log.warning("Postgres is available again after %d attempts", attempts + 1)
 
     @contextlib.asynccontextmanager
-    async def _reading(self, driver: Any) -> AsyncIterator[None]:
-        """What a connection of the pool for queries is by itself, for one transaction."""
-        timeout = int(self.pools.statement_timeout * 1000)
-        await driver.execute(
-            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout}{self.settings}"
+    async def _reading(self, driver: Any, *, expensive: bool) -> AsyncIterator[None]:
+        """What a connection of the pools for queries is by itself, for one transaction."""
+        begin = "".join(
+            f"; SET LOCAL {setting} = {value}"
+            for setting, value in self._limits(expensive=expensive).items()
         )
+        await driver.execute(f"BEGIN READ ONLY{begin}{self.settings}")
         try:
             yield
         except Exception as error:
@@ -290,13 +308,16 @@ class Database:
             self._outages += 1
         return not reached.read_only
 
-    def _connect_args(self, *, read_only: bool) -> dict[str, Any]:
-        settings = {
-            "application_name": self._name,
-            "statement_timeout": str(int(self.pools.statement_timeout * 1000)),
-            **_SETTINGS,
-        }
-        if read_only:
+    def _limits(self, *, expensive: bool) -> dict[str, str]:
+        """What a statement may take. An expensive one works on one processor, whoever has more."""
+        seconds = self.pools.expensive_timeout if expensive else self.pools.statement_timeout
+        limits = {"statement_timeout": str(int(seconds * 1000))}
+        return limits | ({"max_parallel_workers_per_gather": "0"} if expensive else {})
+
+    def _connect_args(self, use: Literal["writing", "reading", "searching"]) -> dict[str, Any]:
+        limits = self._limits(expensive=use == "searching")
+        settings = {"application_name": self._name, **limits, **_SETTINGS}
+        if use != "writing":
             settings["default_transaction_read_only"] = "on"
         return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
 
@@ -309,7 +330,8 @@ def describe(url: str) -> str:
 def _leaves_unfit(error: BaseException) -> bool:
     """Whether the session that met this is not to be used again."""
     return (
-        isinstance(error, asyncio.CancelledError)
+        # A limit of time that ended a statement in the middle is a cancellation, too.
+        isinstance(error, (asyncio.CancelledError, TimeoutError))
         or is_outage(error)
         or is_stale(error)
         or sqlstate(error) == READ_ONLY

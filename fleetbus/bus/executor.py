@@ -27,6 +27,7 @@ from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import Answer, Call
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.published import Published
+from fleetbus.bus.reader import Reader
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, following, gather, handle, named, react
@@ -34,7 +35,6 @@ from fleetbus.database import Database
 from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate
 from fleetbus.slots import Slots
 from handlers._secrets import KeyRing
-from handlers._shapes import Handling
 from persistence import _commit, _entities
 from persistence._commit import KeptReply, Written
 from persistence._driver import Compiled
@@ -58,6 +58,8 @@ class ExecutorSettings:
     """Seconds that a batch waits for a row lock before its calls are run one by one."""
     lone_lock_timeout: float = 1.0
     """Seconds that a call that waits for a row lock keeps its connection at a time."""
+    expensive_in_flight: int = 32
+    """Expensive queries in work or waiting; beyond it they are shed."""
     max_payload: int = 1024 * 1024
     reply_advice: str = "ask for a smaller page with limit"
 
@@ -102,6 +104,7 @@ class Executor:
             "published": published or Published(database),
             "keys": keys or KeyRing.parse(""),
         }
+        self._reader = Reader(database, self._dependencies, self.settings.expensive_in_flight)
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -180,17 +183,8 @@ class Executor:
 
     async def _query(self, calls: Sequence[Call]) -> None:
         call = calls[0]
-        handling = call.bound.handling
-        given = dict(self._dependencies)
         async with asyncio.timeout(self._left(calls)):
-            if not handling.dependencies & {"db", "now"}:
-                reply = await handling.function(call.message, **_pick(handling, given))
-            else:
-                async with self._database.connection(read_only=True) as db:
-                    given["db"] = db
-                    if "now" in handling.dependencies:
-                        given["now"] = (await _commit.open_work(db, CALLER, [])).now
-                    reply = await handling.function(call.message, **_pick(handling, given))
+            reply = await self._reader.reply(call)
         call.answer(self._reply(call, reply))
 
     async def _lookups(self, calls: Sequence[Call]) -> None:
@@ -400,7 +394,3 @@ def _answer_stored(call: Call, opening: _commit.Opening) -> bool:
     if answer is not None:
         call.answer(answer)
     return answer is not None
-
-
-def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in handling.dependencies}
