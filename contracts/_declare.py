@@ -53,6 +53,8 @@ class Declared:
     vital: bool
     """Whether somebody is wrongly taken for dead, or for living, where it comes too late: it waits
     behind no other work, and is not refused for it."""
+    expensive: bool
+    """Whether it always reads more the more there is: it keeps to connections for its like."""
 
     @property
     def endpoint(self) -> str:
@@ -191,9 +193,15 @@ class Operation(Request, Generic[R]):
         emits: tuple[type[Event], ...] = (),
         example: Mapping[str, Any] | None = None,
         vital: bool = False,
+        expensive: bool = False,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
         super().__init_subclass__()
+
+    @property
+    def expensive(self) -> bool:
+        """Whether answering this request reads more the more there is."""
+        return self.declared.expensive
 
     @classmethod
     def __pydantic_init_subclass__(
@@ -204,6 +212,7 @@ class Operation(Request, Generic[R]):
         emits: tuple[type[Event], ...] = (),
         example: Mapping[str, Any] | None = None,
         vital: bool = False,
+        expensive: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -225,6 +234,7 @@ class Operation(Request, Generic[R]):
             summary=summary(cls),
             example=example or {},
             vital=vital,
+            expensive=expensive,
         )
         _check_operation(cls)
 
@@ -282,6 +292,12 @@ class ListOf(Query[Page[T]], Generic[T]):
     count: Literal["none", "exact"] = "none"
     """``exact`` adds ``total``, at the cost of counting."""
 
+    @property
+    def expensive(self) -> bool:
+        """A page by an index costs the same however much there is; a search or a count does not."""
+        searched = getattr(self, "search", None) is not None
+        return super().expensive or searched or self.count == "exact"
+
 
 class Event(Documented):
     """A fact about one entity; the field named like the entity holds it as it is afterwards."""
@@ -333,6 +349,8 @@ def _check_operation(cls: type[Operation[Any]]) -> None:
         raise DeclarationError(f"{cls.__qualname__} is a query and cannot emit events")
     if declared.vital and declared.kind == "query":
         raise DeclarationError(f"{cls.__qualname__} is a query and cannot be vital")
+    if declared.expensive and declared.kind == "command":
+        raise DeclarationError(f"{cls.__qualname__} is a command and cannot be expensive")
     if implied := set(declared.errors) & set(EVERYWHERE):
         names = ", ".join(error.__name__ for error in implied)
         raise DeclarationError(

@@ -91,6 +91,13 @@ class ReplyTooLarge(TooLarge, detail="{bytes} bytes do not fit into {limit}; {ad
     advice: str
 
 
+class TooExpensive(Unprocessable, detail="not found within {seconds} s; {advice}"):
+    """The query reads more than may be read at once; nothing is wrong with it but its size."""
+
+    seconds: float
+    advice: str = "narrow it by filters that are not search, or leave out the count"
+
+
 class InvalidReference(Unprocessable, detail="{field} names a {entity} that does not exist"):
     """Another entity that the request names does not exist."""
 
@@ -118,7 +125,7 @@ class InternalError(Internal, detail="an internal error; the log has it as {erro
 
 
 class Unavailable(Down, detail="{what}"):
-    """The database cannot be reached or is in recovery."""
+    """The database cannot be reached, is in recovery, read-only, full, or cancelled the work."""
 
     what: str = "the database cannot be reached"
 
@@ -135,6 +142,7 @@ EVERYWHERE = (
     NotAllowed,
     IdempotencyKeyReused,
     ReplyTooLarge,
+    TooExpensive,
     Overloaded,
     InternalError,
     Unavailable,

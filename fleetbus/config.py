@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     """Connections for commands; what is vital may take one more."""
     pool_read: Positive = 4
     """Connections for queries; Postgres refuses writes on them. The detector may take one more."""
+    pool_expensive: Positive = 2
+    """Connections for searches, counts and dashboards; no other query waits for them."""
+    max_expensive_in_flight: Positive = 32
+    """Searches, counts and dashboards in work or waiting at once in a process; beyond it 429."""
+    expensive_timeout: Seconds = 10.0
+    """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
     request_timeout: Seconds = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
@@ -135,7 +141,13 @@ class Settings(BaseSettings):
     @property
     def pools(self) -> PoolSettings:
         """The sizes of the connection pools."""
-        return PoolSettings(self.pool_write, self.pool_read, self.request_timeout)
+        return PoolSettings(
+            self.pool_write,
+            self.pool_read,
+            self.request_timeout,
+            self.pool_expensive,
+            self.expensive_timeout,
+        )
 
     @property
     def limits(self) -> Limits:
@@ -150,7 +162,9 @@ class Settings(BaseSettings):
 
     def executor(self) -> ExecutorSettings:
         """The settings of the executor."""
-        return ExecutorSettings(timeout=self.request_timeout)
+        return ExecutorSettings(
+            timeout=self.request_timeout, expensive_in_flight=self.max_expensive_in_flight
+        )
 
     @property
     def added_reply_prefixes(self) -> list[str]:

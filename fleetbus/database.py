@@ -15,19 +15,25 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import asyncpg
-import pydantic_core
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from contracts.errors import Unavailable
+from fleetbus.connecting import (
+    CONNECT_TIMEOUT,
+    Standby,
+    discard,
+    engine_of,
+    leaving_nothing,
+    reach,
+)
 from fleetbus.endings import end
+from fleetbus.outages import NOT_REACHED, READ_ONLY, is_outage, is_stale, sqlstate, trouble
 from fleetbus.slots import Slots
+from fleetbus.troubles import Troubles
 from persistence._driver import driver_of
 
 log = logging.getLogger("fleetbus.database")
@@ -35,28 +41,23 @@ log = logging.getLogger("fleetbus.database")
 PROBE_INTERVAL = 0.1
 """Seconds between two attempts to reach a Postgres that is gone."""
 
-CONNECT_TIMEOUT = 3.0
-"""Seconds that one attempt to connect may take."""
-
-_RECOVERING = {"57P01", "57P02", "57P03", "53300"}
-"""SQLSTATEs of a server not in service: ending, crashed, starting up, too many connections."""
-
 _SETTINGS = {"idle_in_transaction_session_timeout": "60000", "jit": "off"}
 """What holds on every connection that is ours; through a pooler, in every transaction."""
-
-_WHERE = "SELECT pg_is_in_recovery(), pg_postmaster_start_time(), current_database()"
 
 
 @dataclass(frozen=True)
 class PoolSettings:
     """How many connections a process holds, and how long a statement may run on them.
 
-    Vital work may take one more of each kind, so that it never waits for the others.
+    Vital work may take one more of the first two kinds, so that it never waits for the others.
+    Expensive queries have connections and a limit of their own, so that no other waits for them.
     """
 
     write: int = 8
     read: int = 4
     statement_timeout: float = 30.0
+    expensive: int = 2
+    expensive_timeout: float = 10.0
 
 
 class PoolUse(NamedTuple):
@@ -70,32 +71,6 @@ class PoolUse(NamedTuple):
 def driver_url(url: str) -> str:
     """The SQLAlchemy URL (asyncpg) of a ``postgresql://`` or ``postgres://`` URL."""
     return make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-
-
-def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE that Postgres gave, if this error is one of its answers."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    found = getattr(origin, "sqlstate", None)
-    return found if isinstance(found, str) else None
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether this error says that Postgres cannot be reached or is not in service."""
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        cause = error.orig
-        chain = {cause, getattr(cause, "__cause__", None), error.__cause__}
-        return any(link is not None and is_outage(link) for link in chain if link is not error)
-    if isinstance(error, TimeoutError):
-        return False  # an OSError, but a deadline that passed says nothing about the server
-    # InternalClientError: Postgres has ended the session, and the socket is still open.
-    if isinstance(
-        error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, PoolTimeout)
-    ):
-        return True
-    state = sqlstate(error)
-    return state is not None and (state[:2] == "08" or state in _RECOVERING)
 
 
 class Database:
@@ -118,26 +93,41 @@ class Database:
         """What a transaction of the pools adds to its BEGIN."""
         self.pools = pools or PoolSettings()
         self._name = name
-        reading, writing = self._connect_args(read_only=True), self._connect_args(read_only=False)
-        used, shared = self.pooler_url or url, _leaving_nothing(name) if self.pooler_url else None
+        reading, writing = self._connect_args("reading"), self._connect_args("writing")
+        searching = self._connect_args("searching")
+        used, shared = self.pooler_url or url, leaving_nothing(name) if self.pooler_url else None
         # The pools never make anyone wait: who comes too early waits here, without a timeout.
         self._write_slots = Slots(self.pools.write)
         self._read_slots = Slots(self.pools.read)
-        sizes = self._write_slots.size, self._read_slots.size
-        self.write = _engine(used, shared or writing, pool_size=sizes[0], max_overflow=0)
-        self.read = _engine(used, shared or reading, pool_size=sizes[1], max_overflow=0)
+        self._expensive_slots = Slots(self.pools.expensive, reserve=0)
+        self.write, self.read, self.expensive = (
+            engine_of(used, shared or arguments, pool_size=slots.size, max_overflow=0)
+            for arguments, slots in (
+                (writing, self._write_slots),
+                (reading, self._read_slots),
+                (searching, self._expensive_slots),
+            )
+        )
         # Who watches is not to wait behind those who are watched.
-        self.watch = _engine(url, reading, pool_size=1, max_overflow=0, pool_pre_ping=True)
-        self.dedicated = _engine(url, writing, poolclass=NullPool)
+        self.watch = engine_of(url, reading, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self.dedicated = engine_of(url, writing, poolclass=NullPool)
         # Connections between two uses. SQLAlchemy's own check-in and check-out take 0.2 ms, for a
         # reset that nothing needs here: every transaction is ended by whoever began it.
         self._idle: dict[AsyncEngine, deque[AsyncConnection]] = {
             self.write: deque(),
             self.read: deque(),
+            self.expensive: deque(),
         }
+        self.troubles = Troubles(self._takes_writes)
         self._probe: asyncio.Task[None] | None = None
+        self._lost_for = ""
         self._outages = 0
         self._closed = False
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the database at the moment, in words."""
+        return self.troubles.what if self.available else self._lost_for
 
     @property
     def available(self) -> bool:
@@ -146,42 +136,61 @@ class Database:
 
     def use(self) -> dict[str, PoolUse]:
         """How busy the pools are, by name."""
-        pools = {"write": self._write_slots, "read": self._read_slots}
+        pools = {
+            "write": self._write_slots,
+            "read": self._read_slots,
+            "expensive": self._expensive_slots,
+        }
         return {name: PoolUse(s.size, s.in_use, s.waiting) for name, s in pools.items()}
 
     @contextlib.asynccontextmanager
     async def connection(
-        self, *, read_only: bool = False, vital: bool = False
+        self, *, read_only: bool = False, vital: bool = False, expensive: bool = False
     ) -> AsyncIterator[AsyncConnection]:
         """A pooled connection in autocommit; read-only ones refuse every write.
 
-        Vital work waits behind no other.
-        A connection that died while it lay in the pool is replaced once, unseen.
+        Vital work waits behind no other, and none waits behind what is expensive.
+        A connection that died while it lay in the pool is replaced once, unseen. It goes back only
+        outside a transaction and as a new one would be; any other is ended.
         """
-        engine, slots = (
-            (self.read, self._read_slots) if read_only else (self.write, self._write_slots)
-        )
+        engine, slots = self.write, self._write_slots
+        if read_only:
+            engine, slots = self.read, self._read_slots
+        if expensive:
+            engine, slots = self.expensive, self._expensive_slots
         async with slots.slot(vital=vital):
             connection = await self._checkout(engine, slots.size)
             try:
-                if read_only and self.pooler_url:
-                    async with self._reading(driver_of(connection)):
+                if engine is not self.write and self.pooler_url:
+                    async with self._reading(driver_of(connection), expensive=expensive):
                         yield connection
                 else:
                     yield connection
             except BaseException as error:
-                if is_outage(error) or isinstance(error, asyncio.CancelledError):
-                    await asyncio.shield(_discard(connection))
+                if _leaves_unfit(error):
+                    await asyncio.shield(discard(connection))
                 raise
             finally:
                 if self._is_usable(connection):
                     self._idle[engine].append(connection)
                 else:
-                    await asyncio.shield(_discard(connection))
+                    await asyncio.shield(discard(connection))
 
     def idle(self) -> list[AsyncConnection]:
         """The connections that nobody uses right now."""
         return [connection for idle in self._idle.values() for connection in idle]
+
+    def note(self, error: BaseException) -> None:
+        """Note why a command or a job failed, where the reason is the server's own.
+
+        What ends a session is none yet: if there is no other to be had, that is an outage.
+        """
+        if is_outage(error):
+            return
+        if sqlstate(error) == READ_ONLY and self.troubles.read_only is None:
+            # A session keeps what new transactions are allowed from when it began.
+            self._outages += 1
+        self.troubles.note(error)
 
     def lost(self, error: BaseException) -> None:
         """Note an outage: use no connection from before it, look for the server until it answers.
@@ -191,17 +200,19 @@ class Database:
         if not self.available or self._closed:
             return
         self._outages += 1
+        self._lost_for = _words(error)
         self._probe = asyncio.create_task(self._until_reachable(error))
 
     async def verify(self) -> None:
         """Connect once on each way, outside the pools; raises what asyncpg raises."""
-        reached = await _reach(self.url)
-        if self.pooler_url and await _reach(self.pooler_url) != reached:
+        reached = await reach(self.url)
+        if self.pooler_url and (await reach(self.pooler_url)).place != reached.place:
             raise ConnectionError("the pooler leads to another database")
 
     async def close(self) -> None:
         """Close every connection."""
         self._closed = True
+        await self.troubles.close()
         if self._probe is not None:
             await end(self._probe)
         for engine, idle in self._idle.items():
@@ -213,52 +224,52 @@ class Database:
 
     async def _checkout(self, engine: AsyncEngine, size: int) -> AsyncConnection:
         if not self.available:
-            raise Unavailable
+            raise Unavailable(what=self._lost_for)
+        if engine is self.write and self.troubles.read_only is not None:
+            raise Unavailable(what=self.troubles.read_only)
         idle = self._idle[engine]
         while idle:
             connection = idle.pop()
             if self._is_usable(connection):
                 return connection
-            await _discard(connection)
+            await discard(connection)
         return await self._connect(engine, size)
 
     async def _connect(self, engine: AsyncEngine, size: int) -> AsyncConnection:
         failures = 0
         # The pool may hold as many dead connections as it holds at all.
         for _ in range(size + 2):
-            connection: AsyncConnection | None = None
             try:
                 connection = await engine.connect()
-            except Exception as error:
-                if connection is not None:
-                    await _discard(connection)
-                if not is_outage(error) and not isinstance(error, TimeoutError):
-                    raise
+            except Exception as error:  # whatever it was, there is no connection to be had
                 failures += 1
                 if failures == 2:
                     self.lost(error)
-                    raise Unavailable from error
+                    raise Unavailable(what=_words(error)) from error
                 continue
             if self._is_usable(connection):
                 return connection
-            await _discard(connection)
+            await discard(connection)
         self.lost(ConnectionError("connections are closed as soon as they are made"))
         raise Unavailable
 
     def _is_usable(self, connection: AsyncConnection) -> bool:
-        """Whether it is open, and from after the last outage."""
+        """Whether it is open, outside a transaction, and from after the last outage."""
         if connection.closed or connection.invalidated or self._closed:
             return False
         outages = connection.sync_connection.info.setdefault("outages", self._outages)  # type: ignore[union-attr]  # connected
-        return outages == self._outages and not driver_of(connection).is_closed()
+        driver = driver_of(connection)
+        clean = not driver.is_closed() and not driver.is_in_transaction()
+        return outages == self._outages and clean
 
     async def _until_reachable(self, error: BaseException) -> None:
         log.error("Postgres is unavailable: %s", error)
         attempts = 0
         while True:
             try:
-                await _reach(self.pooler_url or self.url)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await reach(self.pooler_url or self.url)
+            except Exception as failure:  # noqa: BLE001  whatever it was, it is not back yet
+                self._lost_for = _words(failure)
                 attempts += 1
                 await asyncio.sleep(PROBE_INTERVAL)
             else:
@@ -267,86 +278,68 @@ class Database:
         log.warning("Postgres is available again after %d attempts", attempts + 1)
 
     @contextlib.asynccontextmanager
-    async def _reading(self, driver: Any) -> AsyncIterator[None]:
-        """What a connection of the pool for queries is by itself, for one transaction."""
-        timeout = int(self.pools.statement_timeout * 1000)
-        await driver.execute(
-            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout}{self.settings}"
+    async def _reading(self, driver: Any, *, expensive: bool) -> AsyncIterator[None]:
+        """What a connection of the pools for queries is by itself, for one transaction."""
+        begin = "".join(
+            f"; SET LOCAL {setting} = {value}"
+            for setting, value in self._limits(expensive=expensive).items()
         )
+        await driver.execute(f"BEGIN READ ONLY{begin}{self.settings}")
         try:
             yield
         except Exception as error:
-            # After an outage, or when cancelled, the connection ends and its transaction with it.
-            if not is_outage(error):
+            # Otherwise, or when cancelled, the connection ends and its transaction with it.
+            if not _leaves_unfit(error):
                 await driver.execute("ROLLBACK")
             raise
         else:
             await driver.execute("ROLLBACK")
 
-    def _connect_args(self, *, read_only: bool) -> dict[str, Any]:
-        settings = {
-            "application_name": self._name,
-            "statement_timeout": str(int(self.pools.statement_timeout * 1000)),
-            **_SETTINGS,
-        }
-        if read_only:
+    async def _takes_writes(self) -> bool:
+        """Whether a new session may write."""
+        try:
+            reached = await reach(self.pooler_url or self.url)
+        except Standby as standby:
+            self.lost(standby)
+            return False
+        except Exception:  # noqa: BLE001  whatever it was, nothing can be written now
+            return False
+        if not reached.read_only:
+            self._outages += 1
+        return not reached.read_only
+
+    def _limits(self, *, expensive: bool) -> dict[str, str]:
+        """What a statement may take. An expensive one works on one processor, whoever has more."""
+        seconds = self.pools.expensive_timeout if expensive else self.pools.statement_timeout
+        limits = {"statement_timeout": str(int(seconds * 1000))}
+        return limits | ({"max_parallel_workers_per_gather": "0"} if expensive else {})
+
+    def _connect_args(self, use: Literal["writing", "reading", "searching"]) -> dict[str, Any]:
+        limits = self._limits(expensive=use == "searching")
+        settings = {"application_name": self._name, **limits, **_SETTINGS}
+        if use != "writing":
             settings["default_transaction_read_only"] = "on"
         return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
-
-
-async def _reach(url: str) -> tuple[Any, ...]:
-    """Connect once; returns what tells one server and database from another."""
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        connection = await asyncpg.connect(
-            _plain(url), timeout=CONNECT_TIMEOUT, statement_cache_size=0
-        )
-        try:
-            row = await connection.fetchrow(_WHERE)
-        finally:
-            await connection.close(timeout=CONNECT_TIMEOUT)
-    assert row is not None
-    standby, *reached = row
-    if standby:
-        raise ConnectionError("the server is a standby or in recovery")
-    return tuple(reached)
-
-
-def _engine(url: str, connect_args: dict[str, Any], **pool: Any) -> AsyncEngine:
-    return create_async_engine(
-        driver_url(url),
-        isolation_level="AUTOCOMMIT",
-        json_deserializer=pydantic_core.from_json,
-        connect_args=connect_args,
-        **pool,
-    )
-
-
-def _leaving_nothing(name: str) -> dict[str, Any]:
-    """How to connect to a pooler: it takes no settings, and with nothing to cache asyncpg names no
-    statement.
-
-    Source: https://www.pgbouncer.org/features.html and asyncpg's FAQ on prepared statements.
-    """
-    return {
-        "timeout": CONNECT_TIMEOUT,
-        # As Postgres spells it: asyncpg's own spelling would be set anew for each transaction.
-        "server_settings": {"application_name": name, "client_encoding": "UTF8"},
-        "statement_cache_size": 0,
-        "prepared_statement_cache_size": 0,
-    }
-
-
-async def _discard(connection: AsyncConnection) -> None:
-    with contextlib.suppress(Exception):
-        await connection.invalidate()
-    with contextlib.suppress(Exception):
-        await connection.close()
-
-
-def _plain(url: str) -> str:
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def describe(url: str) -> str:
     """A database URL without its password, to be shown."""
     return make_url(url).render_as_string(hide_password=True)
+
+
+def _leaves_unfit(error: BaseException) -> bool:
+    """Whether the session that met this is not to be used again."""
+    return (
+        # A limit of time that ended a statement in the middle is a cancellation, too.
+        isinstance(error, (asyncio.CancelledError, TimeoutError))
+        or is_outage(error)
+        or is_stale(error)
+        or sqlstate(error) == READ_ONLY
+    )
+
+
+def _words(error: BaseException) -> str:
+    """Why there is no connection, as a caller may be told."""
+    if isinstance(error, Standby):
+        return "the database is a standby or in recovery"
+    return trouble(error) or NOT_REACHED

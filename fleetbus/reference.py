@@ -109,6 +109,8 @@ class Reference:
             )
         if declared.vital:
             lines.append("[Vital](architecture.md#what-is-vital): it waits behind no other work.")
+        if declared.expensive:
+            lines.append("[Expensive](architecture.md#what-is-expensive): its like share a limit.")
         lines.append(f"```json\n{example}\n```")
         return "\n\n".join(lines)
 

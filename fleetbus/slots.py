@@ -18,8 +18,8 @@ class Slots:
     is theirs first, so vital work cannot starve them either.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size + RESERVE
+    def __init__(self, size: int, *, reserve: int = RESERVE) -> None:
+        self.size = size + reserve
         self._free = self.size
         self._free_for_all = size
         self._all: deque[asyncio.Future[None]] = deque()

@@ -79,12 +79,13 @@ _OPEN = numbered(
 # One round trip for all that a batch begins with. The clock is read when the locks are held.
 _OPEN_WITH = """
     WITH found AS MATERIALIZED ({rows})
-    SELECT clock_timestamp() AS bus_now,
-           (SELECT CAST(json_agg(r) AS text) FROM bus.requests r
-            WHERE r.caller = CAST(:caller AS text)
-              AND r.key = ANY (CAST(:keys AS text[]))) AS bus_stored,
-           found.*
+    SELECT clock_timestamp() AS bus_now, {stored} AS bus_stored, found.*
     FROM (SELECT) AS always LEFT JOIN found ON true
+"""
+
+_STORED = """
+    (SELECT CAST(json_agg(r) AS text) FROM bus.requests r
+     WHERE r.caller = CAST(:caller AS text) AND r.key = ANY (CAST(:keys AS text[])))
 """
 
 _CLOCK = Compiled("SELECT clock_timestamp() AS bus_now, NULL AS bus_stored", ())
@@ -147,9 +148,12 @@ async def open_with(
     *,
     lock: bool,
 ) -> Opening:
-    """The same, and the entities with these ids; locked, if so, in the order of their ids."""
+    """The same, and the entities with these ids; locked, if so, in the order of their ids.
+
+    Without keys the table of the replies is not touched, whoever holds a lock on it.
+    """
     values = {"caller": caller, "keys": list(keys), "ids": list(ids)}
-    rows = await fetch(db, _opening(entity, lock=lock), values)
+    rows = await fetch(db, _opening(entity, lock=lock, keyed=bool(keys)), values)
     found = {row["id"]: entity_from(entity, row) for row in rows if row["id"] is not None}
     return Opening(rows[-1]["bus_now"], _stored(rows[0]), found)
 
@@ -205,9 +209,10 @@ def _stored(row: Record) -> dict[str, StoredReply]:
 
 
 @cache
-def _opening(entity: type[Entity], *, lock: bool) -> Compiled:
+def _opening(entity: type[Entity], *, lock: bool, keyed: bool) -> Compiled:
     known = statements(entity)
-    return numbered(_OPEN_WITH.format(rows=part(known.lock if lock else known.read)))
+    rows = part(known.lock if lock else known.read)
+    return numbered(_OPEN_WITH.format(rows=rows, stored=_STORED if keyed else "NULL"))
 
 
 @cache

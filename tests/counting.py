@@ -49,7 +49,7 @@ def counting(database: Database) -> Iterator[Counted]:
         watch(dbapi_connection.driver_connection)
 
     with ExitStack() as stack:
-        for engine in (database.write, database.read):
+        for engine in (database.write, database.read, database.expensive):
             for name, listener in (("before_cursor_execute", note), ("checkout", watch_new)):
                 event.listen(engine.sync_engine, name, listener)
                 stack.callback(event.remove, engine.sync_engine, name, listener)

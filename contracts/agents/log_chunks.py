@@ -143,6 +143,7 @@ class DeleteLogChunks(
 class CountLogSessions(
     Query[SessionCount],
     subject="db.log_chunks.session_count",
+    expensive=True,
     example={"agent_id": EXAMPLE_AGENT},
 ):
     """How many sessions of an agent are in its log."""

@@ -70,14 +70,19 @@ class Dashboard(Reply):
 
 
 class GetHealthStatus(
-    Query[HealthStatus], subject="db.health.status", example={"window": {"last": 100}}
+    Query[HealthStatus],
+    subject="db.health.status",
+    expensive=True,
+    example={"window": {"last": 100}},
 ):
     """How things are: by the last runs, or by those since a time."""
 
     window: LastRuns | RunsSince
 
 
-class GetDashboard(Query[Dashboard], subject="db.health.dashboard", example={"days": 30}):
+class GetDashboard(
+    Query[Dashboard], subject="db.health.dashboard", expensive=True, example={"days": 30}
+):
     """The latest summary, runs of 24 hours, use of models and the trend, in one round trip."""
 
     days: Days = 30

@@ -85,7 +85,9 @@ class ListModelCalls(ListOf[ModelCall], subject="db.model_calls.list"):
     test_run_id: TestRunId | None = None
 
 
-class GetModelUsage(Query[ModelUsages], subject="db.model_calls.usage", example={"days": 7}):
+class GetModelUsage(
+    Query[ModelUsages], subject="db.model_calls.usage", expensive=True, example={"days": 7}
+):
     """Calls that succeeded, tokens, cost and mean latency per model and provider."""
 
     days: Days = 30

@@ -253,6 +253,7 @@ class GetInitiativeOverview(
     Query[InitiativeOverview],
     subject="db.initiatives.overview",
     errors=(InitiativeNotFound,),
+    expensive=True,
     example={"id": _EXAMPLE_ID},
 ):
     """An initiative with all its phases and the number of tasks in each status, at one moment."""

@@ -175,6 +175,7 @@ class GetTaskQueue(
     Query[TaskQueue],
     subject="db.tasks.queue",
     errors=(InvalidReference,),
+    expensive=True,
     example={"initiative_id": EXAMPLE_ID},
 ):
     """How many tasks are in which state, of one initiative or of all."""

@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contracts.errors import DeadlineExceeded, IdempotencyKeyReused, Unavailable
 from fleetbus.bus.calls import Answer, Call
 from fleetbus.bus.failures import is_retryable, refusal_for
+from fleetbus.bus.registry import Bound
 from fleetbus.bus.transaction import CommitUnknown, KeyTaken
-from fleetbus.database import Database, is_outage
+from fleetbus.database import Database
+from fleetbus.outages import READ_ONLY, sqlstate
 from persistence import _commit
 
 ATTEMPTS = 4
@@ -68,12 +70,22 @@ class Attempts:
             except LockedOut:
                 raise
             except Exception as error:  # noqa: BLE001  every exception becomes an answer
-                if attempt < ATTEMPTS and (is_retryable(error) or is_outage(error)):
+                again = attempt < ATTEMPTS and is_retryable(error, waiting[0].bound)
+                self._note(waiting[0].bound, error, again=again)
+                if again:
                     await asyncio.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311  jitter
                     continue
                 await self._refuse(waiting, error)
             return
         await self._refuse(waiting, Unavailable(what="the request could not be completed"))
+
+    def _note(self, bound: Bound, error: Exception, *, again: bool) -> None:
+        """Let the database know what is wrong with it; that no query may write is nothing wrong."""
+        read_only = sqlstate(error) == READ_ONLY
+        if read_only and bound.declared.kind == "query":
+            return
+        if read_only or not again:
+            self._database.note(error)
 
     async def _refuse(self, calls: Sequence[Call], error: Exception) -> None:
         """Answer with what the error means, or with the reply that its key has by now."""

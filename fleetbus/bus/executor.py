@@ -25,15 +25,16 @@ from contracts.errors import (
 )
 from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.failures import LOCK_NOT_AVAILABLE, refusal_for
+from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.published import Published
+from fleetbus.bus.reader import Reader
 from fleetbus.bus.registry import Bound, Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, following, gather, handle, named, react
-from fleetbus.database import Database, sqlstate
+from fleetbus.database import Database
+from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate
 from fleetbus.slots import Slots
 from handlers._secrets import KeyRing
-from handlers._shapes import Handling
 from persistence import _commit, _entities
 from persistence._commit import KeptReply, Written
 from persistence._driver import Compiled
@@ -57,6 +58,8 @@ class ExecutorSettings:
     """Seconds that a batch waits for a row lock before its calls are run one by one."""
     lone_lock_timeout: float = 1.0
     """Seconds that a call that waits for a row lock keeps its connection at a time."""
+    expensive_in_flight: int = 32
+    """Expensive queries in work or waiting; beyond it they are shed."""
     reply_advice: str = "ask for a smaller page with limit"
 
 
@@ -102,6 +105,7 @@ class Executor:
             "published": published or Published(database),
             "keys": keys or KeyRing.parse(""),
         }
+        self._reader = Reader(database, self._dependencies, self.settings.expensive_in_flight)
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -127,6 +131,10 @@ class Executor:
         called when there is only the COMMIT left. Returns those that wait for a lock of someone
         else: ``run_alone`` has the patience for them.
         """
+        if keyless := _keyless(calls):
+            keyed = [call for call in calls if call.key is not None]
+            waiting = await self.run_batch(keyless, _nothing)
+            return [*waiting, *await self.run_batch(keyed, leaving)]
         lock_timeout = self.settings.batch_lock_timeout
         if len(calls) > 1:
             try:
@@ -176,17 +184,8 @@ class Executor:
 
     async def _query(self, calls: Sequence[Call]) -> None:
         call = calls[0]
-        handling = call.bound.handling
-        given = dict(self._dependencies)
         async with asyncio.timeout(self._left(calls)):
-            if not handling.dependencies & {"db", "now"}:
-                reply = await handling.function(call.message, **_pick(handling, given))
-            else:
-                async with self._database.connection(read_only=True) as db:
-                    given["db"] = db
-                    if "now" in handling.dependencies:
-                        given["now"] = (await _commit.open_work(db, CALLER, [])).now
-                    reply = await handling.function(call.message, **_pick(handling, given))
+            reply = await self._reader.reply(call)
         call.answer(self._reply(call, reply))
 
     async def _lookups(self, calls: Sequence[Call]) -> None:
@@ -217,7 +216,13 @@ class Executor:
         left = partial(self._left, calls)
         async with (
             asyncio.timeout(left() + CLEAN_UP_TIME),
-            begin(self._database, left=left, lock_timeout=lock_timeout, vital=_vital(calls)) as tx,
+            begin(
+                self._database,
+                left=left,
+                lock_timeout=lock_timeout,
+                planned_once=lock_timeout is not None,
+                vital=_vital(calls),
+            ) as tx,
         ):
             opening = await _open(tx, calls)
             fresh = _unanswered(calls, opening)
@@ -372,6 +377,14 @@ def _vital(calls: Sequence[Call]) -> bool:
     return calls[0].bound.declared.vital
 
 
+def _keyless(calls: Sequence[Call]) -> list[Call]:
+    """Of vital calls those without a key, where others have one: they do not wait for theirs."""
+    if not _vital(calls):
+        return []
+    keyless = [call for call in calls if call.key is None]
+    return keyless if len(keyless) < len(calls) else []
+
+
 def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:
     return [call for call in calls if not _answer_stored(call, opening)]
 
@@ -382,7 +395,3 @@ def _answer_stored(call: Call, opening: _commit.Opening) -> bool:
     if answer is not None:
         call.answer(answer)
     return answer is not None
-
-
-def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in handling.dependencies}

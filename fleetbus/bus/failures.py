@@ -17,18 +17,18 @@ from contracts.errors import (
     Unavailable,
 )
 from fleetbus.bus.registry import Bound
-from fleetbus.database import is_outage, sqlstate
 from fleetbus.ids import uuid7
 from fleetbus.logs import limited
+from fleetbus.outages import (
+    READ_ONLY,
+    SERIALIZATION_FAILURES,
+    is_passing,
+    sqlstate,
+    trouble,
+)
 from persistence._all_tables import metadata
 
 log = logging.getLogger("fleetbus.bus")
-
-SERIALIZATION_FAILURES = {"40001", "40P01"}
-"""Serialization failure and deadlock: the same transaction may succeed when it is run again."""
-
-LOCK_NOT_AVAILABLE = "55P03"
-QUERY_CANCELED = "57014"
 
 
 _INTERNAL = "internal error %s in %s%s"
@@ -37,14 +37,16 @@ _logged: dict[str, str] = {}
 """The ids that were logged last, of an operation and a class of errors each."""
 
 
-def is_retryable(error: BaseException) -> bool:
-    """Whether running the transaction again may help."""
-    return sqlstate(error) in SERIALIZATION_FAILURES
+def is_retryable(error: BaseException, bound: Bound) -> bool:
+    """Whether running the work again may help. A query that writes is refused for ever."""
+    if sqlstate(error) == READ_ONLY:
+        return bound.declared.kind == "command"
+    return is_passing(error)
 
 
 def refusal_for(error: BaseException, bound: Bound) -> Refusal:
     """The declared refusal that an exception amounts to; a bug becomes ``InternalError``."""
-    refusal = error if isinstance(error, Refusal) else _translated(error)
+    refusal = error if isinstance(error, Refusal) else _translated(error, bound)
     if refusal is not None and isinstance(refusal, bound.may_raise):
         return refusal
     undeclared = "" if refusal is None else f" (undeclared {type(refusal).__name__})"
@@ -63,17 +65,18 @@ def internal_error(subject: str, error: BaseException | None, more: str = "") ->
     return InternalError(error_id=_logged[kind])
 
 
-def _translated(error: BaseException) -> Refusal | None:
-    if is_outage(error):
-        return Unavailable()
-    state = sqlstate(error)
-    if state in {QUERY_CANCELED, LOCK_NOT_AVAILABLE} or isinstance(error, TimeoutError):
+def _translated(error: BaseException, bound: Bound) -> Refusal | None:
+    if isinstance(error, TimeoutError):
         return DeadlineExceeded(when="during the work")
+    state = sqlstate(error)
     if state in SERIALIZATION_FAILURES:
         return Unavailable(what="other transactions were in the way, three times")
     if state is not None and state.startswith("23"):
         return _violated(error)
-    return None
+    if state == READ_ONLY and bound.declared.kind == "query":
+        return None
+    words = trouble(error)
+    return None if words is None else Unavailable(what=words)
 
 
 def _violated(error: BaseException) -> Refusal:

@@ -13,8 +13,9 @@ import pydantic_core
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Event
-from fleetbus.database import Database, is_outage
+from fleetbus.database import Database
 from fleetbus.ids import uuid7_hex
+from fleetbus.outages import is_outage
 from handlers._shapes import Emit
 from persistence import _commit, _entities
 from persistence._commit import Changes, KeptReply, Written
@@ -139,19 +140,21 @@ async def begin(
     *,
     left: Callable[[], float],
     lock_timeout: float | None = None,
+    planned_once: bool = False,
     vital: bool = False,
 ) -> AsyncIterator[Transaction]:
     """A transaction that is rolled back unless it commits.
 
     ``left`` tells the seconds that a statement may take, once there is a connection.
-    ``lock_timeout`` is what a batch of a decider may wait for a lock; its statements are planned
-    once, for an index.
+    ``lock_timeout`` is what it may wait for a lock. The statements of a batch of a decider are
+    ``planned_once``, for an index.
     """
     async with database.connection(vital=vital) as db:
         timeout = _milliseconds(left())
         settings = f"BEGIN; SET LOCAL statement_timeout = {timeout}{database.settings}"
         if lock_timeout is not None:
             settings += f"; SET LOCAL lock_timeout = {_milliseconds(lock_timeout)}"
+        if planned_once:
             settings += _PLANNED_ONCE
         raw = driver_of(db)
         await raw.execute(settings)

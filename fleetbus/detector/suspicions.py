@@ -18,12 +18,14 @@ from nats.errors import Error as NatsError
 from contracts._declare import Operation
 from contracts._errors import Refusal
 from contracts.agents.agents import ConfirmSuspicion, ReinstateAgent
+from contracts.errors import Unavailable
 from fleetbus.client import Bus
 from fleetbus.database import Database
 from fleetbus.detector.link import Link
 from fleetbus.detector.servers import Incomplete, Look
 from fleetbus.endings import end
 from fleetbus.logs import limited
+from fleetbus.outages import trouble
 from persistence.agents import _suspicions
 from persistence.agents._suspicions import Suspect
 
@@ -78,9 +80,10 @@ class Suspicions:
                 try:
                     pause = await self._round()
                 except Exception as error:
-                    if self._database.available:
+                    if self._database.available and trouble(error) is None:
                         log.exception("suspicions could not be looked at")
                     else:
+                        self._database.note(error)
                         log.debug("suspicions could not be looked at: %s", error)
                     pause = self._poll
                 took = time.monotonic() - began
@@ -135,6 +138,8 @@ class Suspicions:
         try:
             async with self._places:
                 await self._bus.call(operation, key=key, timeout=RETRY_TIME)
+        except Unavailable as error:
+            log.debug("the suspicion of agent %s waits for the database: %s", suspect.id, error)
         except (Refusal, TimeoutError, NatsError) as error:
             said = "the suspicion of agent %s could not be settled: %s"
             limited(log, logging.WARNING, "suspicions", said, suspect.id, error)

@@ -124,7 +124,8 @@ class Cluster:
         """Whether this postmaster has written that it accepts connections."""
         with suppress(FileNotFoundError):
             lines = self._pid_file.read_text().splitlines()
-            return len(lines) == 8 and int(lines[0]) == pid and lines[7].strip() == "ready"
+            served = {"ready", "standby"}
+            return len(lines) == 8 and int(lines[0]) == pid and lines[7].strip() in served
         return False
 
     def _is_postmaster(self, pid: int) -> bool:

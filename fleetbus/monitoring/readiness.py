@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fleetbus import migrate
 from fleetbus.monitoring.figures import Figures
+from fleetbus.outages import NOT_REACHED
 
 if TYPE_CHECKING:
     from fleetbus.service import Service
@@ -19,7 +20,7 @@ async def readiness(service: Service) -> dict[str, str]:
     return {
         "nats": FINE if service.connected else "not connected",
         "subscriptions": _subscriptions(service),
-        "database": _database(figures, available=service.database.available),
+        "database": _database(figures, service.database.trouble),
         "schema": _schema(figures),
         "drain": "draining" if service.draining else FINE,
     }
@@ -34,10 +35,12 @@ def _subscriptions(service: Service) -> str:
     return FINE
 
 
-def _database(figures: Figures | None, *, available: bool) -> str:
-    if figures is None or not available:
-        return "not reachable"
-    return "a standby or in recovery" if figures.in_recovery else FINE
+def _database(figures: Figures | None, trouble: str | None) -> str:
+    if figures is not None and figures.in_recovery:
+        return "a standby or in recovery"
+    if trouble is not None and trouble != NOT_REACHED:
+        return trouble
+    return "not reachable" if figures is None or trouble is not None else FINE
 
 
 def _schema(figures: Figures | None) -> str:

@@ -11,19 +11,21 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.errors import Unavailable
 from fleetbus.bus.attempts import CALLER
-from fleetbus.bus.failures import LOCK_NOT_AVAILABLE
 from fleetbus.bus.registry import Registry
-from fleetbus.bus.transaction import Transaction, begin
+from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import react, run_job
 from fleetbus.config import Settings
-from fleetbus.database import Database, is_outage, sqlstate
+from fleetbus.database import Database
+from fleetbus.outages import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate, trouble
 from handlers._secrets import KeyRing
 from persistence import _commit, _outbox_partitions, _sweeps
 from persistence.agents import _log_partitions
@@ -32,6 +34,9 @@ log = logging.getLogger("fleetbus.sweeper")
 
 STEP_TIMEOUT = 10.0
 """Seconds that a statement of a step may take."""
+
+VITAL_LOCK_TIMEOUT = 0.5
+"""Seconds that what is vital waits for a lock, in which it keeps the connection of its like."""
 
 REQUESTS_PER_STEP = 5_000
 
@@ -81,6 +86,7 @@ class Sweeper:
         self._tasks = tasks
         self._committed = committed
         self._stopped = asyncio.Event()
+        self._locked_out: set[str] = set()
 
     async def run(self) -> None:
         """Work until stopped; an outage of the database only pauses it."""
@@ -105,33 +111,58 @@ class Sweeper:
         try:
             return await self._step(task, started)
         except Exception as error:
-            if is_outage(error) or not self._database.available:
+            if self._is_the_databases(error, started):
+                self._database.note(error)
                 return 0
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
-                log.warning(
-                    "the job %s met a lock of somebody else; the next round tries", task.name
-                )
+                self._say_locked_out(task.name)
             else:
                 log.exception("the job %s failed", task.name)
             await self._note_failure(task, started, error)
             return 0
 
+    def _is_the_databases(self, error: Exception, started: float) -> bool:
+        """Whether it was the database that failed, and not the job.
+
+        What was cancelled for it took too long is the job's own.
+        """
+        if isinstance(error, (Unavailable, CommitUnknown)) or not self._database.available:
+            return True
+        state = sqlstate(error)
+        if state == QUERY_CANCELED:
+            return time.monotonic() - started < STEP_TIMEOUT
+        return state != LOCK_NOT_AVAILABLE and trouble(error) is not None
+
+    def _say_locked_out(self, name: str) -> None:
+        """Say it once until the job gets through."""
+        level = logging.DEBUG if name in self._locked_out else logging.WARNING
+        self._locked_out.add(name)
+        log.log(level, "the job %s met a lock of somebody else; the next round tries", name)
+
     async def _step(self, task: Task | Upkeep, started: float) -> int:
         vital = isinstance(task, Task) and task.vital
-        async with begin(self._database, left=lambda: STEP_TIMEOUT, vital=vital) as tx:
+        async with self._begin(task) as tx:
             if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
             tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
             handled = await self._run(task, tx)
             await react(self._registry, tx)
-            await _sweeps.record(
-                tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=None
-            )
+            # What is vital does not wait for the table of what has been done.
+            if not vital:
+                await self._record(tx, task, started, handled)
             position = (await tx.append(CALLER, tx.outbox_rows(), [])).position
             await tx.commit()
         if position is not None:
             self._committed()
+        self._locked_out.discard(task.name)
+        if vital:
+            await self._record_apart(task, started, handled)
         return handled
+
+    def _begin(self, task: Task | Upkeep) -> AbstractAsyncContextManager[Transaction]:
+        vital = isinstance(task, Task) and task.vital
+        timeout = VITAL_LOCK_TIMEOUT if vital else None
+        return begin(self._database, left=lambda: STEP_TIMEOUT, lock_timeout=timeout, vital=vital)
 
     async def _run(self, task: Task | Upkeep, tx: Transaction) -> int:
         if isinstance(task, Task):
@@ -140,15 +171,33 @@ class Sweeper:
             return await task.step(session)
 
     async def _note_failure(self, task: Task | Upkeep, started: float, error: Exception) -> None:
+        await self._record_apart(task, started, 0, f"{type(error).__name__}: {error}"[:500])
+
+    async def _record_apart(
+        self, task: Task | Upkeep, started: float, handled: int, error: str | None = None
+    ) -> None:
+        """Note a step in a transaction of its own; that it cannot be noted hinders nothing."""
         try:
-            async with begin(self._database, left=lambda: STEP_TIMEOUT) as tx:
-                words = f"{type(error).__name__}: {error}"[:500]
-                await _sweeps.record(
-                    tx.db, task.name, duration_ms=_elapsed(started), handled=0, error=words
-                )
+            async with self._begin(task) as tx:
+                await self._record(tx, task, started, handled, error)
                 await tx.commit()
-        except Exception:
-            log.exception("the failure of the job %s could not be noted", task.name)
+        except Exception as failure:
+            if sqlstate(failure) == LOCK_NOT_AVAILABLE or self._is_the_databases(failure, started):
+                log.debug("the job %s could not be noted: %s", task.name, failure)
+            else:
+                log.exception("the job %s could not be noted", task.name)
+
+    async def _record(
+        self,
+        tx: Transaction,
+        task: Task | Upkeep,
+        started: float,
+        handled: int,
+        error: str | None = None,
+    ) -> None:
+        await _sweeps.record(
+            tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=error
+        )
 
     async def _pause(self, seconds: float) -> None:
         try:

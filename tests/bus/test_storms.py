@@ -232,3 +232,70 @@ class TestAdmission:
             rush = [ask(RUN, {"sql": ["SELECT 1"]}) for _ in range(limit)]
             assert {got.status for got in await asyncio.gather(*rush)} == {200}
         assert {got.status for got in await beats} == {200}
+
+
+NEEDLESS = ["bus.requests", "bus.outbox", "bus.sweeps", "planning.tasks", "bus.relay_state"]
+"""Tables that a heartbeat needs not: it has no key, and tells nothing."""
+
+
+@asynccontextmanager
+async def table_locked(db: AsyncConnection, *tables: str) -> AsyncIterator[None]:
+    """What VACUUM FULL and ALTER TABLE hold, inside the block."""
+    await db.execute(text("BEGIN"))
+    try:
+        await db.execute(text(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"))
+        yield
+    finally:
+        await db.execute(text("ROLLBACK"))
+
+
+class TestLockedTables:
+    @pytest.mark.parametrize("table", NEEDLESS)
+    async def test_heartbeats_wait_for_no_table_that_they_need_not(
+        self, ask: Asker, db: AsyncConnection, table: str
+    ) -> None:
+        agents = await register(ask, 5)
+        async with table_locked(db, table):
+            for _ in range(3):
+                assert {got.status for got in await beat(ask, *agents)} == {200}
+
+    async def test_nor_where_everybody_else_waits_for_them(
+        self, ask: Asker, db: AsyncConnection, service: Service
+    ) -> None:
+        agents = await register(ask, 5)
+        async with table_locked(db, *NEEDLESS):
+            create = partial(ask, "db.tasks.create", {"name": "late"}, within=30)
+            stuck = [asyncio.create_task(create(key=f"late-{n}")) for n in range(20)]
+            stuck += [
+                asyncio.create_task(ask(RUN, {"sql": TAKE_ONE}, within=30)) for _ in range(20)
+            ]
+            taken = service.settings.pool_write
+            await eventually(lambda: service.database.use()["write"].in_use >= taken)
+            for _ in range(3):
+                assert {got.status for got in await beat(ask, *agents)} == {200}
+            assert not any(task.done() for task in stuck)
+        assert {(await task).status for task in stuck} == {200}
+
+    async def test_nor_for_those_of_their_like_that_have_a_key(
+        self, ask: Asker, db: AsyncConnection
+    ) -> None:
+        keyed, *keyless = await register(ask, 6)
+        async with table_locked(db, "bus.requests"):
+            body = {"id": keyed, "incarnation": 1}
+            late = asyncio.create_task(ask(HEARTBEAT, body, key="beat", within=30))
+            for _ in range(3):
+                assert {got.status for got in await beat(ask, *keyless)} == {200}
+            assert not late.done()
+        assert (await late).status == 200
+
+    async def test_renewals_and_creation_need_no_replies_either(
+        self, ask: Asker, db: AsyncConnection
+    ) -> None:
+        [task] = await add_tasks(db)
+        async with table_locked(db, "bus.requests"):
+            renewed = await ask("db.tasks.renew", {"id": str(task), "attempt": 1})
+            changed = await ask("db.tasks.update", {"id": str(task), "name": "changed"})
+        assert (renewed.status, changed.status) == (200, 200)
+
+
+TAKE_ONE = ["SELECT 1 FROM planning.tasks LIMIT 1"]

@@ -49,6 +49,7 @@ async def test_pools_relay_outbox_and_jobs(bus: Bus, client: Client, settings: S
     assert found["pools"] == {
         "write": {"size": settings.pool_write + RESERVE} | idle,
         "read": {"size": settings.pool_read + RESERVE} | idle,
+        "expensive": {"size": settings.pool_expensive} | idle,
     }
     assert found["relay"] == {
         "leader": True,

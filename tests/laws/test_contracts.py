@@ -135,6 +135,11 @@ class TestOperations:
                 'subject="db.tasks.wave", vital=True',
                 "is a query and cannot be vital",
             ),
+            (
+                "Command[Task]",
+                'subject="db.tasks.wave", expensive=True',
+                "is a command and cannot be expensive",
+            ),
         ],
     )
     def test_wrong_one_is_refused_and_told_what_to_mend(

@@ -1,14 +1,19 @@
 """Live while the event loop runs; ready while requests can be answered."""
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.errors import Unavailable
+from contracts.planning.tasks import CreateTask
 from fleetbus.bus.registry import Registry
+from fleetbus.client import Bus
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.monitoring.monitor import Monitor
 from fleetbus.service import Service
 from tests.bus.outages import frozen, serving
+from tests.bus.test_troubles import read_only
 from tests.monitoring.asking import get, until_ready, watched
 from tests.servers import migrate
 
@@ -86,6 +91,15 @@ class TestOutages:
             assert (await get(port, "/health/live")).status == 200
             await own_postgres.start()
             await until_ready(port, 200)
+
+    async def test_postgres_is_read_only(
+        self, bus: Bus, service: Service, port: int, db: AsyncConnection
+    ) -> None:
+        async with read_only(db):
+            with pytest.raises(Unavailable, match="read-only"):
+                await bus.call(CreateTask(name="not made"), timeout=1)
+            assert "read-only" in (await until_ready(port, 503))["checks"]["database"]
+        assert (await until_ready(port, 200))["checks"] == ALL_FINE
 
     async def test_postgres_stands_still(
         self, own_postgres: EmbeddedPostgres, nats_url: str, registry: Registry

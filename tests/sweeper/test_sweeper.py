@@ -8,6 +8,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.agents.agents import Heartbeat, RegisterAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, TaskLeaseExpired
 from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
@@ -69,3 +70,36 @@ async def test_a_lock_of_somebody_else_is_no_reason_for_alarm(
     assert record.exc_info is None
     noted = "SELECT last_error FROM bus.sweeps WHERE job = 'keep_logs'"
     assert "lock timeout" in (await db.execute(text(noted))).scalar_one()
+
+
+async def test_what_is_vital_does_not_wait_for_the_table_of_what_was_done(
+    sweeping_bus: Bus, db: AsyncConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = await sweeping_bus.call(CreateTask(name="lost"))
+    await sweeping_bus.call(ClaimTasks(agent_id="gone"))
+
+    async with sweeping_bus.events(TaskLeaseExpired) as events:
+        await db.execute(text("UPDATE planning.tasks SET lease_expires_at = '2020-01-01Z'"))
+        await db.execute(text("BEGIN"))
+        await db.execute(text("LOCK TABLE bus.sweeps"))
+        told = await events.delivery()
+        await db.execute(text("ROLLBACK"))
+
+    assert told.entity_id == str(task.id)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_job_that_is_vital_keeps_no_heartbeat_waiting(
+    sweeping_bus: Bus, db: AsyncConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = await sweeping_bus.call(RegisterAgent())
+    beat = Heartbeat(id=agent.id, incarnation=agent.incarnation)
+
+    await db.execute(text("BEGIN"))
+    await db.execute(text("LOCK TABLE planning.tasks"))
+    while not any("met a lock" in message for message in caplog.messages):
+        await sweeping_bus.call(beat, timeout=2)
+    await db.execute(text("ROLLBACK"))
+
+    met = [message for message in caplog.messages if "expire_task_leases met" in message]
+    assert len(met) <= 2, "each of the two says it once"
