@@ -176,7 +176,7 @@ class Executor:
     async def _query(self, calls: Sequence[Call]) -> None:
         call = calls[0]
         handling = call.bound.handling
-        given = dict(self._dependencies)
+        given = {**self._dependencies, "room": self._room}
         async with asyncio.timeout(self._left(calls)):
             if not handling.dependencies & {"db", "now"}:
                 reply = await handling.function(call.message, **_pick(handling, given))
@@ -242,7 +242,8 @@ class Executor:
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        for call, reply in zip(calls, await gather(tx, calls), strict=True):
+        replies = await gather(tx, calls, {"room": self._room})
+        for call, reply in zip(calls, replies, strict=True):
             if refused := isinstance(reply, Refusal):
                 answer = Answer.refused(refusal_for(reply, call.bound))
             else:
@@ -331,9 +332,13 @@ class Executor:
         return Answer(200, body)
 
     def _fits(self, size: int, advice: str) -> None:
-        limit = self.settings.max_payload - HEADER_ROOM
-        if size > limit:
-            raise ReplyTooLarge(bytes=size, limit=limit, advice=advice)
+        if size > self._room:
+            raise ReplyTooLarge(bytes=size, limit=self._room, advice=advice)
+
+    @property
+    def _room(self) -> int:
+        """The bytes that a reply may take."""
+        return self.settings.max_payload - HEADER_ROOM
 
     def _left(self, calls: Sequence[Call]) -> float:
         """Seconds until the last of these callers stops listening, within the default limit."""
