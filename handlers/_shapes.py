@@ -12,12 +12,13 @@ operation, the rest names what the function needs.
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
-stream has the log), ``keys`` (what seals credentials), ``limit`` (how much a step of a job may
-handle) and two settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an
-agent may work without progress; None if for ever). A decider's entity is found by the command's
-``id``, or by ``worker_check_id`` where the noun of the subject is another one
-(``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``. That one is None
-where the field is, or where the field is required and there is no such phase.
+stream has the log), ``keys`` (what seals credentials), ``room`` (the bytes that a reply may take),
+``limit`` (how much a step of a job may handle) and two settings: ``retention`` (how long history is
+kept) and ``stall_after`` (how long an agent may work without progress; None if for ever). A
+decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
+subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
+``phase_id``. That one is None where the field is, or where the field is required and there is no
+such phase.
 """
 
 from __future__ import annotations
@@ -75,14 +76,15 @@ DEPENDENCIES: dict[str, Any] = {
     "retention": timedelta,
     "stall_after": timedelta | None,
     "keys": KeyRing,
+    "room": int,
 }
 
 _ALLOWED: dict[Shape, set[str]] = {
-    "query": {"db", "now", "catalogue", "published", "keys"},
+    "query": {"db", "now", "catalogue", "published", "keys", "room"},
     "lookup": set(),
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id", "keys"},
-    "gathered handler": {"db", "emits", "now"},
+    "gathered handler": {"db", "emits", "now", "room"},
     "reaction": {"db", "emit", "now"},
     "job": {"db", "emit", "now", "limit", "retention", "stall_after", "keys"},
 }

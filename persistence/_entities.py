@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import (
     ARRAY,
     FromClause,
+    Insert,
     Select,
     Table,
     Text,
@@ -33,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity
 from persistence._driver import Compiled, compiled, execute, fetch
-from persistence._tables import TABLES
+from persistence._tables import INSERTED, TABLES, holds_a_field
 
 E = TypeVar("E", bound=Entity)
 
@@ -68,7 +69,7 @@ def statements(entity: type[E]) -> Statements[E]:
         table=table,
         read=compiled(read),
         lock=compiled(lock),
-        insert=compiled(insert(table).from_select([c.name for c in rows.c], select(*rows.c))),
+        insert=compiled(_insert(entity, rows)),
         update=compiled(update(table).where(table.c.id == rows.c.id).values(changed)),
         names=tuple(entity.model_fields),
         models=_models(entity),
@@ -152,8 +153,17 @@ def _holds_models(annotation: Any) -> bool:
     return any(_holds_models(part) for part in get_args(annotation))
 
 
+def _insert(entity: type[Entity], rows: FromClause) -> Insert:
+    table = TABLES[entity]
+    if entity not in INSERTED:
+        assert not any(column.info.get("derived") for column in table.columns), table.name
+        return insert(table).from_select([c.name for c in rows.c], select(*rows.c))
+    source = INSERTED[entity](rows)
+    return insert(table).from_select([c.name for c in source.selected_columns], source)
+
+
 def _own(table: Table) -> list[Any]:
-    return [column for column in table.columns if not column.computed]
+    return [column for column in table.columns if holds_a_field(column)]
 
 
 def _recordset(table: Table) -> FromClause:

@@ -5,11 +5,23 @@ Mapped classes only declare tables; statements are SQLAlchemy Core.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, Integer, MetaData, Table, Text, func
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    FromClause,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    func,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contracts._declare import Entity
@@ -45,8 +57,17 @@ class VersionedRow(Row):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=-1)
 
 
+DERIVED: Mapping[str, bool] = {"derived": True}
+"""``info`` of a column beside an entity's own, which follows from other rows."""
+
+
+def holds_a_field(column: Column[Any]) -> bool:
+    """Whether a column holds a field of an entity; the others follow from these or other rows."""
+    return not (column.computed or column.info.get("derived"))
+
+
 class EntityRow(VersionedRow):
-    """The table of an entity: one column per field of its contract; others only if generated."""
+    """The table of an entity: one column per field of its contract; others only if they follow."""
 
     __abstract__ = True
 
@@ -54,7 +75,7 @@ class EntityRow(VersionedRow):
         if entity.model_fields["id"].annotation is str:
             cls.id = mapped_column(Text, primary_key=True, sort_order=-4)
         super().__init_subclass__(**kwargs)
-        columns = {column.name for column in cls.__table__.columns if not column.computed}
+        columns = {column.name for column in table(cls).columns if holds_a_field(column)}
         if odd := entity.model_fields.keys() ^ columns:
             raise DeclarationError(
                 f"{cls.__qualname__} and {entity.__qualname__} differ in {', '.join(sorted(odd))}: "
@@ -65,6 +86,9 @@ class EntityRow(VersionedRow):
 
 TABLES: dict[type[Entity], Table] = {}
 """The table of every entity."""
+
+INSERTED: dict[type[Entity], Callable[[FromClause], Select[Any]]] = {}
+"""What is inserted of the rows of an entity whose table has derived columns."""
 
 
 def table(row: type[Row]) -> Table:

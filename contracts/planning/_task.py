@@ -70,10 +70,17 @@ class TaskUpdated(Event, type="task.updated"):
     """What a task says was changed."""
 
     task: Task
+    changed: list[str] = Field(default=[])
+    """The fields of the task that are not as they were, besides version and time."""
 
 
 class TaskReady(Event, type="task.ready"):
-    """The last thing that a pending task waited for is done: it can be claimed."""
+    """A task that was there and could not be claimed now can be.
+
+    The last thing that it waited for is completed or gone, its phase goes on, its initiative is
+    active again, what is above it is no longer blocked, or it came back to be done again. A task
+    that can be claimed as soon as it is created is told by ``task.created`` alone.
+    """
 
     task: Task
 

@@ -33,6 +33,19 @@ TaskCategory = Literal[
 ]
 TaskPriority = Literal["low", "medium", "high"]
 
+Shortened = Literal[
+    "phase.content",
+    "parent.summary",
+    "children.summary",
+    "dependencies.summary",
+    "children",
+    "dependencies",
+    "task.late_results",
+    "task.result",
+    "task.summary",
+    "task.description",
+]
+
 LocalRef = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 """A name that items of one request call each other by, 1–200 characters."""
 

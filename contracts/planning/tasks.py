@@ -48,6 +48,7 @@ from contracts.planning._task_parts import (
     NewTaskRef,
     NewTasks,
     PhaseBrief,
+    Shortened,
     StaleAttempt,
     TaskBrief,
     TaskCategory,
@@ -72,10 +73,14 @@ class ClaimedTask(Reply):
 
     task: Task
     phase: PhaseBrief | None
+    """Its phase, or else the one that the task above it is in."""
     initiative: InitiativeBrief | None
     dependencies: list[TaskBrief]
-    """What it depends on, the first hundred. Summaries and the phase's content are left out where
-    the reply would become too large for one message; ``db.tasks.context`` has them."""
+    """What it depends on, the first hundred."""
+    shortened: list[Shortened] = Field(default=[])
+    """What is missing or cut, since the reply would have become too large for one message: the
+    phase's content first, then summaries, then lists, at last long texts of the task itself, of
+    which the beginning is kept where there is room for it. Other operations have all of it."""
 
 
 class ClaimedTasks(Reply):
@@ -187,7 +192,7 @@ class UpdateTask(
     Command[Task],
     subject="db.tasks.update",
     errors=(TaskNotFound, VersionConflict, InvalidReference, DifferentInitiatives, AlreadyExists),
-    emits=(TaskUpdated,),
+    emits=(TaskUpdated, TaskReady),
     example={"id": EXAMPLE_ID, "priority": "high", "expected_version": 3},
 ):
     """Change what a task says. What is left out stays; null clears what may be null."""
@@ -209,7 +214,7 @@ class DeleteTask(
     Command[TaskDeletion],
     subject="db.tasks.delete",
     errors=(TaskNotFound,),
-    emits=(TaskDeleted, TaskReady),
+    emits=(TaskDeleted, TaskDependencyRemoved, TaskReady),
     example={"id": EXAMPLE_ID},
 ):
     """Delete a task with everything below it; what depended on it waits for it no longer."""
@@ -259,13 +264,19 @@ class ClaimTasks(
 ):
     """Take the next ready tasks, each for one caller only; nothing ready is an empty list.
 
+    A task is ready when it is pending and nothing above it says otherwise: what it or a task above
+    it depends on is completed, no task above it is blocked, its phase, if it is in one, is in
+    progress, and its initiative, if it has one, is active.
+
     The order is priority, then position, then age. Fewer than asked for may come back where the
-    reply would become too large for one message.
+    reply would become too large for one message; the others stay ready. What does not fit of a
+    single task is cut, and the reply says so.
     """
 
     agent_id: AgentId
     initiative_id: InitiativeId | None = None
     phase_id: PhaseId | None = None
+    """What is below a task of this phase and has no phase of its own is in it too."""
     categories: list[TaskCategory] = Field(
         default=["execute", "verify", "merge", "review"], min_length=1, max_length=9
     )
@@ -293,7 +304,7 @@ class ReleaseTask(
     Command[Task],
     subject="db.tasks.release",
     errors=(TaskNotFound, InvalidTransition, StaleAttempt),
-    emits=(TaskReleased,),
+    emits=(TaskReleased, TaskReady),
     example={"id": EXAMPLE_ID, "attempt": 1, "reason": "out of context"},
 ):
     """Give a claimed task back, unfinished; it is pending again."""
@@ -307,7 +318,7 @@ class CompleteTask(
     Command[Task],
     subject="db.tasks.complete",
     errors=(TaskNotFound, InvalidTransition, StaleAttempt),
-    emits=(TaskCompleted, TaskLateCompletion),
+    emits=(TaskCompleted, TaskLateCompletion, TaskReady),
     example={"id": EXAMPLE_ID, "attempt": 1, "summary": "Added the column, backfilled it."},
 ):
     """Complete a task in progress; its summary becomes context for the tasks that depend on it."""
@@ -339,7 +350,7 @@ class RetryTask(
     Command[Task],
     subject="db.tasks.retry",
     errors=(TaskNotFound, InvalidTransition),
-    emits=(TaskRetried,),
+    emits=(TaskRetried, TaskReady),
     example={"id": EXAMPLE_ID},
 ):
     """Let a blocked task be tried again, with all its retries."""
@@ -351,7 +362,7 @@ class AcceptLateResult(
     Command[Task],
     subject="db.tasks.accept_late",
     errors=(TaskNotFound, LateResultNotFound),
-    emits=(TaskCompleted, TaskUpdated),
+    emits=(TaskCompleted, TaskUpdated, TaskReady),
     example={"id": EXAMPLE_ID, "attempt": 1},
 ):
     """Make the last late result of an attempt the result of its task.

@@ -105,7 +105,9 @@ class Executor:
             "published": published or Published(database),
             "keys": keys or KeyRing.parse(""),
         }
-        self._reader = Reader(database, self._dependencies, self.settings.expensive_in_flight)
+        self._reader = Reader(
+            database, self._dependencies, self.settings.expensive_in_flight, self._room
+        )
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -248,7 +250,8 @@ class Executor:
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        for call, reply in zip(calls, await gather(tx, calls), strict=True):
+        replies = await gather(tx, calls, {"room": self._room()})
+        for call, reply in zip(calls, replies, strict=True):
             if refused := isinstance(reply, Refusal):
                 answer = Answer.refused(refusal_for(reply, call.bound))
             else:
@@ -337,9 +340,12 @@ class Executor:
         return Answer(200, body)
 
     def _fits(self, size: int, advice: str) -> None:
-        limit = self._max_payload() - HEADER_ROOM
-        if size > limit:
-            raise ReplyTooLarge(bytes=size, limit=limit, advice=advice)
+        if size > self._room():
+            raise ReplyTooLarge(bytes=size, limit=self._room(), advice=advice)
+
+    def _room(self) -> int:
+        """The bytes that a reply may take."""
+        return self._max_payload() - HEADER_ROOM
 
     def _left(self, calls: Sequence[Call]) -> float:
         """Seconds until the last of these callers stops listening, within the default limit."""

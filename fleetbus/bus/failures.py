@@ -62,7 +62,7 @@ def internal_error(subject: str, error: BaseException | None, more: str = "") ->
     error_id = str(uuid7())
     if limited(log, logging.ERROR, kind, _INTERNAL, error_id, subject, more, exc_info=error):
         _logged[kind] = error_id
-    return InternalError(error_id=_logged[kind])
+    return InternalError(error_id=_logged.get(kind, error_id))
 
 
 def _translated(error: BaseException, bound: Bound) -> Refusal | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,12 +28,22 @@ RETRY_AFTER_MS = 1000
 
 
 class Reader:
-    """Runs the queries of a process; ``most`` expensive ones are in work or wait at once."""
+    """Runs the queries of a process; ``most`` expensive ones are in work or wait at once.
 
-    def __init__(self, database: Database, dependencies: Mapping[str, Any], most: int) -> None:
+    ``room`` says the bytes that a reply may take.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        dependencies: Mapping[str, Any],
+        most: int,
+        room: Callable[[], int],
+    ) -> None:
         self._database = database
         self._dependencies = dependencies
         self._most = most
+        self._room = room
         self._expensive = 0
 
     async def reply(self, call: Call) -> Any:
@@ -77,6 +87,6 @@ class Reader:
 
     async def _run(self, call: Call, given: Mapping[str, Any]) -> Any:
         handling = call.bound.handling
-        values = {**self._dependencies, **given}
+        values = {**self._dependencies, "room": self._room(), **given}
         picked = {name: values[name] for name in handling.dependencies}
         return await handling.function(call.message, **picked)

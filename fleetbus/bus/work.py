@@ -49,10 +49,13 @@ async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -
     return reply
 
 
-async def gather(tx: Transaction, calls: Sequence[Call]) -> list[Reply | Refusal]:
+async def gather(
+    tx: Transaction, calls: Sequence[Call], dependencies: Mapping[str, Any]
+) -> list[Reply | Refusal]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
     given = {
+        **dependencies,
         "db": tx.db,
         "emits": [tx.emitter(cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,

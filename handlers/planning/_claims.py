@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,20 +14,27 @@ from contracts.errors import InvalidReference
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
+from handlers.planning._shortening import FRAME, shorten, size
 from handlers.planning._states import TASK
 from persistence.planning import _claims, tasks
 
-ROUNDS = 4
-"""How often a claim looks where tasks change under its eyes."""
+ROUNDS = 8
+"""How often a claim looks where tasks change, or others take them, under its eyes."""
 
-REPLY_BYTES = 768 * 1024
-"""What the tasks of one claim may take up of a message (1 MiB by default)."""
+FURTHER = 64
+"""How many times more a claim considers where others have what it considered first."""
+
+
+class Dealt(NamedTuple):
+    """A task in the hands of who claimed it, and what is told of it."""
+
+    task: Task
+    told: ClaimedTask
 
 
 async def take_first(db: AsyncConnection, claim: ClaimTasks, now: datetime) -> ClaimedTask | None:
     """The next task, already in the hands of who claims it; None where a closer look is needed."""
-    taken = await _claims.take_first(db, claim, _in_hand(claim, now), now=now)
-    return taken and _fitting([taken])[0]
+    return await _claims.take_first(db, claim, _in_hand(claim, now), now=now)
 
 
 async def take_ready(
@@ -38,29 +44,29 @@ async def take_ready(
 
     ``besides`` are those that this transaction has dealt already: its own locks do not stop it.
     """
+    window = _claims.window(limit + len(besides))
     found: list[ClaimedTask | None] = []
     for _ in range(ROUNDS):
-        found = await _claims.lock_ready(db, filters, limit=limit, besides=besides)
-        if None not in found:
+        found, further = await _claims.lock_ready(
+            db, filters, limit=limit, besides=besides, window=window
+        )
+        if None in found:
+            continue
+        if len(found) == limit or not further:
             break
+        window *= FURTHER
     return [one for one in found if one is not None]
 
 
 def deal(
-    claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask], now: datetime
-) -> list[list[ClaimedTask]]:
-    """What each claim gets of what was taken for all: in turn, as many as fit into one reply."""
+    claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask], now: datetime, room: int
+) -> list[list[Dealt]]:
+    """What each claim gets of what was taken for all: in turn, as many as fit into one reply.
+
+    One at least: of a task that does not fit alone something is cut.
+    """
     left = deque(taken)
-    dealt = []
-    for claim in claims:
-        offered = islice(left, claim.limit)
-        fitting = _fitting(
-            one.model_copy(update={"task": claimed(one.task, claim, now)}) for one in offered
-        )
-        for _ in fitting:
-            left.popleft()
-        dealt.append(fitting)
-    return dealt
+    return [_hand_out(left, claim, now, room - FRAME) for claim in claims]
 
 
 def alike(claims: Sequence[ClaimTasks]) -> list[list[int]]:
@@ -105,19 +111,16 @@ def _in_hand(claim: ClaimTasks, now: datetime) -> dict[str, Any]:
     }
 
 
-def _fitting(found: Iterable[ClaimedTask]) -> list[ClaimedTask]:
-    """The first of these that fit into a reply, one at least: none may hold up the queue."""
-    fitting: list[ClaimedTask] = []
-    left = REPLY_BYTES
-    for item in found:
-        left -= len(item.task.encoded()) + len(item.model_dump_json(exclude={"task"}).encode())
-        if left < 0:
-            return fitting or [_without_context(item)]
-        fitting.append(item)
-    return fitting
-
-
-def _without_context(item: ClaimedTask) -> ClaimedTask:
-    phase = item.phase and item.phase.model_copy(update={"content": None})
-    brief = [other.model_copy(update={"summary": None}) for other in item.dependencies]
-    return item.model_copy(update={"phase": phase, "dependencies": brief})
+def _hand_out(left: deque[ClaimedTask], claim: ClaimTasks, now: datetime, room: int) -> list[Dealt]:
+    """What one claim gets of what is left, whose task is changed."""
+    dealt: list[Dealt] = []
+    while left and len(dealt) < claim.limit:
+        task = claimed(left[0].task, claim, now)
+        told = left[0].model_copy(update={"task": task})
+        bytes_ = size(told) + 1
+        if bytes_ > room and dealt:
+            break
+        left.popleft()
+        dealt.append(Dealt(task, told if bytes_ <= room else shorten(told, room)))
+        room -= bytes_
+    return dealt

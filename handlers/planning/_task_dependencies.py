@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,9 +14,8 @@ from contracts.planning.tasks import (
     RemoveTaskDependency,
     Task,
     TaskContents,
-    TaskReady,
+    TaskDependencyRemoved,
 )
-from handlers._shapes import Emit
 from handlers.planning._cycles import find_path
 from persistence import _entities
 from persistence.planning import _task_graph, tasks
@@ -44,20 +44,34 @@ async def refuse_cycle(db: AsyncConnection, task: Task, other: Task) -> None:
         raise DependencyCycle(entity="task", path=[task.id, *path])
 
 
-async def delete_tree(db: AsyncConnection, task: Task) -> tuple[TaskContents, list[UUID]]:
-    """Delete a task and everything below it; returns what went along, and who waited for it."""
-    tree = await tasks.tree(db, task.id)
-    unfinished = [id_ for id_, status in tree.items() if status != "completed"]
-    waiting = await tasks.lock_pending_dependents(db, unfinished)
+async def delete_tree(
+    db: AsyncConnection, task: Task, *, now: datetime
+) -> tuple[TaskContents, list[TaskDependencyRemoved]]:
+    """Delete a task and everything below it; returns what went along, and who was let go."""
+    tree = await _task_graph.lock_trees(db, [task.id])
+    freed = await let_go(db, tree, now=now)
 
     dependencies = await tasks.delete_all(db, tree)
 
-    return TaskContents(children=len(tree) - 1, dependencies=dependencies), waiting
+    contents = TaskContents(children=len(tree) - 1, dependencies=dependencies + len(freed))
+    return contents, freed
 
 
-async def tell_ready(ids: Collection[UUID], *, db: AsyncConnection, emit: Emit) -> None:
-    """Tell of those of these locked tasks that can be claimed."""
-    if not ids:
-        return
-    for task in await tasks.ready_among(db, ids):
-        emit(TaskReady(task=task))
+async def let_go(
+    db: AsyncConnection, tree: Collection[UUID], *, now: datetime
+) -> list[TaskDependencyRemoved]:
+    """Let others depend no longer on these locked tasks, which are going to be deleted.
+
+    That is a change of each that did so, for each dependency that it loses.
+    """
+    edges = await _task_graph.edges_into(db, tree)
+    waiting = await _entities.lock(db, Task, {one for one, _ in edges})
+    removed = []
+    for one, other in edges:
+        waiting[one] = waiting[one].evolve(now)
+        removed.append(TaskDependencyRemoved(task=waiting[one], depends_on_task_id=other))
+
+    await _task_graph.remove_dependencies_on(db, tree, waiting)
+    await _entities.save(db, list(waiting.values()))
+
+    return removed

@@ -45,8 +45,9 @@ from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.planning._cycles import find_path
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
 from handlers.planning._states import PHASE
+from handlers.planning._task_dependencies import let_go
 from persistence._entities import add, get, get_locked, load, lock, save
-from persistence.planning import _phase_graph, phases
+from persistence.planning import _phase_graph, _task_graph, phases
 from persistence.planning._deletion import delete_entity, lock_for_deletion
 
 
@@ -271,8 +272,12 @@ async def delete_phase(
 ) -> PhaseDeletion:
     phase = await lock_for_deletion(db, Phase, command.id)
     deleted = await phases.contents(db, phase)
+    tree = await _task_graph.lock_trees(db, await phases.tasks_in(db, phase.id))
+    freed = await let_go(db, tree, now=now)
 
     await delete_entity(db, phase)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted))
+    for each in freed:
+        emit(each)
 
     return PhaseDeletion(id=phase.id, deleted=deleted)

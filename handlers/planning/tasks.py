@@ -16,7 +16,6 @@ from contracts.planning.tasks import (
     AcceptLateResult,
     AddTaskDependency,
     BlockTask,
-    ClaimedTask,
     ClaimedTasks,
     ClaimTasks,
     CompleteTask,
@@ -52,8 +51,9 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from handlers._changes import changes
-from handlers._shapes import Decision, Emit, decider, handler, query, reaction
+from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.planning._claims import (
+    Dealt,
     alike,
     deal,
     refuse_unknown,
@@ -61,8 +61,9 @@ from handlers.planning._claims import (
     take_ready,
     unknown_filter,
 )
+from handlers.planning._shortening import shorten
 from handlers.planning._states import TASK
-from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle, tell_ready
+from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle
 from handlers.planning._task_plan import build, plan
 from handlers.planning._task_rules import (
     UNCLAIMED,
@@ -73,7 +74,7 @@ from handlers.planning._task_rules import (
     take_late_result,
 )
 from persistence import _entities
-from persistence.planning import _task_context, _task_graph, tasks
+from persistence.planning import _new_tasks, _task_context, _task_graph, tasks
 from persistence.planning._deletion import lock_for_deletion
 
 
@@ -100,9 +101,9 @@ async def create_many_tasks(
     made = await build(db, planned, now=now)
 
     await _entities.add(db, made)
-    await _task_graph.add_dependencies(
-        db, ((one.id, other) for one in planned for other in one.depends_on)
-    )
+    if related := [one for one in planned if one.depends_on or one.parent_id is not None]:
+        pairs = ((one.id, other) for one in related for other in one.depends_on)
+        await _new_tasks.relate(db, [one.id for one in related], pairs)
 
     for one, task in zip(planned, made, strict=True):
         emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
@@ -131,8 +132,8 @@ async def list_task_dependents(query: ListTaskDependents, *, db: AsyncConnection
 
 
 @query
-async def get_task_context(query: GetTaskContext, *, db: AsyncConnection) -> TaskContext:
-    return await _task_context.with_context(db, query.id)
+async def get_task_context(query: GetTaskContext, *, db: AsyncConnection, room: int) -> TaskContext:
+    return shorten(await _task_context.with_context(db, query.id), room)
 
 
 @query
@@ -156,7 +157,7 @@ def update_task(
 
     updated = task.evolve(now, **changed)
 
-    return Decision(updated, TaskUpdated(task=updated))
+    return Decision(updated, TaskUpdated(task=updated, changed=sorted(changed)))
 
 
 @handler
@@ -165,10 +166,11 @@ async def delete_task(
 ) -> TaskDeletion:
     task = await lock_for_deletion(db, Task, command.id)
 
-    deleted, waiting = await delete_tree(db, task)
+    deleted, freed = await delete_tree(db, task, now=now)
 
     emit(TaskDeleted(task=task.evolve(now), deleted=deleted))
-    await tell_ready(waiting, db=db, emit=emit)
+    for each in freed:
+        emit(each)
 
     return TaskDeletion(id=task.id, deleted=deleted)
 
@@ -198,7 +200,7 @@ async def add_task_dependency(
 async def remove_task_dependency(
     command: RemoveTaskDependency, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Task:
-    task, other = await lock_ends(db, command)
+    task, _ = await lock_ends(db, command)
     if not await _task_graph.remove_dependency(db, task.id, command.depends_on_task_id):
         raise DependencyNotFound(id=task.id, depends_on=command.depends_on_task_id)
 
@@ -206,41 +208,42 @@ async def remove_task_dependency(
     await _entities.save(db, [changed])
 
     emit(TaskDependencyRemoved(task=changed, depends_on_task_id=command.depends_on_task_id))
-    if other is not None and other.status != "completed":
-        await tell_ready([task.id], db=db, emit=emit)
 
     return changed
 
 
 @handler
 async def claim_tasks(
-    commands: Sequence[ClaimTasks], *, db: AsyncConnection, emits: Sequence[Emit], now: datetime
+    commands: Sequence[ClaimTasks],
+    *,
+    db: AsyncConnection,
+    emits: Sequence[Emit],
+    now: datetime,
+    room: int,
 ) -> list[ClaimedTasks | Refusal]:
     """Claims with the same filters share what is ready, in the order in which they came."""
     if len(commands) == 1 and commands[0].limit == 1:
         first = await take_first(db, commands[0], now)
         if first is not None:
             emits[0](TaskClaimed(task=first.task))
-            return [ClaimedTasks(tasks=[first])]
+            return [ClaimedTasks(tasks=[shorten(first, room)])]
 
-    dealt: dict[int, list[ClaimedTask]] = {}
+    dealt: dict[int, list[Dealt]] = {}
     for places in alike(commands):
         together = [commands[place] for place in places]
         limit = sum(claim.limit for claim in together)
         given = [one.task.id for several in dealt.values() for one in several]
         taken = await take_ready(db, together[0], limit=limit, besides=given)
-        dealt |= zip(places, deal(together, taken, now), strict=True)
+        dealt |= zip(places, deal(together, taken, now, room), strict=True)
+
+    await _entities.save(db, [one.task for several in dealt.values() for one in several])
 
     answers: list[ClaimedTasks | Refusal] = []
     for place, claim in enumerate(commands):
-        mine = dealt[place]
-        for one in mine:
+        for one in dealt[place]:
             emits[place](TaskClaimed(task=one.task))
-        unknown = None if mine else await unknown_filter(db, claim)
-        answers.append(unknown or ClaimedTasks(tasks=mine))
-
-    tasks_ = [one.task for a in answers if isinstance(a, ClaimedTasks) for one in a.tasks]
-    await _entities.save(db, tasks_)
+        unknown = None if dealt[place] else await unknown_filter(db, claim)
+        answers.append(unknown or ClaimedTasks(tasks=[one.told for one in dealt[place]]))
 
     return answers
 
@@ -309,15 +312,3 @@ def accept_late_result(command: AcceptLateResult, task: Task, *, now: datetime) 
     TASK.require(task, "accept_late")
 
     return take_late_result(command, task, now)
-
-
-# Whoever makes a task depend on another one locks that one first: none appears meanwhile.
-@reaction(where=tasks.PENDING_DEPENDENTS)
-async def tell_ready_dependents(
-    events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
-) -> None:
-    """Locked before they are looked at: of two transactions that complete the last two things
-    that a task waited for, the later one sees what the earlier one did.
-    """
-    waiting = await tasks.lock_pending_dependents(db, [event.task.id for event in events])
-    await tell_ready(waiting, db=db, emit=emit)

@@ -57,7 +57,7 @@ def _several(name: str, condition: ColumnElement[bool]) -> ColumnElement[Any]:
 
 
 AROUND = (
-    _one(phase, phase.c.id == task.c.phase_id, "id", "name", "status", "content"),
+    _one(phase, phase.c.id == task.c.in_phase_id, "id", "name", "status", "content"),
     _one(
         initiative,
         initiative.c.id == task.c.initiative_id,

@@ -120,6 +120,11 @@ async def fresh_ids(db: AsyncConnection, number: int) -> list[UUID]:
     return list((await db.execute(select(func.uuidv7()).select_from(series))).scalars())
 
 
+async def tasks_in(db: AsyncConnection, id_: UUID) -> list[UUID]:
+    """The tasks that name this phase as theirs."""
+    return list((await db.execute(select(task.c.id).where(task.c.phase_id == id_))).scalars())
+
+
 async def contents(db: AsyncConnection, locked: Phase) -> PhaseContents:
     """What goes along when this phase is deleted."""
     edges = select(func.count()).where(

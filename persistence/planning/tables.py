@@ -11,19 +11,32 @@ from sqlalchemy import (
     Index,
     SmallInteger,
     UniqueConstraint,
+    false,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from contracts.planning import initiatives, phases, projects, tasks
-from persistence._tables import EntityRow, VersionedRow, one_of, table
+from persistence._tables import DERIVED, EntityRow, VersionedRow, one_of, table
 
 SCHEMA = {"schema": "planning"}
 
 
 def _belongs_to(target: str, *, index: bool = True) -> Any:
     return mapped_column(ForeignKey(f"planning.{target}.id", ondelete="CASCADE"), index=index)
+
+
+READY = "status = 'pending' AND NOT held AND underway"
+"""Whether a task is ready, by its own columns."""
+
+
+def _of_ready(name: str, *within: str) -> Index:
+    """An index of the tasks that are ready, those of a category in the order of claims."""
+    there = "".join(f" AND {column} IS NOT NULL" for column in within)
+    order = ("category", "priority_rank", "position", "created_at", "id")
+    return Index(name, *within, *order, postgresql_where=text(READY + there))
 
 
 class Project(EntityRow, entity=projects.Project):
@@ -110,6 +123,8 @@ class PhaseDependency(VersionedRow):
 
 
 class Task(EntityRow, entity=tasks.Task):
+    """What makes a task ready is kept with it, by ``_readiness.py``."""
+
     __tablename__ = "tasks"
     __table_args__ = (
         one_of("status", "pending", "in_progress", "completed", "blocked"),
@@ -131,13 +146,13 @@ class Task(EntityRow, entity=tasks.Task):
         Index("ix_tasks__phase_id_status", "phase_id", "status"),
         Index("ix_tasks__created_at_id", "created_at", "id"),
         Index("ix_tasks__position_id", "position", "id"),
+        _of_ready("ix_tasks__ready"),
+        _of_ready("ix_tasks__ready_in_initiative", "initiative_id"),
+        _of_ready("ix_tasks__ready_in_phase", "in_phase_id"),
         Index(
-            "ix_tasks__claimable",
-            "priority_rank",
-            "position",
-            "created_at",
-            "id",
-            postgresql_where=text("status = 'pending'"),
+            "ix_tasks__in_phase_id",
+            "in_phase_id",
+            postgresql_where=text("in_phase_id IS NOT NULL AND status <> 'completed'"),
         ),
         Index(
             "ix_tasks__lease_expires_at",
@@ -175,6 +190,9 @@ class Task(EntityRow, entity=tasks.Task):
     attempt: Mapped[int] = mapped_column(server_default="0")
     lease_expires_at: Mapped[datetime | None]
     late_results: Mapped[Any] = mapped_column(JSONB, server_default=text("'[]'"))
+    held: Mapped[bool] = mapped_column(server_default=false(), info=DERIVED)
+    in_phase_id: Mapped[UUID | None] = mapped_column(info=DERIVED)
+    underway: Mapped[bool] = mapped_column(server_default=true(), info=DERIVED)
 
 
 class TaskDependency(VersionedRow):

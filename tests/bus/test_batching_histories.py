@@ -113,7 +113,9 @@ def _comparable(answer: Answer, tasks: list[UUID], run_: str) -> tuple[Any, ...]
 
 async def add_waiting(db: AsyncConnection, tasks: list[UUID], waits: list[set[int]]) -> list[UUID]:
     """A pending task for each of the sets, which depends on the tasks in it."""
-    waiting = [(await add_tasks(db, status="pending", attempt=0))[0] for _ in waits]
+    waiting = [
+        (await add_tasks(db, status="pending", attempt=0, held=bool(others)))[0] for others in waits
+    ]
     edge = (
         "INSERT INTO planning.task_dependencies (id, task_id, depends_on_task_id) "
         "VALUES (uuidv7(), :waiting, :task)"

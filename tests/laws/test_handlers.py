@@ -60,7 +60,7 @@ WRONG = [
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, session: AsyncConnection) -> Task: ...",
-        "session is no dependency of a query (there are: catalogue, db, keys, now, published)",
+        "no dependency of a query (there are: catalogue, db, keys, now, published, room)",
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, db: Task) -> Task: ...",

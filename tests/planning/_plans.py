@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.planning.initiatives import CreateInitiative, Initiative
 from contracts.planning.phases import AddPhaseDependency, CreatePhase, Phase
 from fleetbus.client import Bus
+from persistence.planning import _readiness
 from tests.planning.arranging import add_task
 
 Outbox = Callable[[], Awaitable[list[Any]]]
@@ -52,6 +53,7 @@ async def set_status(db: AsyncConnection, entity: Initiative | Phase, status: st
     """Put an entity into a status directly, without what would follow from it."""
     statement = f"UPDATE planning.{entity.noun}s SET status = :status WHERE id = :id"
     await db.execute(text(statement), {"status": status, "id": entity.id})
+    await db.execute(text(_readiness.ALL))
 
 
 async def told(outbox: Outbox, *, besides: tuple[str, ...] = ()) -> list[str]:

@@ -3,16 +3,18 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.ids import uuid7
+from persistence.planning import _readiness
 from persistence.planning.tables import initiative, phase, task, task_dependency
 
 
 async def add(db: AsyncConnection, table: Table, **values: Any) -> UUID:
     id_: UUID = values.setdefault("id", uuid7())
     await db.execute(insert(table).values(**values))
+    await db.execute(text(_readiness.ALL))
     return id_
 
 

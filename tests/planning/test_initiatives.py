@@ -250,9 +250,10 @@ class TestRequestInitiativeChanges:
         assert [(phase.status, phase.version) for phase in finalization] == [("in_progress", 3)]
         tasks = (await bus.call(ListTasks(phase_id=finalization[0].id))).items
         assert [task.description for task in tasks] == ["twice"]
-        assert (await told(outbox))[-3:] == [
+        assert (await told(outbox))[-4:] == [
             "initiative.changes_requested",
             "phase.changes_requested",
+            "task.ready",
             "task.updated",
         ]
 

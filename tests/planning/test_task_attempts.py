@@ -69,8 +69,8 @@ class TestReleaseTask:
         task = await bus.call(ReleaseTask(id=id_, attempt=1, reason="tired"))
 
         assert (task.status, task.claimed_by, task.lease_expires_at) == ("pending", None, None)
-        (event,) = await outbox()
-        assert event.type == "task.released"
+        event, ready = await outbox()
+        assert (event.type, ready.type) == ("task.released", "task.ready")
         assert (event.data["released_by"], event.data["reason"]) == ("agent", "tired")
         assert [one.task.attempt for one in (await bus.call(ClaimTasks(agent_id="b"))).tasks] == [2]
 

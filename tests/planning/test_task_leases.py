@@ -65,8 +65,9 @@ class TestExpireTaskLeases:
         task = await bus.call(GetTask(id=id_))
         assert (task.status, task.retry_count, task.version) == ("pending", 1, 2)
         assert (task.claimed_by, task.lease_expires_at, task.attempt) == (None, None, 1)
-        (event,) = await outbox()
+        event, ready = await outbox()
         assert (event.type, event.data["claimed_by"]) == ("task.lease_expired", "agent")
+        assert (ready.type, ready.cause) == ("task.ready", "reaction:tell_ready_again")
 
     async def test_blocked_after_three_retries(
         self,

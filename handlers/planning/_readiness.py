@@ -1,0 +1,150 @@
+"""What becomes ready, by whatever happens: the one place that tells of it.
+
+Each change that readiness follows from has its event, and each such event its reaction here. The
+rules stand in ``persistence/planning/_readiness.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.planning.initiatives import (
+    InitiativeApproved,
+    InitiativeArchived,
+    InitiativeChangesRequested,
+    InitiativePendingReview,
+    InitiativeUnarchived,
+)
+from contracts.planning.phases import (
+    PhaseBlocked,
+    PhaseChangesRequested,
+    PhaseCompleted,
+    PhasePendingReview,
+    PhaseStarted,
+    PhaseUnblocked,
+)
+from contracts.planning.tasks import (
+    Task,
+    TaskBlocked,
+    TaskCompleted,
+    TaskDependencyAdded,
+    TaskDependencyRemoved,
+    TaskLeaseExpired,
+    TaskReady,
+    TaskReleased,
+    TaskRetried,
+    TaskUpdated,
+)
+from handlers._shapes import Emit, reaction
+from persistence.planning import _readiness
+
+PhaseMoved = (
+    PhaseStarted
+    | PhaseBlocked
+    | PhaseUnblocked
+    | PhasePendingReview
+    | PhaseChangesRequested
+    | PhaseCompleted
+)
+InitiativeMoved = (
+    InitiativePendingReview
+    | InitiativeApproved
+    | InitiativeChangesRequested
+    | InitiativeArchived
+    | InitiativeUnarchived
+)
+
+
+def _was_blocked(event: TaskCompleted) -> bool:
+    return event.previous_status == "blocked"
+
+
+def _is_elsewhere(event: TaskUpdated) -> bool:
+    return "phase_id" in event.changed
+
+
+# Whoever makes a task depend on another one locks that one first: none appears meanwhile.
+@reaction(where=_readiness.HAVE_DEPENDENTS)
+async def tell_ready_dependents(
+    events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
+) -> None:
+    """Locked before they are looked at: of two transactions that complete the last two things
+    that a task waited for, the later one sees what the earlier one did.
+    """
+    _tell(await _readiness.refresh_dependents(db, [event.task.id for event in events]), emit)
+
+
+@reaction(about=_was_blocked)
+async def tell_ready_below_completed(
+    events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
+) -> None:
+    """A blocked task that a late result completes holds nothing below it back any more."""
+    ids = [event.task.id for event in events]
+    _tell(await _readiness.refresh_children(db, ids, held=True), emit)
+
+
+# Whoever puts a task below another one locks that one: none appears meanwhile.
+@reaction(where=_readiness.HAVE_CHILDREN)
+async def hold_back_below(
+    events: Sequence[TaskBlocked], *, db: AsyncConnection, emit: Emit
+) -> None:
+    """What is below a blocked task waits with it."""
+    _tell(await _readiness.refresh_children(db, [event.task.id for event in events]), emit)
+
+
+@reaction(where=_readiness.HELD_BACK_BY_NOTHING)
+async def tell_ready_again(
+    events: Sequence[TaskReleased | TaskLeaseExpired | TaskRetried],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+) -> None:
+    """A task is pending again; if it was blocked before, what is below it may go on as well."""
+    # What is above one may have been blocked with it.
+    lower = [event.task.id for event in events if event.task.parent_task_id is not None]
+    retried = [event.task.id for event in events if isinstance(event, TaskRetried)]
+    found = await _readiness.refresh(db, lower) if lower else []
+    if retried:
+        found += await _readiness.refresh_children(db, retried, held=True)
+    found += await _readiness.ready_among(db, [event.task.id for event in events])
+    _tell({task.id: task for task in found}.values(), emit)
+
+
+@reaction
+async def follow_dependencies(
+    events: Sequence[TaskDependencyAdded | TaskDependencyRemoved],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+) -> None:
+    """A task that waits for something else than before, and what is below it."""
+    _tell(await _readiness.refresh(db, {event.task.id for event in events}), emit)
+
+
+@reaction(about=_is_elsewhere)
+async def follow_moves(events: Sequence[TaskUpdated], *, db: AsyncConnection, emit: Emit) -> None:
+    """A task in another phase than before, and what is below it."""
+    _tell(await _readiness.refresh_moved(db, {event.task.id for event in events}), emit)
+
+
+# Whoever puts a task into a phase or an initiative locks it: none appears meanwhile.
+@reaction(where=_readiness.ARE_IN_PHASES)
+async def follow_phases(events: Sequence[PhaseMoved], *, db: AsyncConnection, emit: Emit) -> None:
+    """Work on a phase begins, goes on or rests."""
+    _tell(await _readiness.refresh_in_phases(db, {event.phase.id for event in events}), emit)
+
+
+@reaction(where=_readiness.ARE_IN_INITIATIVES)
+async def follow_initiatives(
+    events: Sequence[InitiativeMoved], *, db: AsyncConnection, emit: Emit
+) -> None:
+    """Work on an initiative goes on or rests."""
+    ids = {event.initiative.id for event in events}
+    _tell(await _readiness.refresh_in_initiatives(db, ids), emit)
+
+
+def _tell(tasks: Iterable[Task], emit: Emit) -> None:
+    for task in tasks:
+        emit(TaskReady(task=task))
