@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -15,7 +16,11 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from contracts import _catalogue
 from contracts._declare import EVENTS, Event
+from fleetbus.connection.foreign import is_event, position_of
 from fleetbus.flushing import flush
+from fleetbus.logs import limited, shown
+
+log = logging.getLogger("fleetbus.client")
 
 E = TypeVar("E", bound=Event)
 
@@ -86,8 +91,8 @@ class Events(Generic[E]):
             self._unacknowledged = None
         while True:
             message = await self._next()
-            if (event_type := header(message, "ce-type")) in EVENTS:
-                return delivered(message, EVENTS[event_type])
+            if (found := _read(message)) is not None:
+                return found
             if self._durable:
                 await message.ack()
 
@@ -142,6 +147,19 @@ def subjects(kinds: tuple[type[Event], ...], entity: object | None) -> list[str]
     return [f"events.{kind.fact.type}.{last}" for kind in kinds]
 
 
+def _read(message: Msg) -> Delivery[Any] | None:
+    """The event of a message; None where it is of an unknown type, or no event of ours."""
+    event_type = header(message, "ce-type")
+    if event_type not in EVENTS or not is_event(message.headers):
+        return None
+    try:
+        return delivered(message, EVENTS[event_type])
+    except ValueError as error:
+        kind, said = "foreign event", "a message on %s is no event: %s"
+        limited(log, logging.WARNING, kind, said, shown(message.subject), type(error).__name__)
+        return None
+
+
 def delivered(message: Msg, kind: type[Any]) -> Delivery[Any]:
     """A message from the stream as a delivery."""
     return Delivery(
@@ -150,7 +168,7 @@ def delivered(message: Msg, kind: type[Any]) -> Delivery[Any]:
         type=header(message, "ce-type"),
         entity_id=header(message, "ce-subject"),
         time=datetime.fromisoformat(header(message, "ce-time")),
-        position=int(header(message, "Fleet-Position") or 0),
+        position=position_of(message.headers) or 0,
         cause=header(message, "Fleet-Cause") or None,
     )
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -38,6 +39,12 @@ FRESH: Final = 5.0
 MISSES: Final = 3
 """Messages in turn that do not come back until the connection is made anew."""
 
+BUSY: Final = 0.1
+"""What one counts while others are heard: the process has too much to do, and is not deaf."""
+
+REMEMBERED: Final = 16
+"""Messages that are known again when they come late."""
+
 ATTEMPTS: Final = 3
 """Connections that are made anew until the process is given up."""
 
@@ -56,9 +63,9 @@ class Pulse:
         self._responder = responder
         self._give_up = give_up
         self._subject = f"{SUBJECT}.{secrets.token_hex(16)}"
-        self._awaited = b""
+        self._sent: deque[bytes] = deque(maxlen=REMEMBERED)
         self._came_back = asyncio.Event()
-        self._missed = 0
+        self._missed = 0.0
         self._mended = 0
         self._beating: asyncio.Task[None] | None = None
         self.last: float | None = None
@@ -82,7 +89,10 @@ class Pulse:
             await end(self._beating)
 
     async def _hear(self, message: Msg) -> None:
-        if message.data == self._awaited:
+        """One that comes late says as much: that what is sent to this process arrives."""
+        if message.data in self._sent:
+            self.last = time.monotonic()
+            self._missed = self._mended = 0
             self._came_back.set()
 
     async def _keep_beating(self) -> None:
@@ -96,20 +106,19 @@ class Pulse:
     async def _beat(self) -> None:
         if not self._client.is_connected:
             return  # it is looked for, and nothing can come back
-        self._awaited = secrets.token_hex(8).encode()
+        heard = self._client.stats["in_msgs"]
+        self._sent.append(secrets.token_hex(8).encode())
         self._came_back.clear()
-        self._responder.notify(self._subject, self._awaited)
+        self._responder.notify(self._subject, self._sent[-1])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self._came_back.wait()
-        if self._came_back.is_set():
-            self.last = time.monotonic()
-            self._missed = self._mended = 0
-        elif self._counts:
-            self._missed += 1
+        if not self._came_back.is_set() and self._counts:
+            busy = self._client.stats["in_msgs"] != heard
+            self._missed += BUSY if busy else 1
 
     async def _mend(self) -> None:
-        self._missed = 0
+        self._missed = 0.0
         if self._mended >= ATTEMPTS:
             self._give_up("its own messages do not come back from NATS, on no connection")
             return

@@ -14,6 +14,7 @@ import typer
 
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.terminal import did_you_mean, printable, run, say
+from fleetbus.connection.foreign import is_event, position_of
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -100,6 +101,8 @@ async def _print(
         reader = StreamReader(client, stream, _subjects(types, entity), since, only_new)
         async with aclosing(reader.messages(follow=follow)) as messages:
             async for message in messages:
+                if not is_event(message.headers):
+                    continue  # somebody else has put it there
                 say(json.dumps(cloud_event(message)) if as_json else line(message))
                 if follow:
                     sys.stdout.flush()
@@ -168,8 +171,8 @@ def cloud_event(message: Msg) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         name.removeprefix("ce-"): value for name, value in headers.items() if name[:3] == "ce-"
     }
-    if (position := headers.get("Fleet-Position", "")).isdecimal():
-        attributes["position"] = int(position)
+    if (position := position_of(headers)) is not None:
+        attributes["position"] = position
     if cause := headers.get("Fleet-Cause"):
         attributes["cause"] = cause
     if traceparent := headers.get("traceparent"):
@@ -205,7 +208,7 @@ def _summary(kind: str, data: Any) -> str:
 def _shown_time(text: str) -> str:
     try:
         time = datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return text.ljust(24)
     return time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03}Z"
 
@@ -213,5 +216,5 @@ def _shown_time(text: str) -> str:
 def _data(message: Msg) -> Any:
     try:
         return json.loads(message.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return message.data.decode(errors="replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ import typer
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.events import point_in_time
 from fleetbus.cli.terminal import Failed, note, run, say
+from fleetbus.connection.foreign import is_event, position_of
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -39,10 +40,13 @@ class Span:
 
     def has(self, headers: dict[str, str]) -> bool:
         """Whether an event with these headers lies in it."""
-        position = headers.get("Fleet-Position", "")
-        if not position.isdecimal() or int(position) < self.position:
+        position = position_of(headers) if is_event(headers) else None
+        if position is None or position < self.position:
             return False
-        happened = datetime.fromisoformat(headers["ce-time"])
+        try:
+            happened = datetime.fromisoformat(headers.get("ce-time", "")).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return False
         return (self.time is None or happened >= self.time) and (
             self.until is None or happened < self.until
         )

@@ -17,6 +17,7 @@ LONGEST_LINE: Final = 4 * 1024 * 1024
 """Bytes of a control line; the longest are INFO of large clusters."""
 
 _END: Final = b"\r\n"
+_MESSAGES: Final = (b"MSG ", b"HMSG ")
 
 
 class SteadyParser(Parser):
@@ -26,26 +27,38 @@ class SteadyParser(Parser):
         """Take what arrived, and have the client process each message that is whole."""
         self.buf.extend(data)
         # Whatever is processed may reset the parser, for the connection has ended.
-        while self.buf:
+        while buf := self.buf:
             if self.state == AWAITING_CONTROL_LINE:
-                end = self.buf.find(_END)
+                end = buf.find(_END)
                 if end < 0:
-                    if len(self.buf) > LONGEST_LINE:
+                    if len(buf) > LONGEST_LINE:
                         raise ProtocolError
                     return
-                line = bytes(self.buf[:end])
-                del self.buf[: end + 2]
-                await self._control(line)
-            elif len(self.buf) >= self.needed + 2:
-                await self._payload()
-            else:
+                line = bytes(buf[:end])
+                del buf[: end + 2]
+                if line.startswith(_MESSAGES):
+                    self._message(line.split(b" "))
+                else:
+                    await self._control(line)
+            elif len(buf) < self.needed + 2:
                 return
+            else:
+                try:
+                    await self.nc._process_msg(*self._arguments(buf))  # noqa: SLF001  its own parser
+                except Exception as error:  # noqa: BLE001  whatever it is, the next one is read
+                    await self.nc._error_cb(error)  # noqa: SLF001  as above
+
+    def _arguments(self, buf: bytearray) -> tuple[int, bytes, bytes, bytes, bytes | None]:
+        """The message that has arrived; the next thing to come is a control line."""
+        headers, whole, argument = self.header_needed, self.needed, self.msg_arg
+        block = bytes(buf[:headers]) if headers else None
+        body = bytes(buf[headers:whole])
+        del buf[: whole + 2]
+        self.state = AWAITING_CONTROL_LINE
+        return argument["sid"], argument["subject"], argument["reply"], body, block
 
     async def _control(self, line: bytes) -> None:
-        words = line.split(b" ")
-        match words[0]:
-            case b"MSG" | b"HMSG":
-                self._message(words)
+        match line.partition(b" ")[0]:
             case b"PING":
                 await self._guarded(self.nc._process_ping())  # noqa: SLF001  its own parser
             case b"PONG":
@@ -78,19 +91,6 @@ class SteadyParser(Parser):
             raise ProtocolError
         self.needed, self.header_needed = needed, header_needed
         self.state = AWAITING_MSG_PAYLOAD
-
-    async def _payload(self) -> None:
-        whole, headers = self.needed, self.header_needed
-        block = bytes(self.buf[:headers]) if headers else None
-        body = bytes(self.buf[headers:whole])
-        del self.buf[: whole + 2]
-        self.state = AWAITING_CONTROL_LINE
-        argument = self.msg_arg
-        await self._guarded(
-            self.nc._process_msg(  # noqa: SLF001  its own parser
-                argument["sid"], argument["subject"], argument["reply"], body, block
-            )
-        )
 
     async def _info(self, text: bytes) -> None:
         told = json.loads(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from nats.aio.msg import Msg
 
 from fleetbus.cli.connection import ask
 from fleetbus.cli.terminal import Failed
+from fleetbus.connection.foreign import is_event
 from fleetbus.flushing import flush
 
 STATUSES = ("running", "waiting_for_input", "idle", "crashed")
@@ -109,7 +111,7 @@ class Collector:
         try:
             while True:
                 message = await answers.next_msg(timeout=ANSWERS_END)
-                if message.data:
+                with contextlib.suppress(ValueError):  # anybody may answer there
                     found.append(json.loads(message.data))
         except TimeoutError:
             return found
@@ -162,6 +164,8 @@ class Collector:
     async def _count(self, message: Msg) -> None:
         from fleetbus.cli.events import line
 
+        if not is_event(message.headers):
+            return
         self._times.append(time.monotonic())
         self._latest.append(line(message))
 

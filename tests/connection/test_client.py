@@ -108,13 +108,16 @@ class TestMessages:
 
 
 class TestTasks:
-    async def test_a_pong_that_nobody_waits_for_changes_nothing(self, hearing: Hearing) -> None:
+    async def test_a_pong_that_nobody_waits_for_changes_nothing(
+        self, hearing: Hearing, caplog: pytest.LogCaptureFixture
+    ) -> None:
         given_up = asyncio.get_running_loop().create_future()
         given_up.cancel()
         await hearing.client._send_ping(given_up)
         await flush(hearing.client)
         await hearing.hears(b"after")
         assert hearing.client.stats["reconnects"] == 0
+        assert caplog.messages == []
 
     @pytest.mark.parametrize("name", ["_reading_task", "_flusher_task", "_ping_interval_task"])
     async def test_one_that_ends_is_a_connection_that_is_made_anew(
@@ -219,6 +222,34 @@ class TestServers:
             with pytest.raises(MaxPayloadError):
                 await client.publish("facts.a", b"x" * 5001)
             await client.close()
+
+    async def test_the_largest_message_of_a_server_that_changes_it_while_it_runs(
+        self, data_dir: Path
+    ) -> None:
+        """It may tell so, or end the connection of the first who sends more; both do."""
+        async with configured(data_dir, User("a")) as server:
+            client = await connect(server.url_of("a"), reconnect_time_wait=0.05)
+            hearing = Hearing(client)
+            await client.subscribe("facts.>", cb=hearing.take)
+            server.max_payload = 5000
+            await server.reload()
+            if client.max_payload != 5000:
+                await client.publish("facts.a", b"x" * 10_000)
+            await eventually(lambda: client.max_payload == 5000)
+            await eventually(lambda: client.is_connected)
+            await hearing.hears(b"after")
+            await client.close()
+
+    async def test_the_largest_message_that_it_is_told_of_counts_from_then_on(
+        self, hearing: Hearing
+    ) -> None:
+        assert hearing.client._transport is not None
+        reader = hearing.client._transport._io_reader  # type: ignore[attr-defined]  # to put words in
+        reader.feed_data(b'INFO {"max_payload": 100}\r\nINFO {"max_payload": "x"}\r\n')
+        await eventually(lambda: hearing.client.max_payload == 100)
+        with pytest.raises(MaxPayloadError):
+            await hearing.client.publish("facts.a", b"x" * 101)
+        await hearing.hears(b"after")
 
     async def test_what_was_refused_is_asked_for_until_it_is_allowed(
         self, data_dir: Path, monkeypatch: pytest.MonkeyPatch

@@ -96,6 +96,14 @@ class TestPulse:
         await service.client.reconnect("of a test")
         await eventually(lambda: service.client.is_connected)
 
+    async def test_one_that_hears_others_is_busy_and_keeps_its_connection(
+        self, service: Service, bus: Bus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service.wire.responder, "notify", lambda *_: None)
+        while service.pulse._missed < 1:
+            await bus.call(ListTasks())
+        assert service.client.stats["reconnects"] == 0
+
     async def test_what_somebody_else_sends_is_no_sign_of_life(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
