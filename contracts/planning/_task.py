@@ -70,8 +70,8 @@ class TaskUpdated(Event, type="task.updated"):
     """What a task says was changed."""
 
     task: Task
-    changed: list[str] = Field(default=[])
-    """The fields of the task that are not as they were, besides version and time."""
+    moved: bool = False
+    """Whether it is in another phase than before."""
 
 
 class TaskReady(Event, type="task.ready"):

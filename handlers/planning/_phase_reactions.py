@@ -147,6 +147,6 @@ async def add_review_tasks(
     await save(db, updated)
     await add(db, created)
     for task in updated:
-        emit(TaskUpdated(task=task, changed=["description"]))
+        emit(TaskUpdated(task=task))
     for task in created:
         emit(TaskCreated(task=task))

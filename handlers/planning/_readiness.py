@@ -62,7 +62,7 @@ def _was_blocked(event: TaskCompleted) -> bool:
 
 
 def _is_elsewhere(event: TaskUpdated) -> bool:
-    return "phase_id" in event.changed
+    return event.moved
 
 
 # Whoever makes a task depend on another one locks that one first: none appears meanwhile.

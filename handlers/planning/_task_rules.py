@@ -143,9 +143,7 @@ def take_late_result(command: AcceptLateResult, task: Task, now: datetime) -> De
         **UNCLAIMED,
     )
     if task.status == "completed":
-        brought = ("late_results", "result", "summary")
-        changed = [name for name in brought if getattr(accepted, name) != getattr(task, name)]
-        return Decision(accepted, TaskUpdated(task=accepted, changed=changed))
+        return Decision(accepted, TaskUpdated(task=accepted))
 
     return Decision(accepted, TaskCompleted(task=accepted, previous_status=task.status))
 

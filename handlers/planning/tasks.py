@@ -157,7 +157,7 @@ def update_task(
 
     updated = task.evolve(now, **changed)
 
-    return Decision(updated, TaskUpdated(task=updated, changed=sorted(changed)))
+    return Decision(updated, TaskUpdated(task=updated, moved="phase_id" in changed))
 
 
 @handler

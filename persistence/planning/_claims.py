@@ -109,7 +109,7 @@ def _values(claim: ClaimTasks, besides: Iterable[UUID]) -> dict[str, Any]:
 @cache
 def _take_first(filters: Filters, *, changed: tuple[str, ...]) -> Compiled:
     candidates = _candidates(filters, window(1))
-    locked = _locked(candidates, filters, 1).cte("locked")
+    locked = _locked(candidates, 1).cte("locked")
     return compiled(
         update(task)
         .where(*_unchanged(locked))
@@ -124,7 +124,7 @@ def _take_first(filters: Filters, *, changed: tuple[str, ...]) -> Compiled:
 def _lock_ready(filters: Filters, *, at_most: int, window: int) -> Compiled:
     candidates = _candidates(filters, window)
     # Rows are locked as they are asked for: no more than the limit.
-    ready = _locked(candidates, filters, at_most).subquery()
+    ready = _locked(candidates, at_most).subquery()
     locked = select(ready).limit(bindparam("limit", type_=Integer)).cte("locked")
     considered = select(func.count()).select_from(candidates).scalar_subquery()
     always = select(considered.label("considered")).subquery("always")
@@ -140,10 +140,16 @@ def _lock_ready(filters: Filters, *, at_most: int, window: int) -> Compiled:
 def _candidates(filters: Filters, window: int) -> CTE:
     """The first ready tasks of each category, merged."""
     within = []
+    mine = bindparam("initiative_id", type_=Uuid)
     if filters.in_phase:
-        within.append(task.c.in_phase_id == bindparam("phase_id", type_=Uuid))
+        this = bindparam("phase_id", type_=Uuid)
+        within.append(task.c.in_phase_id == this)
+        if filters.in_initiative:
+            # All that is in a phase is of its initiative: of any other there is nothing to walk.
+            its = select(phase.c.initiative_id).where(phase.c.id == this).scalar_subquery()
+            within.append(its == mine)
     elif filters.in_initiative:
-        within.append(task.c.initiative_id == bindparam("initiative_id", type_=Uuid))
+        within.append(task.c.initiative_id == mine)
     each = [
         select(*_ORDER)
         .where(READY, task.c.category == bindparam(f"category_{n}", type_=Text), *within)
@@ -158,7 +164,7 @@ def _candidates(filters: Filters, window: int) -> CTE:
     return merged.order_by(*names).cte("candidates")
 
 
-def _locked(candidates: CTE, filters: Filters, limit: int) -> Select[Any]:
+def _locked(candidates: CTE, limit: int) -> Select[Any]:
     """The first of these that nobody has locked, and that are ready when they are locked."""
     one = (
         select(task.c.id, task.c.version)
@@ -171,10 +177,6 @@ def _locked(candidates: CTE, filters: Filters, limit: int) -> Select[Any]:
         .lateral("one")
     )
     locked = select(one.c.id, one.c.version).select_from(candidates.join(one, true()))
-    if filters.in_initiative and filters.in_phase:
-        # All that is in a phase is of its initiative: of any other there is nothing to walk.
-        its = select(phase.c.initiative_id).where(phase.c.id == bindparam("phase_id", type_=Uuid))
-        locked = locked.where(its.scalar_subquery() == bindparam("initiative_id", type_=Uuid))
     return locked.limit(literal_column(str(limit)))
 
 

@@ -78,7 +78,11 @@ def _inserted(rows: FromClause) -> Select[Any]:
 
 
 def _share(source: Table, named: Any, *names: str, after: CTE | None = None) -> CTE:
-    """Rows as they are by now, locked FOR SHARE until the transaction ends; after other locks."""
+    """Rows as they are by now, locked FOR SHARE until the transaction ends; after other locks.
+
+    FOR KEY SHARE, which a foreign key takes, would neither keep others from changing them nor tell
+    what they have changed.
+    """
     found = select(source.c.id, *(source.c[name] for name in names)).where(source.c.id.in_(named))
     if after is not None:
         locked = select(func.count()).select_from(after).scalar_subquery()
