@@ -70,6 +70,8 @@ class TaskUpdated(Event, type="task.updated"):
     """What a task says was changed."""
 
     task: Task
+    moved: bool = False
+    """Whether it is in another phase than before."""
 
 
 class TaskReady(Event, type="task.ready"):

@@ -142,7 +142,7 @@ class InitiativeProjectsChanged(Event, type="initiative.projects_changed"):
 
 
 class InitiativePendingReview(Event, type="initiative.pending_review"):
-    """All phases of an initiative are completed; a person looks at the work."""
+    """All phases and tasks of an initiative are completed; a person looks at the work."""
 
     initiative: Initiative
     previous_status: InitiativeStatus
@@ -163,6 +163,13 @@ class InitiativeChangesRequested(Event, type="initiative.changes_requested"):
     previous_status: InitiativeStatus
     summary: Summary
     """What is to be changed."""
+
+
+class InitiativeReopened(Event, type="initiative.reopened"):
+    """An initiative that was over got something to do; it is active again."""
+
+    initiative: Initiative
+    previous_status: InitiativeStatus
 
 
 class InitiativeArchived(Event, type="initiative.archived"):

@@ -233,6 +233,9 @@ class DeleteProject(
     emits=(ProjectDeleted,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Delete a project for good and take it from every initiative. See ``archive``."""
+    """Delete a project for good and take it from every initiative. See ``archive``.
+
+    Each initiative that was about it is told as ``initiative.projects_changed``.
+    """
 
     id: ProjectId

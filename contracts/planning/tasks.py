@@ -22,7 +22,12 @@ from contracts._fields import (
     Version,
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
-from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from contracts.planning._errors import (
+    DependencyCycle,
+    DependencyNotFound,
+    DifferentInitiatives,
+    InitiativeClosed,
+)
 from contracts.planning._task import (
     Task,
     TaskBlocked,
@@ -96,17 +101,33 @@ class CreateTask(
     Command[Task],
     NewTask,
     subject="db.tasks.create",
-    errors=(InvalidReference, DifferentInitiatives, AlreadyExists),
+    errors=(
+        InvalidReference,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+        InitiativeClosed,
+    ),
     emits=(TaskCreated,),
     example={"name": "Write the migration", "phase_id": EXAMPLE_PHASE, "priority": "high"},
 ):
-    """Add one task. A task in a phase belongs to the phase's initiative, and so does its parent."""
+    """Add one task. A task in a phase belongs to the phase's initiative, and so does its parent.
+
+    What is over and gets a task that is not completed is taken up again: its phase is in progress,
+    its initiative active. An archived initiative takes none.
+    """
 
 
 class CreateManyTasks(
     Command[NewTasks],
     subject="db.tasks.create_many",
-    errors=(InvalidReference, DifferentInitiatives, DependencyCycle, AlreadyExists),
+    errors=(
+        InvalidReference,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+        InitiativeClosed,
+    ),
     emits=(TaskCreated,),
     example={
         "items": [
@@ -185,11 +206,22 @@ class GetTaskQueue(
 class UpdateTask(
     Command[Task],
     subject="db.tasks.update",
-    errors=(TaskNotFound, VersionConflict, InvalidReference, DifferentInitiatives, AlreadyExists),
+    errors=(
+        TaskNotFound,
+        VersionConflict,
+        InvalidReference,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+        InitiativeClosed,
+    ),
     emits=(TaskUpdated,),
     example={"id": EXAMPLE_ID, "priority": "high", "expected_version": 3},
 ):
-    """Change what a task says. What is left out stays; null clears what may be null."""
+    """Change what a task says. What is left out stays; null clears what may be null.
+
+    A phase that is over is taken up again by a task that is moved into it and not completed.
+    """
 
     id: TaskId
     expected_version: Version | None = None
@@ -337,11 +369,11 @@ class BlockTask(
 class RetryTask(
     Command[Task],
     subject="db.tasks.retry",
-    errors=(TaskNotFound, InvalidTransition),
+    errors=(TaskNotFound, InvalidTransition, InitiativeClosed),
     emits=(TaskRetried,),
     example={"id": EXAMPLE_ID},
 ):
-    """Let a blocked task be tried again, with all its retries."""
+    """Let a blocked task be tried again, with all its retries; its phase is taken up again."""
 
     id: TaskId
 

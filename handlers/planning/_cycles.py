@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -29,6 +29,17 @@ def find_path(edges: Edges[T], start: T, goal: T) -> list[T]:
     while path[-1] != start:
         path.append(came_from[path[-1]])
     return path[::-1]
+
+
+def cycle_through(edges: Edges[T], starts: Iterable[T]) -> list[T]:
+    """A shortest cycle through the first of these that is on one; empty if none of them is."""
+    if not find_cycle(edges):
+        return []
+    for start in starts:
+        ways = (find_path(edges, following, start) for following in edges.get(start, ()))
+        if path := min(filter(None, ways), key=len, default=None):
+            return [start, *path]
+    return []
 
 
 def find_cycle(edges: Edges[T]) -> list[T]:

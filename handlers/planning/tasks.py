@@ -61,9 +61,10 @@ from handlers.planning._claims import (
     take_ready,
     unknown_filter,
 )
+from handlers.planning._order import circle, of_task, refuse_circles
 from handlers.planning._states import TASK
-from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle, tell_ready
-from handlers.planning._task_plan import build, plan
+from handlers.planning._task_dependencies import delete_tree, lock_ends, tell_ready
+from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
 from handlers.planning._task_rules import (
     UNCLAIMED,
     is_over,
@@ -75,6 +76,7 @@ from handlers.planning._task_rules import (
 from persistence import _entities
 from persistence.planning import _task_context, _task_graph, tasks
 from persistence.planning._deletion import lock_for_deletion
+from persistence.planning._order import Node
 
 
 @decider
@@ -103,6 +105,7 @@ async def create_many_tasks(
     await _task_graph.add_dependencies(
         db, ((one.id, other) for one in planned for other in one.depends_on)
     )
+    await refuse_circles_over_phases(db, planned, made)
 
     for one, task in zip(planned, made, strict=True):
         emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
@@ -156,7 +159,7 @@ def update_task(
 
     updated = task.evolve(now, **changed)
 
-    return Decision(updated, TaskUpdated(task=updated))
+    return Decision(updated, TaskUpdated(task=updated, moved="phase_id" in changed))
 
 
 @handler
@@ -183,10 +186,12 @@ async def add_task_dependency(
     TASK.require(task, "add_dependency")
     if other.initiative_id != task.initiative_id:
         raise DifferentInitiatives(entity="task", id=task.id, other_id=other.id)
-    await refuse_cycle(db, task, other)
+    if other.id == task.id:
+        raise circle("task", [Node("task", task.id), Node("task", task.id)], {})
 
     changed = task.evolve(now)
     await _task_graph.add_dependencies(db, [(task.id, other.id)])
+    await refuse_circles(db, "task", of_task(task))
     await _entities.save(db, [changed])
 
     emit(TaskDependencyAdded(task=changed, depends_on_task_id=other.id))
