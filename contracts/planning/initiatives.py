@@ -20,9 +20,7 @@ from contracts._fields import (
     Version,
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
-from contracts.planning._fields import Ids
-from contracts.planning.phases import PhaseId, PhaseStatus
-from contracts.planning.projects import ProjectId
+from contracts.planning._fields import Ids, PhaseId, PhaseStatus, ProjectId
 
 InitiativeId = Id
 InitiativeStatus = Literal["active", "pending_review", "completed", "archived"]

@@ -30,18 +30,15 @@ from contracts.planning._errors import (
     DifferentInitiatives,
     InitiativeClosed,
 )
-from contracts.planning._fields import Ids
+from contracts.planning._fields import Ids, PhaseId, PhaseStatus
 from contracts.planning._phase_parts import (
     DependenciesOpen,
     PhaseContents,
     PhaseDeletion,
     PhaseSequence,
 )
+from contracts.planning._task import TaskReady
 
-PhaseId = Id
-PhaseStatus = Literal[
-    "pending", "approved", "in_progress", "pending_review", "completed", "blocked"
-]
 PhaseOrder = Literal["position", "-position", "created_at", "-created_at", "name", "-name"]
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000002"
@@ -228,7 +225,7 @@ class DeletePhase(
     Command[PhaseDeletion],
     subject="db.phases.delete",
     errors=(PhaseNotFound,),
-    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable),
+    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskReady),
     example={"id": _EXAMPLE_ID},
 ):
     """Delete a phase for good, with its tasks and its dependencies.

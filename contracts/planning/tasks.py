@@ -28,6 +28,7 @@ from contracts.planning._errors import (
     DifferentInitiatives,
     InitiativeClosed,
 )
+from contracts.planning._fields import PhaseId
 from contracts.planning._task import (
     Task,
     TaskBlocked,
@@ -66,7 +67,6 @@ from contracts.planning._task_parts import (
     distinct_refs,
 )
 from contracts.planning.initiatives import InitiativeId
-from contracts.planning.phases import PhaseId
 
 EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 EXAMPLE_PHASE = "0199c0de-0000-7000-8000-000000000002"

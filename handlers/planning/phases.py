@@ -43,12 +43,15 @@ from contracts.planning.phases import (
 from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.planning._order import circle, of_phase, refuse_circles
+from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
 from handlers.planning._states import PHASE
+from handlers.planning._task_dependencies import tell_ready
 from persistence._entities import add, get, get_locked, load, lock, save
 from persistence.planning import _order, _phase_graph, phases
 from persistence.planning._deletion import delete_entity, lock_for_deletion
 from persistence.planning._order import Node
+from persistence.planning.tasks import lock_pending_dependents
 
 
 @handler
@@ -259,9 +262,12 @@ async def remove_phase_dependency(
     if not await _phase_graph.remove_dependency(db, phase.id, command.depends_on_phase_id):
         raise DependencyNotFound(id=phase.id, depends_on=command.depends_on_phase_id)
 
+    needed = await get(db, Phase, command.depends_on_phase_id)
     changed = phase.evolve(now)
     await save(db, [changed])
     emit(PhaseUpdated(phase=changed))
+    if needed.status != "completed":
+        await tell_dispatchable([phase.id], db=db, emit=emit)
 
     return changed
 
@@ -270,10 +276,20 @@ async def remove_phase_dependency(
 async def delete_phase(
     command: DeletePhase, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> PhaseDeletion:
+    await _order.lock(db, (await get(db, Phase, command.id)).initiative_id)
     phase = await lock_for_deletion(db, Phase, command.id)
     deleted = await phases.contents(db, phase)
+    dependents = await lock(db, Phase, await phases.lock_dependents(db, [phase.id]))
+    waiting = await lock_pending_dependents(db, await phases.unfinished_tasks(db, phase.id))
 
     await delete_entity(db, phase)
+    freed = [dependent.evolve(now) for dependent in dependents.values()]
+    await save(db, freed)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted))
+    for dependent in freed:
+        emit(PhaseUpdated(phase=dependent))
+    if phase.status != "completed":
+        await tell_dispatchable(dependents, db=db, emit=emit)
+    await tell_ready(waiting, db=db, emit=emit)
 
     return PhaseDeletion(id=phase.id, deleted=deleted)

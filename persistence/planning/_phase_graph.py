@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from uuid import UUID
 
 from sqlalchemy import Exists, Uuid, bindparam, delete, exists, func, insert, literal_column, select
@@ -53,12 +52,6 @@ async def open_dependencies(db: AsyncConnection, id_: UUID) -> list[UUID]:
         .order_by(phase.c.position, phase.c.id)
     )
     return list((await db.execute(statement)).scalars())
-
-
-async def waiting(db: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
-    """Those of these phases that depend on one that is not completed."""
-    statement = select(phase.c.id).where(phase.c.id == func.any(list(ids)), waits())
-    return set((await db.execute(statement)).scalars())
 
 
 async def add_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) -> None:
