@@ -33,7 +33,7 @@ _ABOVE = {"gate", "place"}
 def of_task(task: Task | UUID) -> list[Node]:
     """What stands for a task among what waits, to be looked for on circles."""
     id_ = task.id if isinstance(task, Task) else task
-    return [Node("task", id_), Node("place", id_), Node("gate", id_), Node("held", id_)]
+    return [Node("task", id_), Node("place", id_), Node("gate", id_)]
 
 
 def of_phase(phase: Phase) -> list[Node]:
@@ -94,4 +94,5 @@ async def refuse_circles_of_phases(
     for initiative_id in sorted({task.initiative_id for task in tasks.values()}, key=str):
         await _order.lock(db, initiative_id)
 
-    await refuse_circles(db, "task", [node for id_ in tasks for node in of_task(id_)])
+    below = [Node("held", id_) for id_ in moved]
+    await refuse_circles(db, "task", [node for id_ in tasks for node in of_task(id_)] + below)

@@ -72,18 +72,14 @@ _AROUND = numbered(
         FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS uuid[])) AS s (kind, id)
     ),
     reached AS (
-        SELECT s.kind, s.id FROM seeds s
+        SELECT e.kind, e.id FROM seeds n CROSS JOIN LATERAL ({_EDGES}) e
         UNION
         SELECT e.kind, e.id FROM reached n CROSS JOIN LATERAL ({_EDGES}) e
-    ),
-    edges AS MATERIALIZED (
-        SELECT n.kind, n.id, e.kind AS on_kind, e.id AS on_id
-        FROM reached n CROSS JOIN LATERAL ({_EDGES}) e
     )
-    SELECT e.kind, e.id, e.on_kind, e.on_id FROM edges e
-    WHERE EXISTS (
-        SELECT FROM edges back JOIN seeds s ON s.kind = back.on_kind AND s.id = back.on_id
-    )
+    SELECT n.kind, n.id, e.kind AS on_kind, e.id AS on_id
+    FROM (SELECT r.kind, r.id FROM reached r UNION SELECT s.kind, s.id FROM seeds s) n
+    CROSS JOIN LATERAL ({_EDGES}) e
+    WHERE EXISTS (SELECT FROM reached r JOIN seeds s ON s.kind = r.kind AND s.id = r.id)
     """
 )
 
