@@ -24,7 +24,7 @@ such phase.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -140,11 +140,17 @@ class Handling:
     """Which of its events a reaction is about; None if all."""
     where: Compiled | None = None
     """What a reaction needs to find in the database to be run; None if nothing."""
+    of: Callable[[Any], Iterable[Any]] | None = None
+    """The ids of an event that ``where`` is asked with; None for that of what it is about."""
 
     @property
     def name(self) -> str:
         """The function's name."""
         return self.function.__name__
+
+    def ids(self, event: Event) -> Iterable[Any]:
+        """The ids of an event of a reaction that ``where`` is asked with."""
+        return [event.entity_id] if self.of is None else self.of(event)
 
     @cached_property
     def own(self) -> Needed | None:
@@ -213,7 +219,10 @@ def reaction(function: Reaction, /) -> Reaction: ...
 
 @overload
 def reaction(
-    *, about: Callable[[Any], bool] | None = None, where: Compiled | None = None
+    *,
+    about: Callable[[Any], bool] | None = None,
+    where: Compiled | None = None,
+    of: Callable[[Any], Iterable[Any]] | None = None,
 ) -> Callable[[Reaction], Reaction]: ...
 
 
@@ -223,14 +232,16 @@ def reaction(
     *,
     about: Callable[[Any], bool] | None = None,
     where: Compiled | None = None,
+    of: Callable[[Any], Iterable[Any]] | None = None,
 ) -> Any:
     """Do what must follow from events in the same transaction: ``async (events, *, db, emit)``.
 
     ``about`` tells by an event alone whether it matters. ``where`` is a query with a parameter
-    ``ids``, the ids of what the events are about: where it finds nothing the reaction is not run.
-    It is asked together with the last statement of the transaction, so a reaction that is seldom
-    needed costs no round trip; its rows must not appear while the entities of the events are
-    locked.
+    ``ids``, the ids of what the events are about, or those that ``of`` gives of an event (what the
+    same statement inserts is not seen): where it finds nothing the reaction is not run. It is asked
+    together with the last statement of the transaction, so a reaction that is seldom needed costs
+    no round trip; its rows must not appear while the entities of the events, or what it locks
+    itself, are locked.
     """
 
     def declare(function: Reaction) -> Reaction:
@@ -252,6 +263,7 @@ def reaction(
                 dependencies=_dependencies("reaction", function, hints, parameters[1:]),
                 about=about,
                 where=where,
+                of=of,
             )
         )
         return function

@@ -1,21 +1,42 @@
 """Errors of dependencies, whatever depends on what."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from contracts._errors import Conflict, NotFound, Unprocessable
 from contracts._fields import Id
 
+Named = Annotated[Id | str, Field(union_mode="left_to_right")]
+"""An id, or the ``ref`` of what a request makes."""
 
-class DependencyCycle(Conflict, detail="this dependency would close a cycle of {entity}s"):
-    """The dependency would close a cycle; nothing could ever begin."""
+
+class Waiting(BaseModel):
+    """A task or a phase on a cycle."""
+
+    entity: Literal["task", "phase"]
+    id: Named
+
+
+class DependencyCycle(Conflict, detail="this would close a cycle: {entity}s would wait for ever"):
+    """What waits for what would be a cycle, over tasks and phases; nothing on it could begin."""
 
     entity: str
-    path: list[Annotated[Id | str, Field(union_mode="left_to_right")]]
-    """The ids along the cycle; each depends on the next, and the last is the first again.
+    """What the request is about, task or phase."""
+    path: list[Named]
+    """The ids along the cycle; each waits for the next, and the last is the first again.
 
     What the request itself makes is named by its ``ref``."""
+    nodes: list[Waiting] | None = None
+    """The same, each with what it is. A task waits for what it depends on, for what the tasks above
+    it wait for and for its phase, a phase for the phases that it depends on and for its tasks."""
+
+
+class InitiativeClosed(Conflict, detail="initiative {id} is {initiative_status}"):
+    """The initiative is archived; nothing is added to it until it is unarchived."""
+
+    id: Id
+    initiative_status: str
 
 
 class DifferentInitiatives(

@@ -1,10 +1,16 @@
 """Field types that the nouns of planning share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from contracts._fields import Id
+
+PhaseId = Id
+PhaseStatus = Literal[
+    "pending", "approved", "in_progress", "pending_review", "completed", "blocked"
+]
+ProjectId = Id
 
 
 def _distinct(ids: list[Id]) -> list[Id]:

@@ -17,6 +17,7 @@ from contracts._fields import (
     Time,
     Title,
 )
+from contracts.planning._fields import PhaseId
 from contracts.planning._task_parts import (
     LateResult,
     TaskCategory,
@@ -27,7 +28,6 @@ from contracts.planning._task_parts import (
     TaskStatus,
 )
 from contracts.planning.initiatives import InitiativeId
-from contracts.planning.phases import PhaseId
 
 
 class Task(Entity, not_found=TaskNotFound):

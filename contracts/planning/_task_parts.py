@@ -23,8 +23,8 @@ from contracts._fields import (
     Time,
     Title,
 )
+from contracts.planning._fields import PhaseId, PhaseStatus
 from contracts.planning.initiatives import ExecutionMode, InitiativeId, InitiativeStatus
-from contracts.planning.phases import PhaseId, PhaseStatus
 
 TaskId = Id
 TaskStatus = Literal["pending", "in_progress", "completed", "blocked"]

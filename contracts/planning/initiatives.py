@@ -20,9 +20,7 @@ from contracts._fields import (
     Version,
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
-from contracts.planning._fields import Ids
-from contracts.planning.phases import PhaseId, PhaseStatus
-from contracts.planning.projects import ProjectId
+from contracts.planning._fields import Ids, PhaseId, PhaseStatus, ProjectId
 
 InitiativeId = Id
 InitiativeStatus = Literal["active", "pending_review", "completed", "archived"]
@@ -142,7 +140,7 @@ class InitiativeProjectsChanged(Event, type="initiative.projects_changed"):
 
 
 class InitiativePendingReview(Event, type="initiative.pending_review"):
-    """All phases of an initiative are completed; a person looks at the work."""
+    """All phases and tasks of an initiative are completed; a person looks at the work."""
 
     initiative: Initiative
     previous_status: InitiativeStatus
@@ -163,6 +161,13 @@ class InitiativeChangesRequested(Event, type="initiative.changes_requested"):
     previous_status: InitiativeStatus
     summary: Summary
     """What is to be changed."""
+
+
+class InitiativeReopened(Event, type="initiative.reopened"):
+    """An initiative that was over got something to do; it is active again."""
+
+    initiative: Initiative
+    previous_status: InitiativeStatus
 
 
 class InitiativeArchived(Event, type="initiative.archived"):

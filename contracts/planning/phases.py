@@ -24,19 +24,21 @@ from contracts.errors import (
     InvalidTransition,
     VersionConflict,
 )
-from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
-from contracts.planning._fields import Ids
+from contracts.planning._errors import (
+    DependencyCycle,
+    DependencyNotFound,
+    DifferentInitiatives,
+    InitiativeClosed,
+)
+from contracts.planning._fields import Ids, PhaseId, PhaseStatus
 from contracts.planning._phase_parts import (
     DependenciesOpen,
     PhaseContents,
     PhaseDeletion,
     PhaseSequence,
 )
+from contracts.planning._task import TaskReady
 
-PhaseId = Id
-PhaseStatus = Literal[
-    "pending", "approved", "in_progress", "pending_review", "completed", "blocked"
-]
 PhaseOrder = Literal["position", "-position", "created_at", "-created_at", "name", "-name"]
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000002"
@@ -88,14 +90,14 @@ class PhaseApproved(Event, type="phase.approved"):
 
 
 class PhaseStarted(Event, type="phase.started"):
-    """A phase is in progress: its tasks can be claimed."""
+    """A phase is in progress: its tasks can be claimed. One that was over has got one to do."""
 
     phase: Phase
     previous_status: PhaseStatus
 
 
 class PhaseDispatchable(Event, type="phase.dispatchable"):
-    """The last phase that an approved phase waited for is completed: it can be started."""
+    """An approved phase waits for no other, or no longer: it can be started."""
 
     phase: Phase
 
@@ -148,13 +150,14 @@ class PhaseDeleted(Event, type="phase.deleted"):
 class CreatePhase(
     Command[Phase],
     subject="db.phases.create",
-    errors=(AlreadyExists, InvalidReference),
+    errors=(AlreadyExists, InvalidReference, InitiativeClosed),
     emits=(PhaseCreated,),
     example={"initiative_id": _EXAMPLE_INITIATIVE, "name": "Design"},
 ):
     """Add a phase to an initiative, after its last one unless a position is given.
 
-    ``status`` brings in a phase of a plan that is under way elsewhere; nothing follows from it.
+    ``status`` brings in a phase of a plan that is under way elsewhere; nothing is told besides. An
+    initiative that is over is taken up again by a phase that is not completed.
     """
 
     id: PhaseId | None = None
@@ -222,10 +225,13 @@ class DeletePhase(
     Command[PhaseDeletion],
     subject="db.phases.delete",
     errors=(PhaseNotFound,),
-    emits=(PhaseDeleted,),
+    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskReady),
     example={"id": _EXAMPLE_ID},
 ):
-    """Delete a phase for good, with its tasks and its dependencies."""
+    """Delete a phase for good, with its tasks and its dependencies.
+
+    Phases that depended on it wait for it no longer; each is told as ``phase.updated``.
+    """
 
     id: PhaseId
 
@@ -249,7 +255,7 @@ class ApprovePhase(
     emits=(PhaseApproved,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Approve a pending phase."""
+    """Approve a pending phase. It can be started at once if it waits for no other."""
 
     id: PhaseId
 
@@ -261,7 +267,11 @@ class StartPhase(
     emits=(PhaseStarted,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Start an approved phase; every phase that it depends on must be completed."""
+    """Start an approved phase; every phase that it depends on must be completed.
+
+    One whose tasks are all completed already goes on at once, as after its last task; one without
+    tasks waits for some, or to be completed.
+    """
 
     id: PhaseId
 
@@ -286,7 +296,10 @@ class UnblockPhase(
     emits=(PhaseUnblocked,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Return a blocked phase to the status that it had before."""
+    """Return a blocked phase to the status that it had before.
+
+    If its tasks were completed meanwhile it goes on from there, as after its last task.
+    """
 
     id: PhaseId
 
@@ -298,7 +311,10 @@ class CompletePhase(
     emits=(PhaseCompleted,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Complete a phase in progress, whatever became of its tasks."""
+    """Complete a phase in progress, whatever became of its tasks.
+
+    Tasks that are left keep its initiative from being done, until they are moved or deleted.
+    """
 
     id: PhaseId
 
@@ -320,7 +336,7 @@ class ApprovePhaseReview(
 class RequestPhaseChanges(
     Command[Phase],
     subject="db.phases.request_changes",
-    errors=(PhaseNotFound, InvalidTransition),
+    errors=(PhaseNotFound, InvalidTransition, InitiativeClosed),
     emits=(PhaseChangesRequested,),
     example={"id": _EXAMPLE_ID, "summary": "The second endpoint lacks a test."},
 ):
@@ -348,7 +364,10 @@ class AddPhaseDependency(
     emits=(PhaseUpdated,),
     example={"id": _EXAMPLE_ID, "depends_on_phase_id": _EXAMPLE_OTHER},
 ):
-    """Let a phase wait for another phase of its initiative."""
+    """Let a phase wait for another phase of its initiative.
+
+    Refused if something in that one waits for this one, a task for a task too.
+    """
 
     id: PhaseId
     depends_on_phase_id: PhaseId
@@ -358,7 +377,7 @@ class RemovePhaseDependency(
     Command[Phase],
     subject="db.phases.remove_dependency",
     errors=(PhaseNotFound, DependencyNotFound),
-    emits=(PhaseUpdated,),
+    emits=(PhaseUpdated, PhaseDispatchable),
     example={"id": _EXAMPLE_ID, "depends_on_phase_id": _EXAMPLE_OTHER},
 ):
     """Let a phase no longer wait for another one."""

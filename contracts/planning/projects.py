@@ -8,8 +8,9 @@ from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
 from contracts._errors import NotFound
 from contracts._fields import ABSENT, Count, GitRef, Id, Markdown, Name, Search, Time, Url, Version
 from contracts.errors import AlreadyExists, InvalidTransition, VersionConflict
+from contracts.planning._fields import ProjectId
+from contracts.planning.initiatives import InitiativeProjectsChanged
 
-ProjectId = Id
 ProjectOrder = Literal["created_at", "-created_at", "name", "-name"]
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
@@ -231,9 +232,12 @@ class DeleteProject(
     Command[ProjectDeletion],
     subject="db.projects.delete",
     errors=(ProjectNotFound,),
-    emits=(ProjectDeleted,),
+    emits=(ProjectDeleted, InitiativeProjectsChanged),
     example={"id": _EXAMPLE_ID},
 ):
-    """Delete a project for good and take it from every initiative. See ``archive``."""
+    """Delete a project for good and take it from every initiative. See ``archive``.
+
+    Each initiative that was about it is told as ``initiative.projects_changed``.
+    """
 
     id: ProjectId

@@ -22,7 +22,13 @@ from contracts._fields import (
     Version,
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
-from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from contracts.planning._errors import (
+    DependencyCycle,
+    DependencyNotFound,
+    DifferentInitiatives,
+    InitiativeClosed,
+)
+from contracts.planning._fields import PhaseId
 from contracts.planning._task import (
     Task,
     TaskBlocked,
@@ -62,7 +68,6 @@ from contracts.planning._task_parts import (
     distinct_refs,
 )
 from contracts.planning.initiatives import InitiativeId
-from contracts.planning.phases import PhaseId
 
 EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 EXAMPLE_PHASE = "0199c0de-0000-7000-8000-000000000002"
@@ -101,17 +106,33 @@ class CreateTask(
     Command[Task],
     NewTask,
     subject="db.tasks.create",
-    errors=(InvalidReference, DifferentInitiatives, AlreadyExists),
+    errors=(
+        InvalidReference,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+        InitiativeClosed,
+    ),
     emits=(TaskCreated,),
     example={"name": "Write the migration", "phase_id": EXAMPLE_PHASE, "priority": "high"},
 ):
-    """Add one task. A task in a phase belongs to the phase's initiative, and so does its parent."""
+    """Add one task. A task in a phase belongs to the phase's initiative, and so does its parent.
+
+    What is over and gets a task that is not completed is taken up again: its phase is in progress,
+    its initiative active. An archived initiative takes none.
+    """
 
 
 class CreateManyTasks(
     Command[NewTasks],
     subject="db.tasks.create_many",
-    errors=(InvalidReference, DifferentInitiatives, DependencyCycle, AlreadyExists),
+    errors=(
+        InvalidReference,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+        InitiativeClosed,
+    ),
     emits=(TaskCreated,),
     example={
         "items": [
@@ -191,11 +212,22 @@ class GetTaskQueue(
 class UpdateTask(
     Command[Task],
     subject="db.tasks.update",
-    errors=(TaskNotFound, VersionConflict, InvalidReference, DifferentInitiatives, AlreadyExists),
+    errors=(
+        TaskNotFound,
+        VersionConflict,
+        InvalidReference,
+        DifferentInitiatives,
+        DependencyCycle,
+        AlreadyExists,
+        InitiativeClosed,
+    ),
     emits=(TaskUpdated, TaskReady),
     example={"id": EXAMPLE_ID, "priority": "high", "expected_version": 3},
 ):
-    """Change what a task says. What is left out stays; null clears what may be null."""
+    """Change what a task says. What is left out stays; null clears what may be null.
+
+    A phase that is over is taken up again by a task that is moved into it and not completed.
+    """
 
     id: TaskId
     expected_version: Version | None = None
@@ -349,11 +381,11 @@ class BlockTask(
 class RetryTask(
     Command[Task],
     subject="db.tasks.retry",
-    errors=(TaskNotFound, InvalidTransition),
+    errors=(TaskNotFound, InvalidTransition, InitiativeClosed),
     emits=(TaskRetried, TaskReady),
     example={"id": EXAMPLE_ID},
 ):
-    """Let a blocked task be tried again, with all its retries."""
+    """Let a blocked task be tried again, with all its retries; its phase is taken up again."""
 
     id: TaskId
 

@@ -310,7 +310,8 @@ class Executor:
             if reaction.where is None:
                 return None
             # Two reactions may look for the same, each on account of its own events.
-            unless.setdefault(reaction.where, []).extend(event.entity_id for event in about)
+            asked = unless.setdefault(reaction.where, [])
+            asked.extend(id_ for event in about for id_ in reaction.ids(event))
         written = await tx.append(CALLER, self._events(tx), replies, unless=unless)
         return None if written.found else written
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -31,8 +31,31 @@ def find_path(edges: Edges[T], start: T, goal: T) -> list[T]:
     return path[::-1]
 
 
+def cycle_through(edges: Edges[T], starts: Iterable[T]) -> list[T]:
+    """A shortest cycle through the first of these that is on one; empty if none of them is."""
+    if not _waiting_for_ever(edges):
+        return []
+    for start in starts:
+        ways = (find_path(edges, following, start) for following in edges.get(start, ()))
+        if path := min(filter(None, ways), key=len, default=None):
+            return [start, *path]
+    return []
+
+
 def find_cycle(edges: Edges[T]) -> list[T]:
     """A cycle, its last thing the first again; empty if there is none."""
+    # Whatever is left depends on something that is left: whoever walks on comes round.
+    left = _waiting_for_ever(edges)
+    walk: dict[T, int] = {}
+    one = next(iter(left), None)
+    while one is not None and one not in walk:
+        walk[one] = len(walk)
+        one = next(other for other in edges[one] if other in left)
+    return [] if one is None else [*list(walk)[walk[one] :], one]
+
+
+def _waiting_for_ever(edges: Edges[T]) -> dict[T, int]:
+    """What is on a cycle or depends on one, directly or not."""
     left = {one: len(others) for one, others in edges.items()}
     dependents: dict[T, list[T]] = {}
     for one, others in edges.items():
@@ -44,8 +67,4 @@ def find_cycle(edges: Edges[T]) -> list[T]:
             left[dependent] -= 1
             if left[dependent] == 0:
                 free.append(dependent)
-    # Whatever is left depends on something that is left: whoever walks on comes round.
-    walk = [one for one, count in left.items() if count][:1]
-    while walk and walk[-1] not in walk[:-1]:
-        walk.append(next(other for other in edges[walk[-1]] if left.get(other)))
-    return walk[walk.index(walk[-1]) :] if walk else []
+    return {one: count for one, count in left.items() if count}

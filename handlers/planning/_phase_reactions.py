@@ -1,4 +1,4 @@
-"""What follows in the same transaction from tasks, phases and reviews that are done."""
+"""What follows in the same transaction from phases and reviews; see also ``_containers.py``."""
 
 from __future__ import annotations
 
@@ -7,86 +7,47 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.planning.initiatives import InitiativeChangesRequested, InitiativePendingReview
+from contracts.planning.initiatives import InitiativeChangesRequested
 from contracts.planning.phases import (
     CreatePhase,
-    Phase,
+    PhaseApproved,
     PhaseChangesRequested,
     PhaseCompleted,
     PhaseCreated,
-    PhaseDispatchable,
-    PhasePendingReview,
+    PhaseUnblocked,
 )
-from contracts.planning.tasks import TaskCompleted, TaskCreated, TaskUpdated
+from contracts.planning.tasks import TaskCreated, TaskUpdated
 from handlers._shapes import Emit, reaction
+from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after, review_task
-from persistence._entities import add, load, save
-from persistence.planning import _phase_graph, initiatives, phases
-
-
-def _in_a_phase(event: TaskCompleted) -> bool:
-    return event.task.phase_id is not None
-
-
-@reaction(about=_in_a_phase)
-async def finish_phases(
-    events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
-) -> None:
-    """A phase in progress whose tasks are all completed waits for its review, or is completed."""
-    ids = {event.task.phase_id for event in events if event.task.phase_id is not None}
-    # Locked before the tasks are counted, in a statement of its own: two transactions that
-    # complete the last two tasks at once take turns, and the second sees what the first did.
-    in_progress = await phases.lock_in_progress(db, ids)
-    if not in_progress:
-        return
-    modes = await phases.finished(db, in_progress)
-    if not modes:
-        return
-    done = {"yolo": "completed", "review_per_phase": "pending_review"}
-    finished = [
-        phase.evolve(now, status=done[modes[id_]])
-        for id_, phase in (await load(db, Phase, modes)).items()
-    ]
-
-    await save(db, finished)
-    for phase in finished:
-        tell = PhaseCompleted if phase.status == "completed" else PhasePendingReview
-        emit(tell(phase=phase, previous_status="in_progress"))
+from persistence._entities import add, save
+from persistence.planning import phases
 
 
 @reaction
-async def finish_initiatives(
-    events: Sequence[PhaseCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
-) -> None:
-    """An active initiative whose phases are all completed waits for its review."""
-    active = await initiatives.lock_active(db, {event.phase.initiative_id for event in events})
-    if not active:
-        return
-    unfinished = await initiatives.unfinished(db, [initiative.id for initiative in active])
-    finished = [
-        initiative.evolve(now, status="pending_review")
-        for initiative in active
-        if initiative.id not in unfinished
-    ]
-
-    await save(db, finished)
-    for initiative in finished:
-        emit(InitiativePendingReview(initiative=initiative, previous_status="active"))
-
-
-@reaction
-async def tell_dispatchable_phases(
+async def tell_dispatchable_dependents(
     events: Sequence[PhaseCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:
-    """An approved phase can be started once the last phase that it waited for is completed."""
-    approved = await phases.lock_approved_dependents(db, {event.phase.id for event in events})
-    if not approved:
-        return
-    waiting = await _phase_graph.waiting(db, [phase.id for phase in approved])
+    """An approved phase can be started once the last phase that it waited for is completed.
 
-    for phase in approved:
-        if phase.id not in waiting:
-            emit(PhaseDispatchable(phase=phase))
+    Dependents are locked whatever they are: one that is approved meanwhile is told once, by whoever
+    comes second.
+    """
+    completed = {event.phase.id for event in events}
+    locked = await phases.lock_dependents(db, completed)
+    await tell_dispatchable(locked, db=db, emit=emit, needing=completed)
+
+
+def _approved(event: PhaseApproved | PhaseUnblocked) -> bool:
+    return event.phase.status == "approved"
+
+
+@reaction(about=_approved)
+async def tell_dispatchable_phases(
+    events: Sequence[PhaseApproved | PhaseUnblocked], *, db: AsyncConnection, emit: Emit
+) -> None:
+    """A phase that is approved, or is so again, can be started if it waits for no other."""
+    await tell_dispatchable({event.phase.id for event in events}, db=db, emit=emit)
 
 
 @reaction

@@ -15,6 +15,7 @@ from contracts.planning.initiatives import (
     InitiativeArchived,
     InitiativeChangesRequested,
     InitiativePendingReview,
+    InitiativeReopened,
     InitiativeUnarchived,
 )
 from contracts.planning.phases import (
@@ -52,6 +53,7 @@ InitiativeMoved = (
     InitiativePendingReview
     | InitiativeApproved
     | InitiativeChangesRequested
+    | InitiativeReopened
     | InitiativeArchived
     | InitiativeUnarchived
 )

@@ -34,6 +34,7 @@ PHASE = Transitions(
         "complete": {"in_progress": ("completed",)},
         "approve_review": {"pending_review": ("completed",)},
         "request_changes": {"pending_review": ("in_progress",)},
+        "take_up": {"pending_review": ("in_progress",), "completed": ("in_progress",)},
         "block": {
             "pending": ("blocked",),
             "approved": ("blocked",),
@@ -51,7 +52,8 @@ PHASE = Transitions(
         },
     },
 )
-"""``finish`` follows from its last task, ``finalize`` from changes that an initiative needs."""
+"""``finish`` follows from its last task, ``take_up`` from one that is added, ``finalize`` from
+changes that an initiative needs."""
 
 INITIATIVE = Transitions(
     noun="initiative",
@@ -60,6 +62,7 @@ INITIATIVE = Transitions(
         "finish": {"active": ("pending_review",)},
         "approve": {"pending_review": ("completed",)},
         "request_changes": {"pending_review": ("active",)},
+        "take_up": {"pending_review": ("active",), "completed": ("active",)},
         "archive": {
             "active": ("archived",),
             "pending_review": ("archived",),
@@ -68,4 +71,4 @@ INITIATIVE = Transitions(
         "unarchive": {"archived": ("active", "pending_review", "completed")},
     },
 )
-"""``finish`` follows from its last phase."""
+"""``finish`` follows from its last phase or task, ``take_up`` from one that is added."""

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.planning._errors import DependencyCycle
 from contracts.planning.tasks import (
     AddTaskDependency,
     RemoveTaskDependency,
@@ -16,9 +15,8 @@ from contracts.planning.tasks import (
     TaskContents,
     TaskDependencyRemoved,
 )
-from handlers.planning._cycles import find_path
 from persistence import _entities
-from persistence.planning import _task_graph, tasks
+from persistence.planning import _order, _task_graph, tasks
 
 
 async def lock_ends(
@@ -29,19 +27,10 @@ async def lock_ends(
     What is depended on comes first, as it does when its completion makes the task ready.
     """
     task = await _entities.get(db, Task, command.id)
-    await _task_graph.lock_dependencies(db, task.initiative_id)
+    await _order.lock(db, task.initiative_id)
     others = await _entities.lock(db, Task, [command.depends_on_task_id])
     task = await _entities.get_locked(db, Task, command.id)
     return task, others.get(command.depends_on_task_id)
-
-
-async def refuse_cycle(db: AsyncConnection, task: Task, other: Task) -> None:
-    """Refuse that the task depends on the other one if the other one depends on the task."""
-    if task.id == other.id:
-        raise DependencyCycle(entity="task", path=[task.id, task.id])
-    edges = await _task_graph.edges_closing(db, task.id, other.id)
-    if path := find_path(edges, other.id, task.id):
-        raise DependencyCycle(entity="task", path=[task.id, *path])
 
 
 async def delete_tree(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -12,13 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity
 from contracts.errors import InvalidReference
-from contracts.planning._errors import DependencyCycle, DifferentInitiatives
+from contracts.planning._errors import DifferentInitiatives
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import NewTaskItem, Task
 from handlers.planning._cycles import find_cycle
+from handlers.planning._order import circle, refuse_circles
 from handlers.planning._task_rules import new_task
 from persistence import _entities
+from persistence.planning import _order
+from persistence.planning._order import Kind, Node
 
 E = TypeVar("E", bound=Entity)
 
@@ -89,13 +92,58 @@ def _resolve(ref: str, named: dict[str, UUID], field: str) -> UUID:
         raise InvalidReference(field=field, entity="task") from None
 
 
+async def refuse_circles_over_phases(
+    db: AsyncConnection, planned: Sequence[PlannedTask], made: Sequence[Task]
+) -> None:
+    """Refuse what was added if it closes a circle with what was there.
+
+    Nothing that was there depends on what is new, but a phase may wait for the phase that it is in.
+    So what waits only for tasks of its own phase closes no circle.
+    """
+    new = {task.id: task for task in made}
+    concerned = [one for one in planned if _may_leave_its_phase(one, new)]
+    if not concerned:
+        return
+    for initiative_id in sorted({new[one.id].initiative_id for one in concerned}, key=str):
+        await _order.lock(db, initiative_id)
+
+    await refuse_circles(db, "task", [Node("task", one.id) for one in concerned], names(planned))
+
+
+def names(planned: Iterable[PlannedTask]) -> dict[UUID, str | UUID]:
+    """What the request calls the tasks that it makes."""
+    return {one.id: one.item.ref or one.id for one in planned}
+
+
+def _may_leave_its_phase(one: PlannedTask, new: Mapping[UUID, Task]) -> bool:
+    """Whether a task is in a phase and waits for anything that may be elsewhere."""
+    task, related = new[one.id], [*one.depends_on, *filter(None, [one.parent_id])]
+    if task.initiative_id is None or not related:
+        return False
+    return any(id_ not in new or _place(new, new[id_]) != _place(new, task) for id_ in related)
+
+
+def _place(new: Mapping[UUID, Task], task: Task) -> UUID | None:
+    """The phase that a new task is in, or the task above it that says where it is."""
+    while task.phase_id is None and task.parent_task_id in new:
+        task = new[task.parent_task_id]
+    return task.phase_id or task.parent_task_id
+
+
 def _refuse_cycles(planned: Sequence[PlannedTask]) -> None:
-    names: dict[UUID, str | UUID] = {one.id: one.item.ref or one.id for one in planned}
-    waits = {one.id: list(one.depends_on) for one in planned}
     below = {one.id: [one.parent_id] if one.parent_id else [] for one in planned}
-    for edges in (waits, below):
-        if cycle := find_cycle(edges):
-            raise DependencyCycle(entity="task", path=[names[id_] for id_ in cycle])
+    called = names(planned)
+    if cycle := find_cycle(below):
+        raise circle("task", [Node("task", id_) for id_ in cycle], called)
+    waits: dict[Node, list[Node]] = {}
+    kinds: tuple[Kind, ...] = ("task", "gate")
+    for one in planned:
+        above = [Node("gate", one.parent_id)] if one.parent_id else []
+        for kind in kinds:
+            needed = [Node("task", id_) for id_ in one.depends_on]
+            waits[Node(kind, one.id)] = needed + above
+    if nodes := find_cycle(waits):
+        raise circle("task", nodes, called)
 
 
 def _parents_first(planned: Sequence[PlannedTask]) -> list[tuple[int, PlannedTask]]:

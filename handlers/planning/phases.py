@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.errors import InvalidReference
-from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from contracts.planning._errors import DependencyNotFound, DifferentInitiatives
 from contracts.planning._phase_parts import DependenciesOpen, PhaseDeletion, PhaseSequence
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
@@ -42,13 +42,15 @@ from contracts.planning.phases import (
 )
 from handlers._changes import changes
 from handlers._shapes import Decision, Emit, decider, handler, query
-from handlers.planning._cycles import find_path
+from handlers.planning._order import circle, of_phase, refuse_circles
+from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
 from handlers.planning._states import PHASE
 from handlers.planning._task_dependencies import let_go
 from persistence._entities import add, get, get_locked, load, lock, save
-from persistence.planning import _phase_graph, _task_graph, phases
+from persistence.planning import _order, _phase_graph, _task_graph, phases
 from persistence.planning._deletion import delete_entity, lock_for_deletion
+from persistence.planning._order import Node
 
 
 @handler
@@ -232,18 +234,18 @@ async def add_phase_dependency(
     command: AddPhaseDependency, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Phase:
     initiative_id = (await get(db, Phase, command.id)).initiative_id
-    await _phase_graph.lock_dependencies(db, initiative_id)
+    await _order.lock(db, initiative_id)
     phase = await get_locked(db, Phase, command.id)
     other = (await load(db, Phase, [command.depends_on_phase_id])).get(command.depends_on_phase_id)
     if other is None:
         raise InvalidReference(field="depends_on_phase_id", entity="phase")
     if other.initiative_id != initiative_id:
         raise DifferentInitiatives(entity="phase", id=phase.id, other_id=other.id)
-    edges = await _phase_graph.edges_from(db, other.id)
-    if path := find_path(edges, other.id, phase.id):
-        raise DependencyCycle(entity="phase", path=[phase.id, *path])
+    if other.id == phase.id:
+        raise circle("phase", [Node("begun", phase.id), Node("done", phase.id)], {})
 
     await _phase_graph.add_dependency(db, phase.id, other.id)
+    await refuse_circles(db, "phase", of_phase(phase))
     changed = phase.evolve(now)
     await save(db, [changed])
     emit(PhaseUpdated(phase=changed))
@@ -259,9 +261,12 @@ async def remove_phase_dependency(
     if not await _phase_graph.remove_dependency(db, phase.id, command.depends_on_phase_id):
         raise DependencyNotFound(id=phase.id, depends_on=command.depends_on_phase_id)
 
+    needed = await get(db, Phase, command.depends_on_phase_id)
     changed = phase.evolve(now)
     await save(db, [changed])
     emit(PhaseUpdated(phase=changed))
+    if needed.status != "completed":
+        await tell_dispatchable([phase.id], db=db, emit=emit)
 
     return changed
 
@@ -270,14 +275,22 @@ async def remove_phase_dependency(
 async def delete_phase(
     command: DeletePhase, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> PhaseDeletion:
+    await _order.lock(db, (await get(db, Phase, command.id)).initiative_id)
     phase = await lock_for_deletion(db, Phase, command.id)
     deleted = await phases.contents(db, phase)
+    dependents = await lock(db, Phase, await phases.lock_dependents(db, [phase.id]))
     tree = await _task_graph.lock_trees(db, await phases.tasks_in(db, phase.id))
-    freed = await let_go(db, tree, now=now)
+    let_go_of = await let_go(db, tree, now=now)
 
     await delete_entity(db, phase)
+    freed = [dependent.evolve(now) for dependent in dependents.values()]
+    await save(db, freed)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted))
-    for each in freed:
+    for dependent in freed:
+        emit(PhaseUpdated(phase=dependent))
+    if phase.status != "completed":
+        await tell_dispatchable(dependents, db=db, emit=emit)
+    for each in let_go_of:
         emit(each)
 
     return PhaseDeletion(id=phase.id, deleted=deleted)

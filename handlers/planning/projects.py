@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.errors import InvalidTransition
+from contracts.planning.initiatives import Initiative, InitiativeProjectsChanged
 from contracts.planning.projects import (
     ArchiveProject,
     CreateProject,
@@ -29,6 +30,7 @@ from contracts.planning.projects import (
 from handlers._changes import changes
 from handlers._clocks import reported
 from handlers._shapes import Decision, Emit, decider, handler, query
+from persistence._entities import lock, save
 from persistence.planning import projects
 from persistence.planning._deletion import delete_entity, lock_for_deletion
 
@@ -128,10 +130,17 @@ def record_project_fetch(
 async def delete_project(
     command: DeleteProject, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> ProjectDeletion:
+    # As whoever changes the projects of an initiative: that first, and then the project.
+    await lock(db, Initiative, await projects.initiative_ids(db, command.id))
     project = await lock_for_deletion(db, Project, command.id)
+    about_it = await lock(db, Initiative, await projects.initiative_ids(db, command.id))
     deleted = await projects.contents(db, project)
 
     await delete_entity(db, project)
+    changed = [initiative.evolve(now) for initiative in about_it.values()]
+    await save(db, changed)
+    for initiative in changed:
+        emit(InitiativeProjectsChanged(initiative=initiative, added=[], removed=[project.id]))
     emit(ProjectDeleted(project=project.evolve(now), deleted=deleted))
 
     return ProjectDeletion(id=project.id, deleted=deleted)

@@ -61,10 +61,11 @@ from handlers.planning._claims import (
     take_ready,
     unknown_filter,
 )
+from handlers.planning._order import circle, of_task, refuse_circles
 from handlers.planning._shortening import shorten
 from handlers.planning._states import TASK
-from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle
-from handlers.planning._task_plan import build, plan
+from handlers.planning._task_dependencies import delete_tree, lock_ends
+from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
 from handlers.planning._task_rules import (
     UNCLAIMED,
     is_over,
@@ -76,6 +77,7 @@ from handlers.planning._task_rules import (
 from persistence import _entities
 from persistence.planning import _new_tasks, _task_context, _task_graph, tasks
 from persistence.planning._deletion import lock_for_deletion
+from persistence.planning._order import Node
 
 
 @decider
@@ -104,6 +106,7 @@ async def create_many_tasks(
     if related := [one for one in planned if one.depends_on or one.parent_id is not None]:
         pairs = ((one.id, other) for one in related for other in one.depends_on)
         await _new_tasks.relate(db, [one.id for one in related], pairs)
+    await refuse_circles_over_phases(db, planned, made)
 
     for one, task in zip(planned, made, strict=True):
         emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
@@ -185,10 +188,12 @@ async def add_task_dependency(
     TASK.require(task, "add_dependency")
     if other.initiative_id != task.initiative_id:
         raise DifferentInitiatives(entity="task", id=task.id, other_id=other.id)
-    await refuse_cycle(db, task, other)
+    if other.id == task.id:
+        raise circle("task", [Node("task", task.id), Node("task", task.id)], {})
 
     changed = task.evolve(now)
     await _task_graph.add_dependencies(db, [(task.id, other.id)])
+    await refuse_circles(db, "task", of_task(task))
     await _entities.save(db, [changed])
 
     emit(TaskDependencyAdded(task=changed, depends_on_task_id=other.id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import CTE, ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity
@@ -27,11 +27,21 @@ async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> 
 
 async def count_tasks(db: AsyncConnection, belonging: ColumnElement[bool]) -> int:
     """How many tasks fulfil this, those below them included."""
+    counted = await db.execute(select(func.count()).select_from(_tree(belonging)))
+    return int(counted.scalar_one())
+
+
+async def unfinished_tasks(db: AsyncConnection, belonging: ColumnElement[bool]) -> list[UUID]:
+    """The tasks that fulfil this or are below one that does, and are not completed."""
+    going = select(_tree(belonging).c.id)
+    unfinished = select(task.c.id).where(task.c.id.in_(going), task.c.status != "completed")
+    return list((await db.execute(unfinished)).scalars())
+
+
+def _tree(belonging: ColumnElement[bool]) -> CTE:
     below = select(task.c.id).where(belonging).cte("below", recursive=True)
     child = task.alias("child")
-    below = below.union(select(child.c.id).where(child.c.parent_task_id == below.c.id))
-    counted = await db.execute(select(func.count()).select_from(below))
-    return int(counted.scalar_one())
+    return below.union(select(child.c.id).where(child.c.parent_task_id == below.c.id))
 
 
 async def delete_entity(db: AsyncConnection, entity: Entity) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from sqlalchemy import Exists, Uuid, bindparam, delete, exists, func, insert, literal_column, select
@@ -45,12 +43,6 @@ async def page_of_dependents(db: AsyncConnection, query: ListPhaseDependents) ->
     return await _related(db, query, _DEPENDENTS)
 
 
-async def lock_dependencies(db: AsyncConnection, initiative_id: UUID) -> None:
-    """Let nobody else add dependencies in this initiative until the transaction ends."""
-    name = f"planning.phase_dependencies:{initiative_id}"
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
-
-
 async def open_dependencies(db: AsyncConnection, id_: UUID) -> list[UUID]:
     """The phases that a phase waits for and that are not completed."""
     statement = (
@@ -60,25 +52,6 @@ async def open_dependencies(db: AsyncConnection, id_: UUID) -> list[UUID]:
         .order_by(phase.c.position, phase.c.id)
     )
     return list((await db.execute(statement)).scalars())
-
-
-async def waiting(db: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
-    """Those of these phases that depend on one that is not completed."""
-    statement = select(phase.c.id).where(phase.c.id == func.any(list(ids)), waits())
-    return set((await db.execute(statement)).scalars())
-
-
-async def edges_from(db: AsyncConnection, id_: UUID) -> Mapping[UUID, list[UUID]]:
-    """What a phase depends on, directly or not: each phase with what it depends on itself."""
-    edges = select(phase_dependency.c.phase_id, phase_dependency.c.depends_on_phase_id)
-    reached = edges.where(phase_dependency.c.phase_id == id_).cte("reached", recursive=True)
-    reached = reached.union(
-        edges.where(phase_dependency.c.phase_id == reached.c.depends_on_phase_id)
-    )
-    found: defaultdict[UUID, list[UUID]] = defaultdict(list)
-    for one, other in await db.execute(select(reached)):
-        found[one].append(other)
-    return found
 
 
 async def add_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) -> None:

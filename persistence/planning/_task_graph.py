@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from sqlalchemy import (
@@ -15,7 +14,6 @@ from sqlalchemy import (
     cast,
     column,
     delete,
-    exists,
     func,
     insert,
     select,
@@ -35,13 +33,6 @@ _DEPENDS_ON = bindparam("depends_on", type_=Uuid)
 _THIS_EDGE = (
     task_dependency.c.task_id == _TASK,
     task_dependency.c.depends_on_task_id == _DEPENDS_ON,
-)
-
-_edges = select(task_dependency.c.task_id, task_dependency.c.depends_on_task_id)
-_reached = _edges.where(task_dependency.c.task_id == _DEPENDS_ON).cte("reached", recursive=True)
-_reached = _reached.union(_edges.where(task_dependency.c.task_id == _reached.c.depends_on_task_id))
-_CLOSING = select(_reached).where(
-    exists(select(_reached.c.task_id).where(_reached.c.depends_on_task_id == _TASK))
 )
 
 _pairs = (
@@ -67,9 +58,9 @@ _INTO_THESE = (
     task_dependency.c.task_id != func.all(_IDS),
 )
 _INTO = compiled(
-    _edges.where(*_INTO_THESE).order_by(
-        task_dependency.c.task_id, task_dependency.c.depends_on_task_id
-    )
+    select(task_dependency.c.task_id, task_dependency.c.depends_on_task_id)
+    .where(*_INTO_THESE)
+    .order_by(task_dependency.c.task_id, task_dependency.c.depends_on_task_id)
 )
 _REMOVE_INTO = compiled(
     delete(task_dependency).where(
@@ -107,22 +98,6 @@ async def _related(
     if not page.items and query.cursor is None:
         await _entities.get(db, Task, query.id)
     return page
-
-
-async def lock_dependencies(db: AsyncConnection, initiative_id: UUID | None) -> None:
-    """Let nobody else add dependencies in this initiative until the transaction ends."""
-    name = f"planning.task_dependencies:{initiative_id}"
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
-
-
-async def edges_closing(
-    db: AsyncConnection, id_: UUID, depends_on: UUID
-) -> Mapping[UUID, list[UUID]]:
-    """What ``depends_on`` depends on, directly or not, if ``id_`` is among it; else nothing."""
-    found: defaultdict[UUID, list[UUID]] = defaultdict(list)
-    for one, other in await db.execute(_CLOSING, {"task": id_, "depends_on": depends_on}):
-        found[one].append(other)
-    return found
 
 
 async def add_dependencies(db: AsyncConnection, pairs: Iterable[tuple[UUID, UUID]]) -> None:

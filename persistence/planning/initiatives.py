@@ -117,25 +117,6 @@ async def remove_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -
     )
 
 
-async def lock_active(db: AsyncConnection, ids: Iterable[UUID]) -> list[Initiative]:
-    """Lock those of these initiatives that are active."""
-    statement = (
-        columns(Initiative)
-        .where(initiative.c.id == func.any(list(ids)), initiative.c.status == "active")
-        .order_by(initiative.c.id)
-        .with_for_update(key_share=True)
-    )
-    return [entity_from(Initiative, row) for row in await db.execute(statement)]
-
-
-async def unfinished(db: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
-    """Those of these initiatives that have a phase that is not completed."""
-    statement = select(phase.c.initiative_id).where(
-        phase.c.initiative_id == func.any(list(ids)), phase.c.status != "completed"
-    )
-    return set((await db.execute(statement.distinct())).scalars())
-
-
 async def contents(db: AsyncConnection, locked: Initiative) -> InitiativeContents:
     """What goes along when this initiative is deleted."""
     phases = select(func.count()).where(phase.c.initiative_id == locked.id)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.planning._phase_parts import PhaseContents
-from contracts.planning.initiatives import ExecutionMode
 from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase
 from contracts.planning.tasks import Task
 from persistence._entities import columns, entity_from
 from persistence._filters import equal
 from persistence._paging import Listing
-from persistence.planning._deletion import count_tasks
+from persistence.planning import _deletion
 from persistence.planning._phase_graph import waits
-from persistence.planning.tables import initiative, phase, phase_dependency, task
+from persistence.planning.tables import phase, phase_dependency, task
 
 _LIST = Listing(Phase, equal(phase, "initiative_id", "status", "external_ref"))
 
@@ -50,22 +49,27 @@ async def lock_all(db: AsyncConnection, initiative_id: UUID) -> list[Phase]:
     return sorted(found, key=lambda each: (each.position, each.id))
 
 
-async def lock_in_progress(db: AsyncConnection, ids: Iterable[UUID]) -> list[UUID]:
-    """Lock those of these phases that are in progress; their content may be long and stays."""
+async def lock_dependents(db: AsyncConnection, ids: Iterable[UUID]) -> list[UUID]:
+    """Lock the phases that depend on any of these; their content may be long and stays."""
     statement = (
         select(phase.c.id)
-        .where(phase.c.id == func.any(list(ids)), phase.c.status == "in_progress")
+        .where(phase.c.id.in_(_needing(ids)))
         .order_by(phase.c.id)
         .with_for_update(key_share=True)
     )
     return list((await db.execute(statement)).scalars())
 
 
-async def lock_approved_dependents(db: AsyncConnection, ids: Iterable[UUID]) -> list[Phase]:
-    """Lock the approved phases that depend on any of these."""
-    edges = select(phase_dependency.c.phase_id)
-    dependents = edges.where(phase_dependency.c.depends_on_phase_id == func.any(list(ids)))
-    return await _lock(db, phase.c.id.in_(dependents), phase.c.status == "approved")
+async def dispatchable_among(
+    db: AsyncConnection, ids: Iterable[UUID], needing: Iterable[UUID] | None = None
+) -> list[Phase]:
+    """Those of these phases that can be started, and depend on any of the others if so asked."""
+    approved = phase.c.status == literal_column("'approved'")
+    statement = columns(Phase).where(phase.c.id == func.any(list(ids)), approved, ~waits())
+    if needing is not None:
+        statement = statement.where(phase.c.id.in_(_needing(needing)))
+    found = await db.execute(statement.order_by(phase.c.position, phase.c.id))
+    return [entity_from(Phase, row) for row in found]
 
 
 async def lock_named(db: AsyncConnection, initiative_ids: Iterable[UUID], name: str) -> list[Phase]:
@@ -73,17 +77,6 @@ async def lock_named(db: AsyncConnection, initiative_ids: Iterable[UUID], name: 
     return await _lock(
         db, phase.c.initiative_id == func.any(list(initiative_ids)), phase.c.name == name
     )
-
-
-async def finished(db: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, ExecutionMode]:
-    """Those of these phases whose tasks are all completed, with the mode of their initiative."""
-    open_task = exists().where(task.c.phase_id == phase.c.id, task.c.status != "completed")
-    statement = (
-        select(phase.c.id, initiative.c.execution_mode)
-        .join(initiative, initiative.c.id == phase.c.initiative_id)
-        .where(phase.c.id == func.any(list(ids)), ~open_task)
-    )
-    return {row.id: row.execution_mode for row in await db.execute(statement)}
 
 
 async def last_positions(db: AsyncConnection, initiative_ids: Iterable[UUID]) -> dict[UUID, int]:
@@ -134,9 +127,14 @@ async def contents(db: AsyncConnection, locked: Phase) -> PhaseContents:
         )
     )
     return PhaseContents(
-        tasks=await count_tasks(db, task.c.phase_id == locked.id),
+        tasks=await _deletion.count_tasks(db, task.c.phase_id == locked.id),
         dependencies=(await db.execute(edges)).scalar_one(),
     )
+
+
+def _needing(ids: Iterable[UUID]) -> Select[UUID]:
+    edges = select(phase_dependency.c.phase_id)
+    return edges.where(phase_dependency.c.depends_on_phase_id == func.any(list(ids)))
 
 
 async def _lock(db: AsyncConnection, *where: ColumnElement[bool]) -> list[Phase]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,6 +45,13 @@ async def find(db: AsyncConnection, query: FindProject) -> Project:
 async def page(db: AsyncConnection, query: ListProjects) -> Page[Project]:
     """A page of the projects that pass the filters."""
     return await _LIST.page(db, query)
+
+
+async def initiative_ids(db: AsyncConnection, id_: UUID) -> list[UUID]:
+    """The initiatives that are about this project."""
+    statement = select(initiative_project.c.initiative_id)
+    found = await db.execute(statement.where(initiative_project.c.project_id == id_))
+    return list(found.scalars())
 
 
 async def contents(db: AsyncConnection, locked: Project) -> ProjectContents:

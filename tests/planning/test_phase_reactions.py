@@ -8,9 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.planning.initiatives import ArchiveInitiative, GetInitiative
 from contracts.planning.phases import (
     AddPhaseDependency,
+    ApprovePhase,
+    BlockPhase,
     CompletePhase,
     GetPhase,
     ListPhases,
+    RemovePhaseDependency,
+    UnblockPhase,
 )
 from contracts.planning.tasks import CompleteTask
 from fleetbus.client import Bus
@@ -145,3 +149,51 @@ class TestTellDispatchablePhases:
                 await bus.call(add)
             await asyncio.gather(*(bus.call(CompletePhase(id=phase.id)) for phase in needed))
         assert (await told(outbox)).count("phase.dispatchable") == ROUNDS
+
+    async def test_when_it_is_approved_or_unblocked(self, bus: Bus, outbox: Outbox) -> None:
+        one, two = await plans.two_phases(bus)
+        await plans.depend(bus, two, one)
+        await bus.call(ApprovePhase(id=two.id))
+        assert "phase.dispatchable" not in await told(outbox)
+
+        await bus.call(ApprovePhase(id=one.id))
+        await bus.call(BlockPhase(id=one.id, reason="x"))
+        await bus.call(UnblockPhase(id=one.id))
+
+        assert await dispatchable(outbox) == [str(one.id)] * 2
+
+    async def test_once_it_waits_for_nothing(self, bus: Bus, outbox: Outbox) -> None:
+        one, two = await plans.two_phases(bus, status="approved")
+        await plans.depend(bus, two, one)
+
+        await bus.call(RemovePhaseDependency(id=two.id, depends_on_phase_id=one.id))
+
+        assert await dispatchable(outbox) == [str(two.id)]
+
+    async def test_not_again_when_what_it_needed_was_completed(
+        self, bus: Bus, outbox: Outbox
+    ) -> None:
+        initiative = await plans.initiative(bus)
+        one = await plans.phase(bus, initiative.id, status="in_progress")
+        two = await plans.phase(bus, initiative.id, status="approved")
+        await plans.depend(bus, two, one)
+        await bus.call(CompletePhase(id=one.id))
+
+        await bus.call(RemovePhaseDependency(id=two.id, depends_on_phase_id=one.id))
+
+        assert await dispatchable(outbox) == [str(two.id)]
+
+    async def test_completed_and_approved_at_once(self, bus: Bus, outbox: Outbox) -> None:
+        initiative = await plans.initiative(bus)
+        for _ in range(ROUNDS):
+            needed = await plans.phase(bus, initiative.id, status="in_progress")
+            dependent = await plans.phase(bus, initiative.id)
+            await plans.depend(bus, dependent, needed)
+            await asyncio.gather(
+                bus.call(CompletePhase(id=needed.id)), bus.call(ApprovePhase(id=dependent.id))
+            )
+        assert len(await dispatchable(outbox)) == ROUNDS
+
+
+async def dispatchable(outbox: Outbox) -> list[str]:
+    return [row.entity_id for row in await outbox() if row.type == "phase.dispatchable"]

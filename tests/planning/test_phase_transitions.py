@@ -32,6 +32,7 @@ class TestApprovePhase:
         approved = await bus.call(ApprovePhase(id=made.id))
         assert (approved.status, approved.version) == ("approved", 2)
         assert (await last(outbox, "phase.approved"))["previous_status"] == "pending"
+        assert (await told(outbox))[-1] == "phase.dispatchable"
 
     async def test_not_pending(self, bus: Bus) -> None:
         made = await phase(bus, status="completed")
@@ -99,7 +100,7 @@ class TestUnblockPhase:
         back = await bus.call(UnblockPhase(id=made.id))
         assert (back.status, back.status_before, back.blocked_reason) == ("approved", None, None)
         assert back.version == 3
-        assert (await told(outbox))[-1] == "phase.unblocked"
+        assert (await told(outbox))[-2:] == ["phase.unblocked", "phase.dispatchable"]
 
     async def test_not_blocked(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):

@@ -21,6 +21,7 @@ from contracts.planning.phases import (
     UnblockPhase,
     UpdatePhase,
 )
+from contracts.planning.tasks import AddTaskDependency
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from tests.planning import _plans as plans
@@ -46,7 +47,8 @@ class TestCreatePhase:
     @pytest.mark.parametrize("status", ["approved", "in_progress", "completed"])
     async def test_status_of_a_plan_under_way(self, bus: Bus, outbox: Outbox, status: str) -> None:
         assert (await phase(bus, status=status)).status == status
-        assert await told(outbox) == ["initiative.created", "phase.created"]
+        done = ["initiative.pending_review"] if status == "completed" else []
+        assert await told(outbox) == ["initiative.created", "phase.created", *done]
 
     async def test_blocked_with_its_reason(self, bus: Bus) -> None:
         made = await phase(bus, status="blocked", blocked_reason="deferred")
@@ -190,6 +192,42 @@ class TestDeletePhase:
         assert (data["phase"]["id"], data["phase"]["version"]) == (str(one.id), 2)
         with pytest.raises(PhaseNotFound):
             await bus.call(GetPhase(id=one.id))
+
+    async def test_what_waited_for_it_waits_no_longer(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        one, two = await two_phases(bus, status="approved")
+        other = await plans.phase(bus, one.initiative_id, "pending")
+        running = await plans.phase(bus, one.initiative_id, "running", status="in_progress")
+        for dependent in (two, other):
+            await depend(bus, dependent, one)
+        waiting = await plans.task(db, running, "pending")
+        needed = await plans.task(db, one, "pending")
+        await bus.call(AddTaskDependency(id=waiting, depends_on_task_id=needed))
+        before = len(await told(outbox))
+
+        await bus.call(DeletePhase(id=one.id))
+
+        rows = (await outbox())[before:]
+        assert [(row.type, row.entity_id) for row in rows] == [
+            ("phase.deleted", str(one.id)),
+            ("phase.updated", str(two.id)),
+            ("phase.updated", str(other.id)),
+            ("phase.dispatchable", str(two.id)),
+            ("task.ready", str(waiting)),
+        ]
+        assert [row.data["phase"]["version"] for row in rows[1:4]] == [3, 3, 3]
+        assert (await bus.call(GetPhase(id=two.id))).version == 3
+
+    async def test_what_waits_for_another_one_still_does(self, bus: Bus, outbox: Outbox) -> None:
+        one, two = await two_phases(bus, status="approved")
+        third = await plans.phase(bus, one.initiative_id, "third", status="approved")
+        for needed in (one, two):
+            await depend(bus, third, needed)
+
+        await bus.call(DeletePhase(id=one.id))
+
+        assert "phase.dispatchable" not in await told(outbox)
 
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(PhaseNotFound):

@@ -287,6 +287,11 @@ class TestDeleteProject:
         links = await db.execute(text("SELECT count(*) FROM planning.initiative_projects"))
         assert links.scalar_one() == 0
         assert len((await bus.call(ListInitiatives())).items) == 2
+        changed = [data for type_, data in await told(outbox) if type_.endswith("projects_changed")]
+        assert [(each["initiative"]["version"], each["removed"]) for each in changed] == [
+            (2, [str(project.id)])
+        ] * 2
+        assert {each.version for each in (await bus.call(ListInitiatives())).items} == {2}
         type_, data = (await told(outbox))[-1]
         assert (type_, data["deleted"]) == ("project.deleted", {"initiative_links": 2})
         assert (data["project"]["id"], data["project"]["version"]) == (str(project.id), 2)

@@ -52,9 +52,7 @@ async def surrounded(bus: Bus, db: AsyncConnection, **fields: Any) -> Any:
 
 class TestClaims:
     @pytest.mark.parametrize("limit", [1, 50])
-    async def test_much_around_a_long_task(
-        self, bus: Bus, db: AsyncConnection, limit: int
-    ) -> None:
+    async def test_much_around_a_long_task(self, bus: Bus, db: AsyncConnection, limit: int) -> None:
         description = ESCAPED * 80_000
         id_ = await surrounded(bus, db, description=description)
 
@@ -84,7 +82,9 @@ class TestClaims:
     ) -> None:
         id_ = await surrounded(bus, db, description=ESCAPED * 100_000)
         values = {"id": id_, "summary": ESCAPED * 66_000}
-        await db.execute(text("UPDATE planning.tasks SET summary = :summary WHERE id = :id"), values)
+        await db.execute(
+            text("UPDATE planning.tasks SET summary = :summary WHERE id = :id"), values
+        )
 
         context = await bus.call(GetTaskContext(id=id_))
         (one,) = (await bus.call(ClaimTasks(agent_id="a"))).tasks
@@ -128,8 +128,9 @@ TEXTS = st.builds(
 )
 BRIEFS = st.lists(
     st.builds(
-        lambda name, summary: TaskBrief(id=uuid7(), name=f"n{name}"[:500], status="completed",
-                                        summary=summary),
+        lambda name, summary: TaskBrief(
+            id=uuid7(), name=f"n{name}"[:500], status="completed", summary=summary
+        ),
         TEXTS,
         st.none() | TEXTS,
     ),

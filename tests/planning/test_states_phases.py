@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from contracts._declare import Entity
 from contracts.errors import InvalidTransition
+from contracts.planning._fields import PhaseStatus
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -25,7 +26,6 @@ from contracts.planning.phases import (
     CompletePhase,
     CreatePhase,
     Phase,
-    PhaseStatus,
     RequestPhaseChanges,
     UnblockPhase,
     UpdatePhase,
@@ -59,7 +59,7 @@ INITIATIVE_ACTIONS: dict[str, tuple[Any, Any]] = {
     "archive": (initiatives.archive_initiative, ArchiveInitiative(id=ID)),
     "unarchive": (initiatives.unarchive_initiative, UnarchiveInitiative(id=ID)),
 }
-ELSEWHERE = {"start", "finish", "finalize"}
+ELSEWHERE = {"start", "finish", "take_up", "finalize"}
 """Actions of handlers and reactions: they look at more than the entity."""
 
 
@@ -143,7 +143,7 @@ def test_an_initiative_returns_to_where_it_was_archived(status: InitiativeStatus
 
 def test_every_action_is_tried() -> None:
     assert PHASE_ACTIONS.keys() | ELSEWHERE == PHASE.actions.keys()
-    assert INITIATIVE_ACTIONS.keys() | {"finish"} == INITIATIVE.actions.keys()
+    assert INITIATIVE_ACTIONS.keys() | {"finish", "take_up"} == INITIATIVE.actions.keys()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,251 @@
+"""What a phase or an initiative is, given what it holds: one rule, asked after every change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Event
+from contracts.planning._errors import InitiativeClosed
+from contracts.planning._fields import PhaseStatus
+from contracts.planning.initiatives import (
+    ExecutionMode,
+    Initiative,
+    InitiativePendingReview,
+    InitiativeReopened,
+    InitiativeStatus,
+    InitiativeUnarchived,
+)
+from contracts.planning.phases import (
+    Phase,
+    PhaseCompleted,
+    PhaseCreated,
+    PhaseDeleted,
+    PhasePendingReview,
+    PhaseStarted,
+    PhaseUnblocked,
+)
+from contracts.planning.tasks import (
+    TaskCompleted,
+    TaskCreated,
+    TaskDeleted,
+    TaskRetried,
+    TaskUpdated,
+)
+from handlers._shapes import Emit, reaction
+from persistence._entities import load, lock, save
+from persistence.planning import _containers
+from persistence.planning._containers import Children, FoundPhase
+
+OVER = {"pending_review", "completed"}
+"""What is over until it gets something to do."""
+
+
+def phase_status(status: PhaseStatus, mode: ExecutionMode, tasks: Children) -> PhaseStatus:
+    """What a phase is, given its tasks; one without any waits for some, or to be completed."""
+    if status == "in_progress" and tasks.any and not tasks.open:
+        return "completed" if mode == "yolo" else "pending_review"
+    if status == "pending_review" and tasks.open:
+        return "in_progress"
+    return status
+
+
+def initiative_status(status: InitiativeStatus, children: Children) -> InitiativeStatus:
+    """What an initiative is, given its phases and all its tasks, in phases or not."""
+    if status == "active" and children.any and not children.open:
+        return "pending_review"
+    if status in OVER and children.open:
+        return "active"
+    return status
+
+
+def _in_an_initiative(event: TaskCompleted) -> bool:
+    return event.task.initiative_id is not None or event.task.phase_id is not None
+
+
+@reaction(about=_in_an_initiative, where=_containers.MAY_BE_OVER)
+async def finish_phases(
+    events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
+) -> None:
+    """What the last task of a phase or of an initiative makes of it."""
+    asked = await _containers.may_be_over(db, [event.task.id for event in events])
+    phases = await _containers.look_at_phases(db, asked.phases)
+    await _settle_phases(phases, db=db, emit=emit, now=now)
+
+    # Tasks may be left in a phase that somebody completed: they keep the initiative open alone.
+    left = {phase.initiative_id for phase in phases if phase.status == "completed"}
+    await _settle_initiatives(asked.initiatives | left, db=db, emit=emit, now=now)
+
+
+def _concerns_all(event: TaskCreated | TaskUpdated | TaskDeleted | PhaseDeleted) -> bool:
+    match event:
+        case TaskCreated():
+            return event.task.status == "completed" and event.task.initiative_id is not None
+        case TaskUpdated():
+            return event.moved
+        case TaskDeleted():
+            return event.task.initiative_id is not None
+    return True
+
+
+@reaction(about=_concerns_all)
+async def settle_all(
+    events: Sequence[TaskCreated | TaskUpdated | TaskDeleted | PhaseDeleted],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+) -> None:
+    """Tasks that came, went away or moved, with those below them, may be of many phases."""
+    ids = {
+        event.phase.initiative_id if isinstance(event, PhaseDeleted) else event.task.initiative_id
+        for event in events
+    }
+    initiatives = {id_ for id_ in ids if id_ is not None}
+    phases = await _containers.look_at_phases_of(db, initiatives)
+    await _settle_phases(phases, db=db, emit=emit, now=now)
+
+    await _settle_initiatives(initiatives, db=db, emit=emit, now=now)
+
+
+@reaction
+async def settle_phases(
+    events: Sequence[PhaseStarted | PhaseUnblocked],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+) -> None:
+    """What the tasks of a phase are may have changed before it was in progress."""
+    phases = await _containers.look_at_phases(db, {event.phase.id for event in events})
+
+    await _settle_phases(phases, db=db, emit=emit, now=now)
+
+
+def _may_end_it(event: PhaseCompleted | PhaseCreated | InitiativeUnarchived) -> bool:
+    return not isinstance(event, PhaseCreated) or event.phase.status == "completed"
+
+
+@reaction(about=_may_end_it)
+async def finish_initiatives(
+    events: Sequence[PhaseCompleted | PhaseCreated | InitiativeUnarchived],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+) -> None:
+    """What the last phase of an initiative makes of it, or what happened while it was archived."""
+    ids = {
+        event.initiative.id
+        if isinstance(event, InitiativeUnarchived)
+        else event.phase.initiative_id
+        for event in events
+    }
+
+    await _settle_initiatives(ids, db=db, emit=emit, now=now)
+
+
+Adding = TaskCreated | TaskRetried | TaskUpdated | PhaseCreated
+
+
+def _adds_work(event: Adding) -> bool:
+    match event:
+        case PhaseCreated():
+            return event.phase.status != "completed"
+        case TaskCreated():
+            return event.task.status != "completed" and event.task.initiative_id is not None
+        case TaskRetried():
+            # By a person: retries are counted from the beginning.
+            return event.task.retry_count == 0 and event.task.initiative_id is not None
+        case TaskUpdated():
+            return event.moved
+    return False
+
+
+def _containers_of(event: Adding) -> Iterable[UUID]:
+    if isinstance(event, PhaseCreated):
+        return [event.phase.initiative_id]
+    task = event.task
+    within = (task.phase_id or task.parent_task_id, task.initiative_id)
+    return [id_ for id_ in within if id_ is not None]
+
+
+@reaction(about=_adds_work, where=_containers.IS_OVER, of=_containers_of)
+async def take_up_again(
+    events: Sequence[TaskCreated | TaskRetried | TaskUpdated | PhaseCreated],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+) -> None:
+    """What is over and gets something to do is taken up again; what is archived gets nothing."""
+    moved = [event.task.id for event in events if isinstance(event, TaskUpdated)]
+    idle = set(moved) - await _containers.with_work(db, moved) if moved else set()
+    adding = [e for e in events if isinstance(e, PhaseCreated) or e.task.id not in idle]
+    over = await _containers.over(db, {id_ for event in adding for id_ in _containers_of(event)})
+    phases = await lock(db, Phase, over.phases) if over.phases else {}
+    initiatives = await lock(db, Initiative, over.initiatives) if over.initiatives else {}
+    for initiative in initiatives.values():
+        if initiative.status == "archived":
+            raise InitiativeClosed(id=initiative.id, initiative_status=initiative.status)
+
+    begun = [(one, one.evolve(now, status="in_progress")) for one in phases.values()]
+    begun = [(before, after) for before, after in begun if before.status in OVER]
+    active = [(one, one.evolve(now, status="active")) for one in initiatives.values()]
+    active = [(before, after) for before, after in active if before.status in OVER]
+    await save(db, [after for _, after in begun])
+    await save(db, [after for _, after in active])
+    for phase, started in begun:
+        emit(PhaseStarted(phase=started, previous_status=phase.status))
+    for initiative, reopened in active:
+        emit(InitiativeReopened(initiative=reopened, previous_status=initiative.status))
+
+
+async def _settle_phases(
+    found: Sequence[FoundPhase], *, db: AsyncConnection, emit: Emit, now: datetime
+) -> None:
+    """Let these locked phases be what their tasks make of them."""
+    become = {
+        phase.id: status
+        for phase in found
+        if (status := phase_status(phase.status, phase.mode, phase.tasks)) != phase.status
+    }
+    before = await load(db, Phase, become) if become else {}
+    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
+
+    await save(db, after)
+    for phase in after:
+        emit(_told(phase, before[phase.id].status))
+
+
+def _told(phase: Phase, previous: PhaseStatus) -> Event:
+    if phase.status == "completed":
+        return PhaseCompleted(phase=phase, previous_status=previous)
+    if phase.status == "pending_review":
+        return PhasePendingReview(phase=phase, previous_status=previous)
+    return PhaseStarted(phase=phase, previous_status=previous)
+
+
+async def _settle_initiatives(
+    ids: Iterable[UUID], *, db: AsyncConnection, emit: Emit, now: datetime
+) -> None:
+    """Let these initiatives be what their phases and tasks make of them."""
+    found = await _containers.look_at_initiatives(db, ids) if ids else []
+    become = {
+        one.id: status
+        for one in found
+        if (status := initiative_status(one.status, one.children)) != one.status
+    }
+    before = await load(db, Initiative, become) if become else {}
+    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
+
+    await save(db, after)
+    for initiative in after:
+        previous = before[initiative.id].status
+        if initiative.status == "active":
+            emit(InitiativeReopened(initiative=initiative, previous_status=previous))
+        else:
+            emit(InitiativePendingReview(initiative=initiative, previous_status=previous))

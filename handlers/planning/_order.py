@@ -1,0 +1,98 @@
+"""What waits for what, over tasks and phases: whatever would close a circle is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.planning._errors import DependencyCycle, Named, Waiting
+from contracts.planning.phases import Phase
+from contracts.planning.tasks import Task, TaskCreated, TaskUpdated
+from handlers._shapes import reaction
+from handlers.planning._cycles import cycle_through
+from persistence.planning import _order
+from persistence.planning._order import Kind, Node
+
+_ENTITY: Mapping[Kind, Literal["task", "phase"]] = {
+    "task": "task",
+    "gate": "task",
+    "place": "task",
+    "begun": "phase",
+    "done": "phase",
+}
+"""What a node stands for; what is not here stands for the tasks that follow it."""
+
+_ABOVE = {"gate", "place"}
+"""A task above another one, told only where it is what it depends on that is waited for."""
+
+
+def of_task(task: Task | UUID) -> list[Node]:
+    """What stands for a task among what waits, to be looked for on circles."""
+    id_ = task.id if isinstance(task, Task) else task
+    return [Node("task", id_), Node("place", id_), Node("gate", id_)]
+
+
+def of_phase(phase: Phase) -> list[Node]:
+    """What stands for a phase among what waits, to be looked for on circles."""
+    return [Node("begun", phase.id), Node("done", phase.id)]
+
+
+async def refuse_circles(
+    db: AsyncConnection,
+    entity: Literal["task", "phase"],
+    changed: Collection[Node],
+    names: Mapping[UUID, Named] | None = None,
+) -> None:
+    """Refuse what this transaction has written if something of it is on a circle.
+
+    The order of the initiative is locked: of two that write half of one each, the later sees both.
+    """
+    edges = await _order.around(db, changed)
+    if cycle := cycle_through(edges, changed):
+        raise circle(entity, cycle, names or {})
+
+
+def circle(
+    entity: Literal["task", "phase"], cycle: Sequence[Node], names: Mapping[UUID, Named]
+) -> DependencyCycle:
+    """The refusal of a circle, told as the tasks and phases along it."""
+    told = [
+        (_ENTITY[node.kind], node.id)
+        for node, following in pairwise([*cycle, cycle[1]])
+        if node.kind in _ENTITY and not (node.kind in _ABOVE and following.kind != "task")
+    ]
+    along = [one for one, _ in groupby(told)]
+    if along[0] != along[-1] or len(along) == 1:
+        along.append(along[0])
+    nodes = [Waiting(entity=kind, id=names.get(id_, id_)) for kind, id_ in along]
+    return DependencyCycle(entity=entity, path=[node.id for node in nodes], nodes=nodes)
+
+
+def _between_phases(event: TaskCreated | TaskUpdated) -> bool:
+    task = event.task
+    if isinstance(event, TaskUpdated):
+        return event.moved
+    return task.phase_id is not None and task.parent_task_id is not None
+
+
+@reaction(about=_between_phases)
+async def refuse_circles_of_phases(
+    events: Sequence[TaskCreated | TaskUpdated], *, db: AsyncConnection
+) -> None:
+    """A task that comes into a phase may wait for one that waits for this phase."""
+    moved = {event.task.id for event in events if isinstance(event, TaskUpdated)}
+    made = {event.task.id for event in events} - moved
+    # A task that waits for nothing but its parent's phase closes no circle that was not there.
+    concerned = moved | await _order.elsewhere(db, made)
+    tasks = {event.task.id: event.task for event in events if event.task.id in concerned}
+    if not tasks:
+        return
+    for initiative_id in sorted({task.initiative_id for task in tasks.values()}, key=str):
+        await _order.lock(db, initiative_id)
+
+    below = [Node("held", id_) for id_ in moved]
+    await refuse_circles(db, "task", [node for id_ in tasks for node in of_task(id_)] + below)

@@ -1,0 +1,29 @@
+"""What phases wait for, and when they no longer have to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.planning.phases import PhaseDispatchable
+from handlers._shapes import Emit
+from persistence.planning import phases
+
+
+async def tell_dispatchable(
+    locked: Collection[UUID],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    needing: Collection[UUID] | None = None,
+) -> None:
+    """Tell of those of these locked phases that can be started.
+
+    ``needing``: only of those that depend on one of these.
+    """
+    if not locked:
+        return
+    for phase in await phases.dispatchable_among(db, locked, needing):
+        emit(PhaseDispatchable(phase=phase))

@@ -1,0 +1,412 @@
+"""What a phase or an initiative is follows from what it holds, whatever changes that."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.planning._errors import InitiativeClosed
+from contracts.planning.initiatives import (
+    ApproveInitiative,
+    ArchiveInitiative,
+    GetInitiative,
+    UnarchiveInitiative,
+)
+from contracts.planning.phases import (
+    BlockPhase,
+    CompletePhase,
+    CreatePhase,
+    DeletePhase,
+    GetPhase,
+    StartPhase,
+    UnblockPhase,
+)
+from contracts.planning.tasks import (
+    AcceptLateResult,
+    BlockTask,
+    ClaimTasks,
+    CompleteTask,
+    CreateManyTasks,
+    CreateTask,
+    DeleteTask,
+    NewTaskItem,
+    RetryTask,
+    StaleAttempt,
+    UpdateTask,
+)
+from fleetbus.client import Bus
+from tests.bus.asking import eventually, waiting_for_locks
+from tests.planning import _plans as plans
+from tests.planning._plans import Outbox, last, told
+from tests.planning.arranging import add_claimed, add_task
+
+ROUNDS = 10
+"""How often two calls are made at once; they do not meet every time."""
+
+
+async def status(bus: Bus, *, phase: UUID | None = None, initiative: UUID | None = None) -> str:
+    if phase is not None:
+        return (await bus.call(GetPhase(id=phase))).status
+    assert initiative is not None
+    return (await bus.call(GetInitiative(id=initiative))).status
+
+
+class TestThePhaseIsOver:
+    async def test_the_last_open_task_is_deleted(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        a, b = [await plans.task(db, phase) for _ in "ab"]
+        await bus.call(CompleteTask(id=a))
+        await bus.call(DeleteTask(id=b))
+
+        assert await status(bus, phase=phase.id) == "pending_review"
+        assert (await last(outbox, "phase.pending_review"))["previous_status"] == "in_progress"
+
+    async def test_and_with_it_its_initiative(self, bus: Bus, db: AsyncConnection) -> None:
+        initiative = await plans.initiative(bus, execution_mode="yolo")
+        phase = await plans.phase(bus, initiative.id, status="in_progress")
+        await plans.task(db, phase, "completed")
+        await bus.call(DeleteTask(id=await plans.task(db, phase, "pending")))
+
+        assert await status(bus, initiative=initiative.id) == "pending_review"
+
+    async def test_it_goes_along_with_its_parent_in_another_phase(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        one, two = await plans.two_phases(bus, status="in_progress")
+        parent = await plans.task(db, two)
+        await plans.task(db, one, "completed")
+        await plans.task(db, one, "pending", parent_task_id=parent)
+        await plans.task(db, two, "completed")
+
+        await bus.call(DeleteTask(id=parent))
+
+        assert [await status(bus, phase=each.id) for each in (one, two)] == ["pending_review"] * 2
+
+    async def test_it_goes_along_with_another_phase(self, bus: Bus, db: AsyncConnection) -> None:
+        one, two = await plans.two_phases(bus, status="in_progress")
+        parent = await plans.task(db, two)
+        await plans.task(db, one, "completed")
+        await plans.task(db, one, "pending", parent_task_id=parent)
+
+        await bus.call(DeletePhase(id=two.id))
+
+        assert await status(bus, phase=one.id) == "pending_review"
+
+    async def test_it_moves_out(self, bus: Bus, db: AsyncConnection) -> None:
+        one, two = await plans.two_phases(bus, status="in_progress")
+        await plans.task(db, one, "completed")
+        moved = await plans.task(db, one, "pending")
+
+        await bus.call(UpdateTask(id=moved, phase_id=two.id))
+
+        assert await status(bus, phase=one.id) == "pending_review"
+        assert await status(bus, phase=two.id) == "in_progress"
+
+    async def test_it_has_a_late_result(self, bus: Bus, db: AsyncConnection) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        id_ = await plans.task(db, phase, "pending", attempt=1)
+        with pytest.raises(StaleAttempt):
+            await bus.call(CompleteTask(id=id_, attempt=1))
+
+        await bus.call(AcceptLateResult(id=id_, attempt=1))
+
+        assert await status(bus, phase=phase.id) == "pending_review"
+
+    async def test_a_child_counts_for_the_phase_of_its_parent(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        top = await plans.task(db, phase)
+        below = await plans.task(db, phase, phase_id=None, parent_task_id=top)
+        await bus.call(CompleteTask(id=top))
+        assert await status(bus, phase=phase.id) == "in_progress"
+
+        await bus.call(CompleteTask(id=below))
+
+        assert await status(bus, phase=phase.id) == "pending_review"
+
+    @pytest.mark.parametrize("before", ["approved", "in_progress"])
+    async def test_all_was_completed_while_it_was_blocked(
+        self, bus: Bus, db: AsyncConnection, before: str
+    ) -> None:
+        phase = await plans.lone_phase(bus, status=before)
+        id_ = await plans.task(db, phase)
+        await bus.call(BlockPhase(id=phase.id, reason="x"))
+        await bus.call(CompleteTask(id=id_))
+        await bus.call(UnblockPhase(id=phase.id))
+        if before == "approved":
+            await bus.call(StartPhase(id=phase.id))
+
+        assert await status(bus, phase=phase.id) == "pending_review"
+
+    async def test_not_one_that_is_empty(self, bus: Bus, db: AsyncConnection) -> None:
+        phase = await plans.lone_phase(bus, status="approved")
+        await bus.call(StartPhase(id=phase.id))
+        await bus.call(DeleteTask(id=await plans.task(db, phase, "pending")))
+
+        assert await status(bus, phase=phase.id) == "in_progress"
+
+
+class TestTheInitiativeIsOver:
+    async def test_without_phases(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
+        initiative = await plans.initiative(bus)
+        tasks = [await add_claimed(db, initiative_id=initiative.id) for _ in range(2)]
+        await bus.call(CompleteTask(id=tasks[0]))
+        assert await status(bus, initiative=initiative.id) == "active"
+
+        await bus.call(CompleteTask(id=tasks[1]))
+
+        assert await status(bus, initiative=initiative.id) == "pending_review"
+        assert (await told(outbox))[-1] == "initiative.pending_review"
+
+    async def test_tasks_count_outside_of_phases_too(self, bus: Bus, db: AsyncConnection) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        outside = await add_claimed(db, initiative_id=phase.initiative_id)
+        await bus.call(CompletePhase(id=phase.id))
+        assert await status(bus, initiative=phase.initiative_id) == "active"
+
+        await bus.call(CompleteTask(id=outside))
+
+        assert await status(bus, initiative=phase.initiative_id) == "pending_review"
+
+    async def test_tasks_count_in_a_phase_that_is_completed(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        left = await plans.task(db, phase)
+        await bus.call(CompletePhase(id=phase.id))
+        assert await status(bus, initiative=phase.initiative_id) == "active"
+
+        await bus.call(CompleteTask(id=left))
+
+        assert await status(bus, initiative=phase.initiative_id) == "pending_review"
+
+    async def test_its_last_open_phase_is_deleted(self, bus: Bus, db: AsyncConnection) -> None:
+        one, two = await plans.two_phases(bus, status="in_progress")
+        await bus.call(CompletePhase(id=one.id))
+        await bus.call(DeletePhase(id=two.id))
+
+        assert await status(bus, initiative=one.initiative_id) == "pending_review"
+
+    async def test_while_it_was_archived(self, bus: Bus, db: AsyncConnection) -> None:
+        initiative = await plans.initiative(bus)
+        id_ = await add_claimed(db, initiative_id=initiative.id)
+        await bus.call(ArchiveInitiative(id=initiative.id))
+        await bus.call(CompleteTask(id=id_))
+        assert await status(bus, initiative=initiative.id) == "archived"
+
+        await bus.call(UnarchiveInitiative(id=initiative.id))
+
+        assert await status(bus, initiative=initiative.id) == "pending_review"
+
+    async def test_a_plan_that_is_brought_in_completed(self, bus: Bus) -> None:
+        initiative = await plans.initiative(bus)
+        items = [
+            NewTaskItem(name=name, initiative_id=initiative.id, status="completed") for name in "ab"
+        ]
+        await bus.call(CreateManyTasks(items=items))
+
+        assert await status(bus, initiative=initiative.id) == "pending_review"
+
+
+class TestWorkIsAdded:
+    @pytest.mark.parametrize("mode", ["yolo", "review_per_phase"])
+    async def test_a_task(self, bus: Bus, db: AsyncConnection, outbox: Outbox, mode: str) -> None:
+        initiative = await plans.initiative(bus, execution_mode=mode)
+        phase = await plans.phase(bus, initiative.id, status="in_progress")
+        await bus.call(CompleteTask(id=await plans.task(db, phase)))
+
+        await bus.call(CreateTask(name="more", phase_id=phase.id))
+
+        assert await status(bus, phase=phase.id) == "in_progress"
+        assert await status(bus, initiative=initiative.id) == "active"
+        before = "completed" if mode == "yolo" else "pending_review"
+        assert (await last(outbox, "phase.started"))["previous_status"] == before
+        reopened = "initiative.reopened" in await told(outbox)
+        assert reopened == (mode == "yolo")
+
+    async def test_below_a_task_of_a_phase_that_is_over(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        top = await plans.task(db, phase)
+        await bus.call(CompleteTask(id=top))
+
+        await bus.call(CreateTask(name="more", parent_task_id=top))
+
+        assert await status(bus, phase=phase.id) == "in_progress"
+
+    async def test_many(self, bus: Bus, db: AsyncConnection) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        await bus.call(CompletePhase(id=phase.id))
+
+        items = [NewTaskItem(name="t", phase_id=phase.id) for _ in "ab"]
+        await bus.call(CreateManyTasks(items=items))
+
+        assert await status(bus, phase=phase.id) == "in_progress"
+        assert await status(bus, initiative=phase.initiative_id) == "active"
+
+    async def test_one_that_is_completed_changes_nothing(self, bus: Bus) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        await bus.call(CompletePhase(id=phase.id))
+
+        await bus.call(CreateTask(name="done", phase_id=phase.id, status="completed"))
+
+        assert await status(bus, phase=phase.id) == "completed"
+        assert await status(bus, initiative=phase.initiative_id) == "pending_review"
+
+    async def test_one_moves_in(self, bus: Bus, db: AsyncConnection) -> None:
+        one, two = await plans.two_phases(bus, status="in_progress")
+        await bus.call(CompletePhase(id=two.id))
+        top = await plans.task(db, one, "completed")
+        await plans.task(db, one, "pending", phase_id=None, parent_task_id=top)
+
+        await bus.call(UpdateTask(id=top, phase_id=two.id))
+
+        assert await status(bus, phase=two.id) == "in_progress"
+
+    async def test_one_is_retried(self, bus: Bus, db: AsyncConnection) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        id_ = await plans.task(db, phase, "pending")
+        await bus.call(BlockTask(id=id_, reason="x"))
+        await bus.call(CompletePhase(id=phase.id))
+
+        await bus.call(RetryTask(id=id_))
+
+        assert await status(bus, phase=phase.id) == "in_progress"
+
+    @pytest.mark.parametrize("over", ["pending_review", "completed"])
+    async def test_a_phase(self, bus: Bus, outbox: Outbox, over: str) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        await bus.call(CompletePhase(id=phase.id))
+        if over == "completed":
+            approve = ApproveInitiative(id=phase.initiative_id, strategy="push_branch")
+            await bus.call(approve)
+
+        await bus.call(CreatePhase(initiative_id=phase.initiative_id, name="more"))
+
+        assert await status(bus, initiative=phase.initiative_id) == "active"
+        data = await last(outbox, "initiative.reopened")
+        assert (data["previous_status"], data["initiative"]["status"]) == (over, "active")
+
+    async def test_an_archived_initiative_takes_none(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        initiative = await plans.initiative(bus)
+        phase = await plans.phase(bus, initiative.id, status="in_progress")
+        blocked = await plans.task(db, phase, "blocked", blocked_reason="x")
+        outside = await add_task(db, initiative_id=initiative.id)
+        await bus.call(ArchiveInitiative(id=initiative.id))
+        before = await told(outbox)
+
+        for command in (
+            CreateTask(name="t", initiative_id=initiative.id),
+            CreateTask(name="t", phase_id=phase.id),
+            CreateTask(name="t", parent_task_id=outside),
+            CreateManyTasks(items=[NewTaskItem(name="t", phase_id=phase.id)]),
+            UpdateTask(id=outside, phase_id=phase.id),
+            RetryTask(id=blocked),
+            CreatePhase(initiative_id=initiative.id, name="p"),
+        ):
+            with pytest.raises(InitiativeClosed) as refused:
+                await bus.call(command)
+            assert refused.value.id == initiative.id
+        assert await told(outbox) == before
+
+
+class TestAtOnce:
+    async def test_the_last_two_tasks_of_an_initiative(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        for _ in range(ROUNDS):
+            initiative = await plans.initiative(bus)
+            tasks = [await add_claimed(db, initiative_id=initiative.id) for _ in range(2)]
+            calls = [bus.call(CompleteTask(id=tasks[0])), bus.call(DeleteTask(id=tasks[1]))]
+            await asyncio.gather(*calls)
+            assert await status(bus, initiative=initiative.id) == "pending_review"
+        assert (await told(outbox)).count("initiative.pending_review") == ROUNDS
+
+    async def test_the_last_is_completed_while_one_is_added(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        for _ in range(ROUNDS):
+            phase = await plans.lone_phase(bus, status="in_progress")
+            await asyncio.gather(
+                bus.call(CompleteTask(id=await plans.task(db, phase))),
+                bus.call(CreateTask(name="more", phase_id=phase.id)),
+            )
+            assert await status(bus, phase=phase.id) == "in_progress"
+
+    async def test_a_completion_that_saw_another_task_is_waited_for(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        """Held at its COMMIT, while what it saw is claimed and completed as well."""
+        phase = await plans.lone_phase(bus, status="in_progress")
+        first, other = await plans.task(db, phase), await plans.task(db, phase, "pending")
+        await hold_the_end_of(db, first)
+        await db.execute(text("BEGIN"))
+        await db.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        completion = asyncio.create_task(bus.call(CompleteTask(id=first)))
+        await eventually(lambda: waiting_for_locks(db))
+
+        await bus.call(ClaimTasks(agent_id="w"))
+        last_one = asyncio.create_task(bus.call(CompleteTask(id=other)))
+        await eventually(lambda: blocked(db, 2))
+        await db.execute(text("COMMIT"))
+        await asyncio.gather(completion, last_one)
+
+        assert await status(bus, phase=phase.id) == "pending_review"
+
+
+async def hold_the_end_of(db: AsyncConnection, task: UUID) -> None:
+    """Let the transaction that completes this task wait for a lock when it commits."""
+    await db.execute(
+        text(
+            "CREATE FUNCTION pg_temp_hold() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$"
+        )
+    )
+    await db.execute(
+        text(
+            "CREATE CONSTRAINT TRIGGER hold AFTER UPDATE ON planning.tasks DEFERRABLE "
+            f"INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.id = '{task}') "
+            "EXECUTE FUNCTION pg_temp_hold()"
+        )
+    )
+
+
+async def blocked(db: AsyncConnection, number: int) -> bool:
+    statement = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+    return int((await db.execute(text(statement))).scalar_one()) >= number
+
+
+class TestNoStatementMore:
+    async def test_where_another_task_keeps_it_open(
+        self, bus: Bus, db: AsyncConnection, statements: Callable[[], Any]
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        inside = [await plans.task(db, phase) for _ in range(2)]
+        await plans.task(db, phase, "pending")
+        outside = await add_claimed(db, initiative_id=phase.initiative_id)
+
+        with statements() as counted:
+            for id_ in (*inside, outside):
+                await bus.call(CompleteTask(id=id_))
+
+        assert counted.total == 2 * 3, counted.texts
+
+    async def test_where_a_task_is_added_to_what_is_open(
+        self, bus: Bus, statements: Callable[[], Any]
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+
+        with statements() as counted:
+            await bus.call(CreateTask(name="t", phase_id=phase.id))
+
+        assert counted.total == 2, counted.texts
