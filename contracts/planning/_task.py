@@ -17,6 +17,7 @@ from contracts._fields import (
     Time,
     Title,
 )
+from contracts.agents._fields import Incarnation
 from contracts.planning._task_parts import (
     LateResult,
     TaskCategory,
@@ -82,6 +83,8 @@ class TaskClaimed(Event, type="task.claimed"):
     """An agent has taken a task, for as long as its lease lasts."""
 
     task: Task
+    incarnation: Incarnation | None = None
+    """Which process of the agent it was, where the claim said so."""
 
 
 class TaskCompleted(Event, type="task.completed"):

@@ -56,10 +56,10 @@ from handlers._shapes import Decision, Emit, decider, handler, query, reaction
 from handlers.planning._claims import (
     alike,
     deal,
+    refuse_in_vain,
     refuse_unknown,
     take_first,
     take_ready,
-    unknown_filter,
 )
 from handlers.planning._states import TASK
 from handlers.planning._task_dependencies import delete_tree, lock_ends, refuse_cycle, tell_ready
@@ -220,7 +220,7 @@ async def claim_tasks(
     if len(commands) == 1 and commands[0].limit == 1:
         first = await take_first(db, commands[0], now)
         if first is not None:
-            emits[0](TaskClaimed(task=first.task))
+            emits[0](TaskClaimed(task=first.task, incarnation=commands[0].incarnation))
             return [ClaimedTasks(tasks=[first])]
 
     dealt: dict[int, list[ClaimedTask]] = {}
@@ -231,18 +231,18 @@ async def claim_tasks(
         taken = await take_ready(db, together[0], limit=limit, besides=given)
         dealt |= zip(places, deal(together, taken, now), strict=True)
 
-    answers: list[ClaimedTasks | Refusal] = []
     for place, claim in enumerate(commands):
-        mine = dealt[place]
-        for one in mine:
-            emits[place](TaskClaimed(task=one.task))
-        unknown = None if mine else await unknown_filter(db, claim)
-        answers.append(unknown or ClaimedTasks(tasks=mine))
+        for one in dealt[place]:
+            emits[place](TaskClaimed(task=one.task, incarnation=claim.incarnation))
+    await _entities.save(db, [one.task for several in dealt.values() for one in several])
 
-    tasks_ = [one.task for a in answers if isinstance(a, ClaimedTasks) for one in a.tasks]
-    await _entities.save(db, tasks_)
+    vain = [place for place in range(len(commands)) if not dealt[place]]
+    refused = await refuse_in_vain(db, [commands[place] for place in vain])
+    refusals = dict(zip(vain, refused, strict=True))
 
-    return answers
+    return [
+        refusals.get(place) or ClaimedTasks(tasks=dealt[place]) for place in range(len(commands))
+    ]
 
 
 @decider
