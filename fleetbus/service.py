@@ -162,7 +162,7 @@ class Service:
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
         if (watched := settings.watched) is not None:
-            self.detector = Detector(self.client, self.database, watched)
+            self.detector = Detector(self.client, self.database, self.dispatcher, watched)
             self._detecting = asyncio.create_task(self.detector.run(), name="detector")
             self._background.append(self._detecting)
         log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))

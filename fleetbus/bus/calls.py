@@ -21,6 +21,10 @@ from persistence._commit import StoredReply
 log = logging.getLogger("fleetbus.bus")
 
 
+OUTSIDE = ""
+"""NATS does not tell a service who calls; all callers of one account share one key space."""
+
+
 @dataclass(slots=True)
 class Answer:
     """What the caller gets: a reply (status 200) or a problem document."""
@@ -55,6 +59,8 @@ class Call:
     bound: Bound
     message: Any
     finish: Callable[[Call, Answer], None]
+    caller: str = OUTSIDE
+    """In whose space its key lies."""
     key: str | None = None
     fingerprint: str = ""
     deadline: float = float("inf")

@@ -13,12 +13,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from nats.errors import Error as NatsError
-
-from contracts._declare import Operation
-from contracts._errors import Refusal
+from contracts._declare import Command
 from contracts.agents.agents import ConfirmSuspicion, ReinstateAgent
-from fleetbus.client import Bus
+from fleetbus.bus.inside import Inside, NotDone
 from fleetbus.database import Database
 from fleetbus.detector.link import Link
 from fleetbus.detector.servers import Incomplete, Look
@@ -47,7 +44,7 @@ class Suspicions:
     """Those of the whole system, as this process knows them."""
 
     def __init__(
-        self, bus: Bus, database: Database, link: Link, *, grace: float, reconnect_time: float
+        self, bus: Inside, database: Database, link: Link, *, grace: float, reconnect_time: float
     ) -> None:
         self._bus = bus
         self._database = database
@@ -134,7 +131,7 @@ class Suspicions:
         try:
             async with self._places:
                 await self._bus.call(operation, key=key, timeout=RETRY_TIME)
-        except (Refusal, TimeoutError, NatsError) as error:
+        except NotDone as error:
             log.warning("the suspicion of agent %s could not be settled: %s", suspect.id, error)
         finally:
             del self._deciding[_which(suspect)]
@@ -146,11 +143,11 @@ class Suspicions:
             log.warning("suspicions wait: %s", why)
 
 
-def _reinstate(suspect: Suspect) -> Operation[Any]:
+def _reinstate(suspect: Suspect) -> Command[Any]:
     return ReinstateAgent(connection_name=suspect.connection_name)
 
 
-def _confirm(suspect: Suspect) -> Operation[Any]:
+def _confirm(suspect: Suspect) -> Command[Any]:
     return ConfirmSuspicion(id=suspect.id, suspected_at=suspect.suspected_at)
 
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.attempts import CALLER
+from fleetbus.bus.calls import OUTSIDE
 from fleetbus.bus.failures import LOCK_NOT_AVAILABLE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction, begin
@@ -121,13 +121,13 @@ class Sweeper:
         async with begin(self._database, left=lambda: STEP_TIMEOUT, vital=vital) as tx:
             if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
-            tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+            tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
             handled = await self._run(task, tx)
             await react(self._registry, tx)
             await _sweeps.record(
                 tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=None
             )
-            position = (await tx.append(CALLER, tx.outbox_rows(), [])).position
+            position = (await tx.append(OUTSIDE, tx.outbox_rows(), [])).position
             await tx.commit()
         if position is not None:
             self._committed()

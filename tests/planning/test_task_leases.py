@@ -13,7 +13,7 @@ from contracts.planning.tasks import (
     GetTask,
     StaleAttempt,
 )
-from fleetbus.bus.attempts import CALLER
+from fleetbus.bus.calls import OUTSIDE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import begin
 from fleetbus.bus.work import react
@@ -38,11 +38,11 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 async def sweep(service: Service, registry: Registry, limit: int = 100) -> int:
     """One step of the sweeper's job."""
     async with begin(service.database, left=lambda: 10.0) as tx:
-        tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+        tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
         emit = tx.emitter("sweeper:task_leases", None)
         handled = await expire_task_leases(db=tx.db, emit=emit, now=tx.now, limit=limit)
         await react(registry, tx)
-        await tx.append(CALLER, tx.outbox_rows(), [])
+        await tx.append(OUTSIDE, tx.outbox_rows(), [])
         await tx.commit()
     return handled
 
@@ -115,7 +115,7 @@ class TestExpireTaskLeases:
     ) -> None:
         id_ = await add_claimed(db, lease_expires_at=LONG_AGO)
         async with begin(service.database, left=lambda: 10.0) as tx:
-            tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+            tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
             assert await expire_task_leases(
                 db=tx.db, emit=tx.emitter(None, None), now=tx.now, limit=10
             )
