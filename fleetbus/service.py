@@ -25,8 +25,10 @@ from fleetbus.monitoring.figures import FiguresReader
 from fleetbus.monitoring.process import process_figures
 from fleetbus.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.sweeper.pulse import INTERVAL, Pulse
 from fleetbus.sweeper.sweeper import Sweeper, tasks
 from fleetbus.wire.broker import Wire
+from fleetbus.wire.echo import Echo
 
 log = logging.getLogger("fleetbus.service")
 
@@ -59,6 +61,7 @@ class Service:
         self.wire = Wire(settings.nats_servers)
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
+        self.pulse: Pulse | None = None
         self.figures = FiguresReader(self.database)
         self.draining = False
         self.detector: Detector | None = None
@@ -66,6 +69,8 @@ class Service:
         self._detecting: asyncio.Task[None]
         self._background: list[asyncio.Task[None]] = []
         self._wake_pending = False
+        self._serving = False
+        self._echo = Echo(lambda: self.client)
 
     async def start(self) -> None:
         """Check what is needed, then take requests; once only. Raises ``CannotStart``."""
@@ -106,6 +111,10 @@ class Service:
     def connected(self) -> bool:
         """Whether there is a connection to NATS at this moment."""
         return self.client.is_connected
+
+    async def can_serve(self) -> bool:
+        """Whether requests reach this process at this moment: one to itself comes back."""
+        return self._serving and not self.draining and await self._echo.comes_back()
 
     async def _check_database(self) -> None:
         shown = describe(self.settings.database_url)
@@ -156,11 +165,17 @@ class Service:
             work = tasks(registry, settings, self.keys)
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
+            self.pulse = Pulse(
+                self.database, self.can_serve, interval=INTERVAL * min(1, settings.sweep_interval)
+            )
+            self._background.append(asyncio.create_task(self.pulse.run(), name="pulse"))
         self._discovery = Discovery(
             self.client, registry, self.dispatcher.stats, process=partial(process_figures, self)
         )
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
+        await self._echo.start()
+        self._serving = True
         if (watched := settings.watched) is not None:
             self.detector = Detector(self.client, self.database, self.dispatcher, watched)
             self._detecting = asyncio.create_task(self.detector.run(), name="detector")
@@ -195,6 +210,8 @@ class Service:
             self.relay.stop()
         if self.sweeper is not None:
             self.sweeper.stop()
+        if self.pulse is not None:
+            self.pulse.stop()
         if not self._background:
             return
         _, pending = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)

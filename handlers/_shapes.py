@@ -13,11 +13,13 @@ Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
 stream has the log), ``keys`` (what seals credentials), ``limit`` (how much a step of a job may
-handle) and two settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an
-agent may work without progress; None if for ever). A decider's entity is found by the command's
-``id``, or by ``worker_check_id`` where the noun of the subject is another one
-(``db.checks.report``); a further entity parameter ``phase`` by its ``phase_id``. That one is None
-where the field is, or where the field is required and there is no such phase.
+handle), ``served_at`` (the last moment at which requests were answered: what runs out later, and
+could have been prolonged, is not over yet) and two settings: ``retention`` (how long history is
+kept) and ``stall_after`` (how long an agent may work without progress; None if for ever). A
+decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
+subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
+``phase_id``. That one is None where the field is, or where the field is required and there is no
+such phase.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ DEPENDENCIES: dict[str, Any] = {
     "limit": int,
     "retention": timedelta,
     "stall_after": timedelta | None,
+    "served_at": datetime,
     "keys": KeyRing,
 }
 
@@ -84,7 +87,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "handler": {"db", "emit", "now", "new_id", "keys"},
     "gathered handler": {"db", "emits", "now"},
     "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit", "retention", "stall_after", "keys"},
+    "job": {"db", "emit", "now", "limit", "retention", "stall_after", "served_at", "keys"},
 }
 
 

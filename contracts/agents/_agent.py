@@ -116,7 +116,7 @@ class AgentRegistered(Event, type="agent.registered"):
 
 
 class AgentUpdated(Event, type="agent.updated"):
-    """What an agent says of itself was changed."""
+    """What an agent says of itself was changed, or what it referred to was deleted."""
 
     agent: Agent
 

@@ -9,6 +9,7 @@ from contracts._fields import (
     Count,
     ExternalRef,
     Json,
+    LeaseSeconds,
     Markdown,
     Name,
     Position,
@@ -57,6 +58,8 @@ class Task(Entity, not_found=TaskNotFound):
     """The fencing token: +1 at each claim."""
     lease_expires_at: Time | None
     """When the claim ends unless it is renewed; a renewal is no change of the version."""
+    lease_seconds: LeaseSeconds | None = None
+    """For how long the claim, or its last renewal, holds."""
     late_results: list[LateResult]
 
 

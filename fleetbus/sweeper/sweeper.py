@@ -167,6 +167,7 @@ def tasks(
         "retention": timedelta(days=settings.history_retention_days),
         "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
         "keys": keys or KeyRing.parse(""),
+        "pulse": settings.sweeper,
     }
     outbox = timedelta(days=settings.outbox_retention_days)
     logs = timedelta(days=settings.log_retention_days)

@@ -9,9 +9,7 @@ from uuid import UUID
 from contracts.agents._agent import Agent, StaleIncarnation
 from contracts.agents.agents import RegisterAgent, ResumeAgent
 from handlers.agents._states import AGENT
-
-LEASE_HEARTBEATS = 3
-"""How many heartbeats a lease holds for; with fewer than two the loss of one would be a crash."""
+from persistence._pulse import LEASE_HEARTBEATS
 
 LIVE = frozenset(AGENT.actions["heartbeat"])
 """The statuses of an agent whose process may be there."""

@@ -20,9 +20,11 @@ IN_FLIGHT = timedelta(milliseconds=500)
 
 
 @job(every=0.75, limit=100, vital=True)  # and it is told within a second, jitter included
-async def expire_agent_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+async def expire_agent_leases(
+    *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
+) -> int:
     """Take silent agents for crashed; returns how many, ``limit`` at most."""
-    held = await _held.try_lock_expired(db, now=now, limit=limit)
+    held = await _held.try_lock_expired(db, now=served_at, limit=limit)
 
     departures = expire(held, now)
     await carry_out(departures, db=db, emit=emit)

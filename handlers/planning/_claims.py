@@ -126,6 +126,7 @@ def _in_hand(claim: ClaimTasks, now: datetime) -> dict[str, Any]:
         "status": "in_progress",
         "claimed_by": claim.agent_id,
         "lease_expires_at": now + timedelta(seconds=claim.lease_seconds),
+        "lease_seconds": claim.lease_seconds,
     }
 
 

@@ -251,7 +251,9 @@ def renew_task(command: RenewTask, task: Task, *, now: datetime) -> Decision[Tas
 
     until = now + timedelta(seconds=command.lease_seconds)
 
-    return Decision(task.model_copy(update={"lease_expires_at": until}))
+    kept = {"lease_expires_at": until, "lease_seconds": command.lease_seconds}
+
+    return Decision(task.model_copy(update=kept))
 
 
 @decider

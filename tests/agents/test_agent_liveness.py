@@ -30,7 +30,7 @@ from fleetbus.config import Settings
 from fleetbus.database import driver_url
 from fleetbus.ids import uuid7
 from fleetbus.service import Service
-from handlers.agents._agent_rules import LEASE_HEARTBEATS
+from persistence._pulse import LEASE_HEARTBEATS
 from tests.agents.making import (
     Outbox,
     ask,

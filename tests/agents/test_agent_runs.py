@@ -24,7 +24,7 @@ from contracts.agents.agents import (
     SwitchAgentAccount,
     UpdateAgent,
 )
-from contracts.agents.log_chunks import AppendLogChunk, AppendManyLogChunks
+from contracts.agents.log_chunks import AppendLogChunk, AppendManyLogChunks, LogChunkItem
 from contracts.errors import InvalidTransition
 from contracts.planning.tasks import (
     BlockTask,
@@ -119,7 +119,7 @@ class TestRuns:
             RequestAgentCancel(id=agent.id),
             SwitchAgentAccount(id=agent.id, reason="rate limited"),
             AppendLogChunk(agent_id=agent.id, content="late"),
-            AppendManyLogChunks(agent_id=agent.id, items=[{"content": "late"}]),
+            AppendManyLogChunks(agent_id=agent.id, items=[LogChunkItem(content="late")]),
             ClaimTasks(agent_id=str(agent.id).upper()),
             RenewTask(id=task.id, attempt=1),
             CompleteTask(id=task.id),
@@ -147,7 +147,9 @@ class TestRuns:
             UpdateAgent(id=agent.id, incarnation=1, pid=7),
             SwitchAgentAccount(id=agent.id, incarnation=1, reason="rate limited"),
             AppendLogChunk(agent_id=agent.id, incarnation=1, content="late"),
-            AppendManyLogChunks(agent_id=agent.id, incarnation=1, items=[{"content": "late"}]),
+            AppendManyLogChunks(
+                agent_id=agent.id, incarnation=1, items=[LogChunkItem(content="late")]
+            ),
             ClaimTasks(agent_id=str(agent.id), incarnation=1),
         ]
 

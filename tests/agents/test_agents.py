@@ -21,13 +21,12 @@ from contracts.agents.agents import (
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning.initiatives import CreateInitiative
-from contracts.planning.tasks import ClaimTasks, DeleteTask, GetTask
+from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from handlers.agents import _aliases
 from tests.agents.making import (
     Outbox,
-    add_account,
     ask,
     end,
     new_task,
@@ -307,15 +306,3 @@ class TestDeleteAgent:
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(AgentNotFound):
             await bus.call(DeleteAgent(id=uuid7()))
-
-
-class TestReferences:
-    async def test_an_agent_forgets_what_is_deleted(self, bus: Bus, db: AsyncConnection) -> None:
-        account = await add_account(db)
-        task = await new_task(bus)
-        agent = await register(bus, task_id=task.id, account_id=account)
-
-        await bus.call(DeleteTask(id=task.id))
-
-        found = await bus.call(GetAgent(id=agent.id))
-        assert (found.task_id, found.account_id) == (None, account)

@@ -53,7 +53,6 @@ from handlers._shapes import Decision
 from handlers.agents import agents
 from handlers.agents._account_switching import switched
 from handlers.agents._agent_rules import (
-    LEASE_HEARTBEATS,
     LIVE,
     new_agent,
     require_live,
@@ -69,6 +68,7 @@ from handlers.agents._states import AGENT
 from handlers.agents.log_chunks import append_log_chunk
 from handlers.planning._claims import claimed
 from handlers.planning._task_rules import MAX_RETRIES, new_task
+from persistence._pulse import LEASE_HEARTBEATS
 from persistence.agents._held import Held
 from tests.agents.making import QUESTIONS
 

@@ -24,6 +24,7 @@ async def take(bus: Bus, verb: str, key: str, body: dict[str, Any]) -> int:
 def key_of(verb: str, connection: Bus, ahead: int = 0) -> str:
     """What the detector tells of a connection with, or of one that comes soon after it."""
     server = connection.nats._server_info["server_id"]
+    assert connection.nats.client_id is not None
     return f"db.agents.{verb}:{server}:{connection.nats.client_id + ahead}"
 
 

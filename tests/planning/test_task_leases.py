@@ -40,7 +40,9 @@ async def sweep(service: Service, registry: Registry, limit: int = 100) -> int:
     async with begin(service.database, left=lambda: 10.0) as tx:
         tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
         emit = tx.emitter("sweeper:task_leases", None)
-        handled = await expire_task_leases(db=tx.db, emit=emit, now=tx.now, limit=limit)
+        handled = await expire_task_leases(
+            db=tx.db, emit=emit, now=tx.now, served_at=tx.now, limit=limit
+        )
         await react(registry, tx)
         await tx.append(OUTSIDE, tx.outbox_rows(), [])
         await tx.commit()
@@ -117,7 +119,7 @@ class TestExpireTaskLeases:
         async with begin(service.database, left=lambda: 10.0) as tx:
             tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
             assert await expire_task_leases(
-                db=tx.db, emit=tx.emitter(None, None), now=tx.now, limit=10
+                db=tx.db, emit=tx.emitter(None, None), now=tx.now, served_at=tx.now, limit=10
             )
             completing = asyncio.create_task(bus.call(CompleteTask(id=id_, attempt=1, summary="s")))
             await asyncio.sleep(0.1)
