@@ -38,6 +38,11 @@ _NOTE_OUTAGE = text("""
     bindparam("now", type_=DateTime(timezone=True)),
 )
 
+_SINCE_OUTAGE = text("""
+    SELECT extract(epoch FROM clock_timestamp() - restored_at) FROM bus.pulse
+    WHERE name = 'service' AND restored_at IS NOT NULL
+""")
+
 _SERVED_AT = text("SELECT served_at FROM bus.pulse WHERE name = 'service'")
 
 
@@ -118,3 +123,9 @@ async def served_at(db: AsyncConnection) -> datetime:
     found = (await db.execute(_SERVED_AT)).scalar_one()
     assert isinstance(found, datetime)
     return found
+
+
+async def since_outage(db: AsyncConnection) -> float | None:
+    """Seconds since the last outage was over; None if there was none."""
+    found = (await db.execute(_SINCE_OUTAGE)).scalar_one_or_none()
+    return None if found is None else float(found)

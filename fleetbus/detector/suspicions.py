@@ -20,6 +20,7 @@ from fleetbus.database import Database
 from fleetbus.detector.link import Link
 from fleetbus.detector.servers import Incomplete, Look
 from fleetbus.endings import end
+from persistence import _pulse
 from persistence.agents import _suspicions
 from persistence.agents._suspicions import Suspect
 
@@ -99,7 +100,7 @@ class Suspicions:
             self._say(str(error))
             return self._poll
         self._said = ""
-        if (left := self._unsettled(look)) > 0:
+        if (left := await self._unsettled(look)) > 0:
             return min(left, self._poll)
         self._decide(due, look)
         return pause
@@ -111,12 +112,14 @@ class Suspicions:
         self._names = noted | {suspect.connection_name for suspect in suspects}
         return suspects
 
-    def _unsettled(self, look: Look) -> float:
-        """Seconds that clients may still need to come back after NATS was away."""
+    async def _unsettled(self, look: Look) -> float:
+        """Seconds that clients may still need to come back after NATS, or all of us, were away."""
         uptime = look.youngest
         if self._link.restored_at is not None:
             uptime = min(uptime, time.monotonic() - self._link.restored_at)
-        return self._settling - uptime
+        async with self._database.connection(read_only=True, vital=True) as db:
+            since = await _pulse.since_outage(db)
+        return self._settling - (uptime if since is None else min(uptime, since))
 
     def _decide(self, due: Sequence[Suspect], look: Look) -> None:
         for suspect in due:
