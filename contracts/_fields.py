@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -45,6 +46,18 @@ def _in_utc(time: datetime) -> datetime:
         return time.astimezone(UTC)
     except OverflowError:
         raise ValueError("is outside the range of representable times") from None
+
+
+_UUID = re.compile(
+    r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)[0-9a-f]{4}(\2[0-9a-f]{4}){2}\2[0-9a-f]{12}(?(1)\})",
+    re.IGNORECASE,
+)
+"""The spellings in which an id may be given."""
+
+
+def _one_spelling(name: str) -> str:
+    """An id has one spelling, so that names which are ids compare as ids do."""
+    return str(UUID(name)) if _UUID.fullmatch(name) else name
 
 
 def _bounded_json(value: Any) -> Any:
@@ -107,8 +120,11 @@ GitRef = Annotated[_Line, StringConstraints(min_length=1, max_length=250, patter
 ExternalRef = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """The id that another system gave, up to 200 characters."""
 
-AgentId = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
-"""Who works: an agent's id, up to 200 characters."""
+AgentId = Annotated[
+    _Line, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_spelling)
+]
+"""Who works, up to 200 characters: an agent's id or any other name. What is a UUID in any of its
+spellings is kept in lower case with hyphens."""
 
 Search = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """Text to be found anywhere in a name or description, case ignored."""

@@ -105,7 +105,7 @@ for (const fact of ["created", "ready", "released", "retried", "lease_expired"])
 }
 
 while (!ended) {
-  const claim = { agent_id: id, lease_seconds: leaseSeconds };
+  const claim = { agent_id: id, incarnation: 1, lease_seconds: leaseSeconds };
   const [claimed] = (await request("db.tasks.claim", claim)).tasks;
   if (!claimed) {
     await Promise.race([new Promise((resolve) => (wake = resolve)), pause(5000)]);

@@ -7,6 +7,7 @@ from asyncio.subprocess import PIPE
 from contextlib import suppress
 
 from fleetbus.client import connect
+from fleetbus.worker.agent import WorkingAgent
 from fleetbus.worker.errors import CancelRequested, TaskLost
 
 HEARTBEAT = int(os.environ.get("HEARTBEAT_SECONDS", "10"))
@@ -23,7 +24,7 @@ async def run(command: tuple[str, ...], prompt: str) -> tuple[int, str]:
 
 
 async def main(nats_url: str, *command: str) -> None:
-    async with connect(nats_url) as bus, bus.agent(heartbeat_interval_s=HEARTBEAT) as agent:
+    async def work(agent: WorkingAgent) -> None:
         async for task in agent.tasks(lease_seconds=3 * HEARTBEAT):
             with suppress(TaskLost), task:  # a lost one is somebody else's; on to the next
                 status, output = await run(command, task.description or task.name)
@@ -32,6 +33,9 @@ async def main(nats_url: str, *command: str) -> None:
                     await task.complete(summary=output[:20_000])
                 else:
                     await task.block(f"{command[0]} ended with status {status}.")
+
+    async with connect(nats_url) as bus:
+        await bus.work(work, heartbeat_interval_s=HEARTBEAT)  # held for crashed, it comes back
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ alive=$!
 trap 'stop user_requested' TERM INT
 
 while :; do
-    claim=$(request db.tasks.claim "{\"agent_id\":\"$agent\",\"lease_seconds\":$lease}")
+    claim=$(request db.tasks.claim \
+        "{\"agent_id\":\"$agent\",\"incarnation\":1,\"lease_seconds\":$lease}")
     case $claim in
         '{"tasks":[{'*) ;;
         *) sleep 2 & wait $!; continue ;;

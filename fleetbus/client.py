@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, Unpack, overload
@@ -37,10 +37,12 @@ from fleetbus.endings import unhindered
 from fleetbus.events import Events
 from fleetbus.ids import uuid7
 from fleetbus.logs import limited
+from fleetbus.worker.again import work_again
 from fleetbus.worker.agent import WorkingAgent, working
 from fleetbus.worker.registration import Registration
 
 R = TypeVar("R", bound=Reply)
+T = TypeVar("T")
 E = TypeVar("E", bound=Event)
 
 log = logging.getLogger("fleetbus.client")
@@ -222,6 +224,21 @@ class Bus:
             working(own, Registration(**{**registration, "id": agent_id})) as agent,
         ):
             yield agent
+
+    async def work(
+        self,
+        work: Callable[[WorkingAgent], Awaitable[T]],
+        **registration: Unpack[Registration],
+    ) -> T:
+        """Be an agent while a function works; returns what it returns.
+
+        Where the agent was held for crashed meanwhile (a machine that stood still, a network that
+        was away) the function is ended with ``AgentLost`` and called again, with the agent's next
+        incarnation. One that somebody stopped, deleted or began elsewhere is not begun again:
+        ``AgentLost`` is raised.
+        """
+        given = Registration(**{**registration, "id": registration.get("id") or uuid7()})
+        return await work_again(lambda: self.agent(**given), work)
 
     def _connection_of(self, agent_id: UUID) -> AbstractAsyncContextManager[Bus]:
         if agent_id == self._agent:

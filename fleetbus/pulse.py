@@ -64,7 +64,7 @@ class Pulse:
         self._give_up = give_up
         self._subject = f"{SUBJECT}.{secrets.token_hex(16)}"
         self._sent: deque[bytes] = deque(maxlen=REMEMBERED)
-        self._came_back = asyncio.Event()
+        self._next: asyncio.Future[None] | None = None
         self._missed = 0.0
         self._mended = 0
         self._beating: asyncio.Task[None] | None = None
@@ -88,12 +88,30 @@ class Pulse:
         if self._beating is not None:
             await end(self._beating)
 
+    async def comes_back(self, within: float = 1.0) -> bool:
+        """Whether a message that is sent now comes back, within so many seconds."""
+        if not self._client.is_connected:
+            return False
+        asked = time.monotonic()
+        self._sent.append(secrets.token_hex(8).encode())
+        self._responder.notify(self._subject, self._sent[-1])
+        try:
+            async with asyncio.timeout(within):
+                while self.last is None or self.last < asked:
+                    if self._next is None or self._next.done():
+                        self._next = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._next)
+        except TimeoutError:
+            return False
+        return True
+
     async def _hear(self, message: Msg) -> None:
         """One that comes late says as much: that what is sent to this process arrives."""
         if message.data in self._sent:
             self.last = time.monotonic()
             self._missed = self._mended = 0
-            self._came_back.set()
+            if self._next is not None and not self._next.done():
+                self._next.set_result(None)
 
     async def _keep_beating(self) -> None:
         while not self._client.is_closed:
@@ -107,13 +125,7 @@ class Pulse:
         if not self._client.is_connected:
             return  # it is looked for, and nothing can come back
         heard = self._client.stats["in_msgs"]
-        self._sent.append(secrets.token_hex(8).encode())
-        self._came_back.clear()
-        self._responder.notify(self._subject, self._sent[-1])
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await self._came_back.wait()
-        if not self._came_back.is_set() and self._counts:
+        if not await self.comes_back(PATIENCE) and self._counts:
             busy = self._client.stats["in_msgs"] != heard
             self._missed += BUSY if busy else 1
 

@@ -27,6 +27,7 @@ from fleetbus.monitoring.process import process_figures
 from fleetbus.pulse import Pulse
 from fleetbus.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.sweeper.liveness import INTERVAL, Liveness
 from fleetbus.sweeper.sweeper import Sweeper, tasks
 from fleetbus.wire.broker import Wire
 
@@ -65,6 +66,7 @@ class Service:
         )
         self.relay: Relay | None = None
         self.sweeper: Sweeper | None = None
+        self.liveness: Liveness | None = None
         self.figures = FiguresReader(self.database)
         self.draining = False
         self.failed = asyncio.Event()
@@ -122,6 +124,10 @@ class Service:
         ``pulse.last`` says until when that was so.
         """
         return self.connected and self.wire.serving and self.pulse.fresh and not self.draining
+
+    async def is_heard(self) -> bool:
+        """The same at this very moment: a message of its own that is sent now comes back."""
+        return self.wire.serving and not self.draining and await self.pulse.comes_back()
 
     def fail(self, why: str) -> None:
         """Have the process ended, for something is wrong with it that only a new one mends."""
@@ -190,11 +196,17 @@ class Service:
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
         if (watched := settings.watched) is not None:
-            self.detector = Detector(self.client, self.database, watched, self.replies)
+            self.detector = Detector(
+                self.client, self.database, self.dispatcher, watched, self.replies
+            )
             self._detecting = asyncio.create_task(self.detector.run(), name="detector")
             self._background.append(self._detecting)
         self.pulse = Pulse(self.client, self.wire.responder, self.fail)
         await self.pulse.start()
+        if settings.sweeper:
+            often = INTERVAL * min(1, settings.sweep_interval)
+            self.liveness = Liveness(self.database, self.is_heard, interval=often)
+            self._background.append(asyncio.create_task(self.liveness.run(), name="liveness"))
         for task in (*self._background, self.wire.responder.writer):
             task.add_done_callback(self._background_ended)
         log.info("fleetbus %s serves %d operations", VERSION, len(registry.operations))
@@ -227,6 +239,8 @@ class Service:
             self.relay.stop()
         if self.sweeper is not None:
             self.sweeper.stop()
+        if self.liveness is not None:
+            self.liveness.stop()
         if not self._background:
             return
         _, pending = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)

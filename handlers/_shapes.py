@@ -13,7 +13,9 @@ Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
 stream has the log), ``keys`` (what seals credentials), ``room`` (the bytes that a reply may take),
-``limit`` (how much a step of a job may handle) and two settings: ``retention`` (how long history is
+``limit`` (how much a step of a job may handle), ``served_at`` (the last moment at which requests
+were answered: what runs out later, and could have been prolonged, is not over yet) and two
+settings: ``retention`` (how long history is
 kept) and ``stall_after`` (how long an agent may work without progress; None if for ever). A
 decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
 subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
@@ -75,6 +77,7 @@ DEPENDENCIES: dict[str, Any] = {
     "limit": int,
     "retention": timedelta,
     "stall_after": timedelta | None,
+    "served_at": datetime,
     "keys": KeyRing,
     "room": int,
 }
@@ -86,7 +89,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "handler": {"db", "emit", "now", "new_id", "keys"},
     "gathered handler": {"db", "emits", "now", "room"},
     "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit", "retention", "stall_after", "keys"},
+    "job": {"db", "emit", "now", "limit", "retention", "stall_after", "served_at", "keys"},
 }
 
 

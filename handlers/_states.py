@@ -25,8 +25,13 @@ class Transitions:
         if entity.status not in self.actions[action]:
             raise self.refusal(entity, action)
 
-    def refusal(self, entity: Any, action: str) -> InvalidTransition:
-        """The refusal of an action that may not start from the entity's present status."""
+    def refusal(
+        self, entity: Any, action: str, *, expected: str | None = None
+    ) -> InvalidTransition:
+        """The refusal of an action that may not start from the entity's present status.
+
+        ``expected`` says what it may start from, where that is more than a status.
+        """
         allowed = self.actions[action]
         targets = sorted({target for after in allowed.values() for target in after})
         return InvalidTransition(
@@ -34,7 +39,7 @@ class Transitions:
             id=entity.id,
             from_=entity.status,
             to=" or ".join(targets),
-            expected=" or ".join(allowed),
+            expected=expected or " or ".join(allowed),
         )
 
     def edges(self) -> list[tuple[str, str, str]]:

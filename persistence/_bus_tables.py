@@ -1,6 +1,7 @@
 """The tables of the bus itself.
 
-Outbox, idempotency rows, the relay's state, what the reconciler found, the sweeper's log.
+Outbox, idempotency rows, the relay's state, what the reconciler found, when requests were answered
+last, the sweeper's log.
 """
 
 from __future__ import annotations
@@ -121,6 +122,18 @@ timelines = Table(
     Column("stream_sequence", BigInteger, primary_key=True),
     Column("position", BigInteger, nullable=False),
     Column("accepted_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    schema="bus",
+)
+
+pulse = Table(
+    "pulse",
+    Row.metadata,
+    Column("name", Text, primary_key=True),
+    # The last moment at which requests were answered for certain.
+    Column("served_at", DateTime(timezone=True), nullable=False),
+    # The last outage: until when requests were answered before it, and since when they are again.
+    Column("interrupted_at", DateTime(timezone=True)),
+    Column("restored_at", DateTime(timezone=True)),
     schema="bus",
 )
 

@@ -71,12 +71,14 @@ class Agent(Entity, not_found=AgentNotFound):
     connection_name: ConnectionName | None
     """The name of its NATS connection, by which a lost connection is known; its id by default."""
     exit_code: ExitCode | None
+    """What its last process ended with, until it is resumed."""
     output_file_path: Path | None
     result: Json | None
+    """What came of the run that it has finished, until the next one begins."""
     pending_questions: Questions | None
     """What it waits for while it is ``waiting_for_input``, or waited for when it ended."""
     answers: JsonObject | None
-    """What it was last resumed with."""
+    """What it was last resumed with in this run."""
     dismissed_at: Time | None
     """When a person was done with it."""
     incarnation: Incarnation
@@ -90,9 +92,11 @@ class Agent(Entity, not_found=AgentNotFound):
     last_progress_at: Time | None
     """When it began to work, or said that it gets on."""
     progress: JsonObject | None
+    """The last that it said of its progress in this run, or in the one that has ended."""
     stalled_at: Time | None
     """When it was told that it makes no progress; null again at the next progress."""
     cancel_requested_at: Time | None
+    """When somebody asked it to end the run that it is in."""
 
 
 class LostTask(Reply):
@@ -112,7 +116,7 @@ class AgentRegistered(Event, type="agent.registered"):
 
 
 class AgentUpdated(Event, type="agent.updated"):
-    """What an agent says of itself was changed."""
+    """What an agent says of itself was changed, or what it referred to was deleted."""
 
     agent: Agent
 

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
 from contracts._errors import Conflict, Down, NotFound
 from contracts._fields import ABSENT, JsonObject, Name, Position, Text, Time, Version
+from contracts.agents._agent import AgentUpdated
 from contracts.agents._fields import AccountId, Provider
 from contracts.errors import AlreadyExists, VersionConflict
 
@@ -162,7 +163,7 @@ class DeleteAccount(
     Command[AccountDeletion],
     subject="db.accounts.delete",
     errors=(AccountNotFound,),
-    emits=(AccountDeleted,),
+    emits=(AccountDeleted, AgentUpdated),
 ):
     """Delete an account with its credentials; agents that run on it go on without one."""
 
@@ -193,6 +194,9 @@ class MarkAccountExhausted(
     example={"id": EXAMPLE_ID, "until": "2026-01-01T12:00:00Z"},
 ):
     """Say that the provider serves an account no more, until a time or until told otherwise.
+
+    A report never shortens what an earlier one said: an earlier time changes nothing, and no time
+    is the latest. ``accounts.clear_exhausted`` ends it.
 
     Agents that run on it are switched to another one, or tell that they need one.
     """

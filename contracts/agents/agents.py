@@ -54,8 +54,9 @@ EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 class HeartbeatReply(Reply):
     """What an agent learns with each heartbeat."""
 
-    lease_expires_at: Time
-    """By when the next heartbeat must have come."""
+    lease_expires_at: Time | None
+    """By when the next heartbeat must have come; null for an agent that has finished: nothing is
+    expected of it until it works again."""
     cancel_requested: bool
     """Whether it should end."""
     server_time: Time
@@ -161,13 +162,24 @@ class ListAgents(ListOf[Agent], subject="db.agents.list", example={"status": "ru
 class UpdateAgent(
     Command[Agent],
     subject="db.agents.update",
-    errors=(AgentNotFound, VersionConflict, AlreadyExists, InvalidReference),
+    errors=(
+        AgentNotFound,
+        VersionConflict,
+        AlreadyExists,
+        InvalidReference,
+        StaleIncarnation,
+    ),
     emits=(AgentUpdated,),
     example={"id": EXAMPLE_ID, "session_id": "s-17", "pid": 4712},
 ):
-    """Change what an agent says of itself; what is left out stays. Its status has operations."""
+    """Change what an agent says of itself; what is left out stays. Its status has operations.
+
+    What is known of an agent that has ended may be changed, too: it is no act in its name.
+    """
 
     id: RunningAgentId
+    incarnation: Incarnation | None = None
+    """Of the process that says so, where it is the agent's own."""
     name: Name = ABSENT
     task_id: TaskId | None = None
     initiative_id: InitiativeId | None = None
@@ -191,7 +203,8 @@ class Heartbeat(
 ):
     """Say that an agent lives; its lease holds for three intervals from now.
 
-    Progress says in addition that it gets on. Neither changes its version.
+    Progress says in addition that it gets on. Neither changes its version. An agent that has
+    finished has no lease; one that has ended is refused until it is resumed.
     """
 
     id: RunningAgentId
@@ -289,7 +302,11 @@ class RequestAgentCancel(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentCancelRequested,),
 ):
-    """Ask an agent to end; its next heartbeat tells it. Asking again changes nothing."""
+    """Ask an agent to end; its next heartbeat tells it. Asking again changes nothing.
+
+    The request is of the run that the agent is in and ends with it. Of an agent that has finished
+    or ended nothing can be asked: it is refused, and ``agents.stop`` ends one that has finished.
+    """
 
     id: RunningAgentId
 
@@ -297,13 +314,23 @@ class RequestAgentCancel(
 class SwitchAgentAccount(
     Command[Agent],
     subject="db.agents.switch_account",
-    errors=(AgentNotFound, InvalidReference, NoAccountAvailable),
+    errors=(
+        AgentNotFound,
+        InvalidReference,
+        InvalidTransition,
+        NoAccountAvailable,
+        StaleIncarnation,
+    ),
     emits=(AgentAccountSwitched,),
     example={"id": EXAMPLE_ID, "reason": "rate limited"},
 ):
-    """Let an agent run on another account: the named one, or the one that has rested longest."""
+    """Let an agent run on another account: the named one, or the one that has rested longest.
+
+    One that has ended runs on none until it is resumed.
+    """
 
     id: RunningAgentId
+    incarnation: Incarnation | None = None
     account_id: AccountId | None = None
     reason: Reason
 
@@ -323,9 +350,12 @@ class DeleteAgent(
     Command[AgentDeletion],
     subject="db.agents.delete",
     errors=(AgentNotFound, InvalidTransition),
-    emits=(AgentDeleted,),
+    emits=(AgentDeleted, TaskReleased),
 ):
-    """Delete an agent that works no more; what it said remains until its retention."""
+    """Delete an agent that works no more; what it said remains until its retention.
+
+    A task that it still has goes back to the queue, as when it is stopped.
+    """
 
     id: RunningAgentId
 

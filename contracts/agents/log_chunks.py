@@ -8,7 +8,9 @@ from pydantic_core import to_json
 from contracts._declare import Command, Entity, ListOf, Query, Reply, Request
 from contracts._errors import NotFound
 from contracts._fields import Count, Id, Name, Text, Time
-from contracts.agents._fields import RunningAgentId, SessionNumber
+from contracts.agents._agent import StaleIncarnation
+from contracts.agents._fields import Incarnation, RunningAgentId, SessionNumber
+from contracts.errors import InvalidTransition
 
 EXAMPLE_AGENT = "0199c0de-0000-7000-8000-000000000001"
 
@@ -84,12 +86,17 @@ class SessionCount(Reply):
 class AppendLogChunk(
     Command[NewLogChunk],
     subject="db.log_chunks.append",
+    errors=(InvalidTransition, StaleIncarnation),
     example={"agent_id": EXAMPLE_AGENT, "content": '{"role": "assistant", "text": "Done."}\n'},
 ):
-    """Keep a piece of what an agent said. Whether the agent is still registered does not matter."""
+    """Keep a piece of what an agent says. Whether it is registered does not matter.
+
+    One that is registered and has ended says nothing more, until it is resumed.
+    """
 
     id: Id | None = None
     agent_id: RunningAgentId
+    incarnation: Incarnation | None = None
     agent_name: Name | None = None
     """Left out, it is the name under which the agent is registered."""
     session_number: SessionNumber = 1
@@ -105,6 +112,7 @@ class LogChunkItem(Request):
 class AppendManyLogChunks(
     Command[NewLogChunks],
     subject="db.log_chunks.append_many",
+    errors=(InvalidTransition, StaleIncarnation),
     example={
         "agent_id": EXAMPLE_AGENT,
         "items": [{"content": '{"text": "one"}\n'}, {"content": '{"text": "two"}\n'}],
@@ -113,6 +121,7 @@ class AppendManyLogChunks(
     """Keep up to 500 pieces of one log in their order, all or nothing."""
 
     agent_id: RunningAgentId
+    incarnation: Incarnation | None = None
     agent_name: Name | None = None
     session_number: SessionNumber = 1
     items: Annotated[list[LogChunkItem], Field(min_length=1, max_length=500)]

@@ -9,6 +9,7 @@ from contracts._fields import (
     Count,
     ExternalRef,
     Json,
+    LeaseSeconds,
     Markdown,
     Name,
     Position,
@@ -17,6 +18,7 @@ from contracts._fields import (
     Time,
     Title,
 )
+from contracts.agents._fields import Incarnation
 from contracts.planning._fields import PhaseId
 from contracts.planning._task_parts import (
     LateResult,
@@ -56,6 +58,8 @@ class Task(Entity, not_found=TaskNotFound):
     """The fencing token: +1 at each claim."""
     lease_expires_at: Time | None
     """When the claim ends unless it is renewed; a renewal is no change of the version."""
+    lease_seconds: LeaseSeconds | None = None
+    """For how long the claim, or its last renewal, holds."""
     late_results: list[LateResult]
 
 
@@ -89,6 +93,8 @@ class TaskClaimed(Event, type="task.claimed"):
     """An agent has taken a task, for as long as its lease lasts."""
 
     task: Task
+    incarnation: Incarnation | None = None
+    """Which process of the agent it was, where the claim said so."""
 
 
 class TaskCompleted(Event, type="task.completed"):

@@ -21,6 +21,8 @@ from contracts._fields import (
     Title,
     Version,
 )
+from contracts.agents._agent import StaleIncarnation
+from contracts.agents._fields import Incarnation
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning._errors import (
     DependencyCycle,
@@ -290,7 +292,7 @@ class RemoveTaskDependency(
 class ClaimTasks(
     Command[ClaimedTasks],
     subject="db.tasks.claim",
-    errors=(InvalidReference,),
+    errors=(InvalidReference, InvalidTransition, StaleIncarnation),
     emits=(TaskClaimed,),
     example={"agent_id": "agent-7", "limit": 3, "lease_seconds": 600},
 ):
@@ -302,10 +304,13 @@ class ClaimTasks(
 
     The order is priority, then position, then age. Fewer than asked for may come back where the
     reply would become too large for one message; the others stay ready. What does not fit of a
-    single task is cut, and the reply says so.
+    single task is cut, and the reply says so. In the name of an agent that has ended nothing is
+    claimed.
     """
 
     agent_id: AgentId
+    incarnation: Incarnation | None = None
+    """Which process of a registered agent claims; one that is the agent no more is refused."""
     initiative_id: InitiativeId | None = None
     phase_id: PhaseId | None = None
     """What is below a task of this phase and has no phase of its own is in it too."""

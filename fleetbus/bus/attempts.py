@@ -31,9 +31,6 @@ UNKNOWN = (
     "whether it took effect is not known: repeat it with the same key"
 )
 
-CALLER = ""
-"""NATS does not tell a service who calls; all callers of one account share one key space."""
-
 
 class LockedOut(Exception):
     """Someone else held a row lock for longer than was to be waited for it."""
@@ -125,7 +122,7 @@ class Attempts:
             asyncio.timeout(FIND_OUT_TIME),
             self._database.connection(read_only=True) as db,
         ):
-            opening = await _commit.open_work(db, CALLER, [str(call.key)])
+            opening = await _commit.open_work(db, call.caller, [str(call.key)])
         return replay(call, opening)
 
 

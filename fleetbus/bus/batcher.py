@@ -1,7 +1,8 @@
 """Gathers the calls of one operation: while one batch is in the database, the next assembles.
 
 Nobody waits for a timer: a call that comes alone runs at once, as a batch of one. A batch holds at
-most one call per entity and per idempotency key; calls on one entity keep their order.
+most one call per entity and per idempotency key, all of one caller; calls on one entity keep their
+order.
 
 One batch works at a time, which gathers the most and costs the least; the next one starts when
 it is at its COMMIT, for while the disk is waited for there is time to work. Only where one works
@@ -145,7 +146,8 @@ class Batcher:
                 batch.append(call)
                 continue
             claims = _claims(call)
-            if (call.dry_run and batch) or claims & (self._busy | blocked):
+            apart = batch and (call.dry_run or call.caller != batch[0].caller)
+            if apart or claims & (self._busy | blocked):
                 left.append(call)
                 blocked |= claims
                 continue
@@ -160,4 +162,5 @@ class Batcher:
 def _claims(call: Call) -> set[Hashable]:
     """What no other call in work may share with this one: its entity, its idempotency key."""
     entity = getattr(call.message, "id", None)
-    return {claim for claim in (entity, call.key) if claim is not None}
+    key = None if call.key is None else (call.caller, call.key)
+    return {claim for claim in (entity, key) if claim is not None}

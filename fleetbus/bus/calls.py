@@ -17,6 +17,9 @@ from fleetbus.bus.failures import internal_error
 from fleetbus.bus.registry import Bound
 from persistence._commit import StoredReply
 
+OUTSIDE = ""
+"""NATS does not tell a service who calls; all callers of one account share one key space."""
+
 
 @dataclass(slots=True)
 class Answer:
@@ -52,6 +55,8 @@ class Call:
     bound: Bound
     message: Any
     finish: Callable[[Call, Answer], None]
+    caller: str = OUTSIDE
+    """In whose space its key lies."""
     key: str | None = None
     fingerprint: str = ""
     deadline: float = float("inf")

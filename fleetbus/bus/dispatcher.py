@@ -21,7 +21,7 @@ from contracts.errors import (
 )
 from fleetbus.bus.attempts import UNKNOWN
 from fleetbus.bus.batcher import Batcher
-from fleetbus.bus.calls import Answer, Call
+from fleetbus.bus.calls import OUTSIDE, Answer, Call
 from fleetbus.bus.executor import Executor
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.registry import Bound, Registry
@@ -84,9 +84,18 @@ class Dispatcher:
         self._idle.set()
 
     def accept(
-        self, bound: Bound, body: bytes, headers: Mapping[str, str], respond: Respond
+        self,
+        bound: Bound,
+        body: bytes,
+        headers: Mapping[str, str],
+        respond: Respond,
+        *,
+        caller: str = OUTSIDE,
     ) -> None:
-        """Take a request; ``respond`` is called exactly once, now or later."""
+        """Take a request; ``respond`` is called exactly once, now or later.
+
+        Whatever comes from outside has one ``caller``, whatever its headers say.
+        """
         stats = self.stats.operations[bound.subject]
         if self._is_full(bound):
             self._shed(bound, respond)
@@ -99,6 +108,7 @@ class Dispatcher:
             bound,
             None,
             self._finisher(respond),
+            caller,
             deadline=time.monotonic() + self._executor.settings.timeout,
             started=time.perf_counter_ns(),
         )

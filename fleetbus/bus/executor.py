@@ -23,8 +23,8 @@ from contracts.errors import (
     DeadlineExceeded,
     ReplyTooLarge,
 )
-from fleetbus.bus.attempts import CALLER, Attempts, LockedOut, Overtaken, replay
-from fleetbus.bus.calls import Answer, Call
+from fleetbus.bus.attempts import Attempts, LockedOut, Overtaken, replay
+from fleetbus.bus.calls import OUTSIDE, Answer, Call
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.published import Published
 from fleetbus.bus.reader import Reader
@@ -274,7 +274,8 @@ class Executor:
         refused = [o.call for o in outcomes if not o.kept and o.call.key is not None]
         if not refused:
             return outcomes
-        opening = await _commit.open_work(tx.db, CALLER, [str(call.key) for call in refused])
+        keys = [str(call.key) for call in refused]
+        opening = await _commit.open_work(tx.db, refused[0].caller, keys)
         return [o for o in outcomes if o.kept or not _answer_stored(o.call, opening)]
 
     async def _finish(
@@ -287,14 +288,15 @@ class Executor:
             for call, answer, kept in outcomes
             if kept and call.key is not None
         ]
-        written = None if dry_run else await self._write_at_once(tx, replies)
+        caller = outcomes[0].call.caller if outcomes else OUTSIDE
+        written = None if dry_run else await self._write_at_once(tx, caller, replies)
         if written is None:
             await tx.save()
             await react(self._registry, tx)
             events = self._events(tx)
             if dry_run:
                 return None
-            written = await tx.append(CALLER, events, replies)
+            written = await tx.append(caller, events, replies)
         if not (tx.wrote or tx.told or replies):
             return None
         if any(outcome.call.answered for outcome in outcomes):
@@ -302,7 +304,9 @@ class Executor:
         await self._commit(tx, outcomes, leaving)
         return written.position
 
-    async def _write_at_once(self, tx: Transaction, replies: Sequence[KeptReply]) -> Written | None:
+    async def _write_at_once(
+        self, tx: Transaction, caller: str, replies: Sequence[KeptReply]
+    ) -> Written | None:
         """Write everything with one statement; None if there is something to react to first."""
         reactions = following(self._registry, [told.event for told in tx.told])
         unless: dict[Compiled, list[Any]] = {}
@@ -312,7 +316,7 @@ class Executor:
             # Two reactions may look for the same, each on account of its own events.
             asked = unless.setdefault(reaction.where, [])
             asked.extend(id_ for event in about for id_ in reaction.ids(event))
-        written = await tx.append(CALLER, self._events(tx), replies, unless=unless)
+        written = await tx.append(caller, self._events(tx), replies, unless=unless)
         return None if written.found else written
 
     def _events(self, tx: Transaction) -> list[bytes]:
@@ -371,13 +375,14 @@ async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
     That is the entities which are to be changed, locked, or else the first that are named at all.
     """
     keys = [call.key for call in calls if call.key is not None]
+    caller = calls[0].caller  # a batch has one
     handling = calls[0].bound.handling
     for need in handling.entities if handling.own is None else [handling.own]:
         if ids := named(need, calls):
-            opening = await _commit.open_with(tx.db, CALLER, keys, need.entity, ids, lock=need.own)
+            opening = await _commit.open_with(tx.db, caller, keys, need.entity, ids, lock=need.own)
             tx.loaded[need.name] = opening.found
             return opening
-    return await _commit.open_work(tx.db, CALLER, keys)
+    return await _commit.open_work(tx.db, caller, keys)
 
 
 def _vital(calls: Sequence[Call]) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.errors import Overloaded, TooExpensive
-from fleetbus.bus.attempts import CALLER
 from fleetbus.bus.calls import Call
 from fleetbus.database import Database
 from fleetbus.outages import QUERY_CANCELED, sqlstate
@@ -82,7 +81,7 @@ class Reader:
     async def _read(self, call: Call, db: AsyncConnection) -> Any:
         given: dict[str, Any] = {"db": db}
         if "now" in call.bound.handling.dependencies:
-            given["now"] = (await _commit.open_work(db, CALLER, [])).now
+            given["now"] = (await _commit.open_work(db, call.caller, [])).now
         return await self._run(call, given)
 
     async def _run(self, call: Call, given: Mapping[str, Any]) -> Any:

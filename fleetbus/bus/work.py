@@ -15,7 +15,7 @@ from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction
 from fleetbus.ids import uuid7
 from handlers._shapes import Decision, Handling, Job, Needed
-from persistence import _entities
+from persistence import _entities, _pulse
 from persistence._commit import Changes
 
 MAX_REACTION_ROUNDS = 32
@@ -121,11 +121,15 @@ async def react(registry: Registry, tx: Transaction) -> None:
 
 async def run_job(job: Job, settings: Mapping[str, Any], tx: Transaction) -> int:
     """Run one step of a job with the settings that jobs may name; returns how much it handled."""
+    served_at = tx.now
+    if settings.get("pulse") and "served_at" in job.handling.dependencies:
+        served_at = min(tx.now, await _pulse.served_at(tx.db))
     given = {
         "db": tx.db,
         "emit": tx.emitter(f"sweeper:{job.name}", None),
         "now": tx.now,
         "limit": job.limit,
+        "served_at": served_at,
         **settings,
     }
     handled: int = await job.handling.function(**_pick(job.handling, given))

@@ -15,7 +15,8 @@ import pydantic_core
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fleetbus.client import Bus
+from fleetbus.bus.dispatcher import Dispatcher
+from fleetbus.bus.inside import Inside
 from fleetbus.connection.answering import ReplyRule
 from fleetbus.database import Database
 from fleetbus.detector.link import Link, SystemAccount
@@ -28,8 +29,11 @@ log = logging.getLogger("fleetbus.detector")
 ASK_SUBJECT = "_fleetbus.detector"
 """Each process with a detector answers here whether it hears anything."""
 
+CALLER = "detector"
+"""In whose space the keys of its commands lie: all processes share it, nobody else reaches it."""
+
 ATTEMPT_TIMEOUT = 1.0
-"""Seconds after which a call is sent again: a handler process may have died with it."""
+"""Seconds after which a command is given again."""
 
 FINISH_TIME = 1.0
 """Seconds in which a stopping process tells what it has heard."""
@@ -51,10 +55,11 @@ class Detector:
         self,
         fleet: Client,
         database: Database,
+        dispatcher: Dispatcher,
         settings: DetectorSettings,
         replies: ReplyRule | None = None,
     ) -> None:
-        bus = Bus(fleet, timeout=30.0, attempt_timeout=ATTEMPT_TIMEOUT)
+        bus = Inside(dispatcher, CALLER, attempt_timeout=ATTEMPT_TIMEOUT)
         self._fleet = fleet
         self._replies = replies or ReplyRule()
         self._stopped = asyncio.Event()

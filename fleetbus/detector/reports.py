@@ -12,11 +12,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from nats.errors import Error as NatsError
-
-from contracts._errors import Refusal
 from contracts.agents.agents import ReinstateAgent, SuspectAgent
-from fleetbus.client import Bus
+from fleetbus.bus.inside import Inside, NotDone
 from fleetbus.database import Database
 from fleetbus.detector.advisories import Fact
 from fleetbus.endings import end
@@ -41,7 +38,7 @@ class Reports:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: Inside,
         database: Database,
         *,
         is_suspected: Callable[[str], bool],
@@ -136,6 +133,6 @@ class Reports:
         key = f"{operation.declared.subject}:{fact.connection}"
         try:
             await self._bus.call(operation, key=key, timeout=RETRY_TIME)
-        except (Refusal, TimeoutError, NatsError) as error:
+        except NotDone as error:
             said = "the connection %s could not be reported: %s"
-            limited(log, logging.WARNING, "lost connections", said, shown(fact.name), error)
+            limited(log, error.level, "lost connections", said, shown(fact.name), error)

@@ -13,19 +13,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from nats.errors import Error as NatsError
-
-from contracts._declare import Operation
-from contracts._errors import Refusal
+from contracts._declare import Command
 from contracts.agents.agents import ConfirmSuspicion, ReinstateAgent
-from contracts.errors import Unavailable
-from fleetbus.client import Bus
+from fleetbus.bus.inside import Inside, NotDone
 from fleetbus.database import Database
 from fleetbus.detector.link import Link
 from fleetbus.detector.servers import Incomplete, Look
 from fleetbus.endings import end
 from fleetbus.logs import limited
 from fleetbus.outages import trouble
+from persistence import _pulse
 from persistence.agents import _suspicions
 from persistence.agents._suspicions import Suspect
 
@@ -50,7 +47,7 @@ class Suspicions:
     """Those of the whole system, as this process knows them."""
 
     def __init__(
-        self, bus: Bus, database: Database, link: Link, *, grace: float, reconnect_time: float
+        self, bus: Inside, database: Database, link: Link, *, grace: float, reconnect_time: float
     ) -> None:
         self._bus = bus
         self._database = database
@@ -106,7 +103,7 @@ class Suspicions:
             self._say(str(error))
             return self._poll
         self._said = ""
-        if (left := self._unsettled(look)) > 0:
+        if (left := await self._unsettled(look)) > 0:
             return min(left, self._poll)
         self._decide(due, look)
         return pause
@@ -118,12 +115,14 @@ class Suspicions:
         self._names = noted | {suspect.connection_name for suspect in suspects}
         return suspects
 
-    def _unsettled(self, look: Look) -> float:
-        """Seconds that clients may still need to come back after NATS was away."""
+    async def _unsettled(self, look: Look) -> float:
+        """Seconds that clients may still need to come back after NATS, or all of us, were away."""
         uptime = look.youngest
         if self._link.restored_at is not None:
             uptime = min(uptime, time.monotonic() - self._link.restored_at)
-        return self._settling - uptime
+        async with self._database.connection(read_only=True, vital=True) as db:
+            since = await _pulse.since_outage(db)
+        return self._settling - (uptime if since is None else min(uptime, since))
 
     def _decide(self, due: Sequence[Suspect], look: Look) -> None:
         for suspect in due:
@@ -138,11 +137,9 @@ class Suspicions:
         try:
             async with self._places:
                 await self._bus.call(operation, key=key, timeout=RETRY_TIME)
-        except Unavailable as error:
-            log.debug("the suspicion of agent %s waits for the database: %s", suspect.id, error)
-        except (Refusal, TimeoutError, NatsError) as error:
+        except NotDone as error:
             said = "the suspicion of agent %s could not be settled: %s"
-            limited(log, logging.WARNING, "suspicions", said, suspect.id, error)
+            limited(log, error.level, "suspicions", said, suspect.id, error)
         finally:
             del self._deciding[_which(suspect)]
 
@@ -153,11 +150,11 @@ class Suspicions:
             log.warning("suspicions wait: %s", why)
 
 
-def _reinstate(suspect: Suspect) -> Operation[Any]:
+def _reinstate(suspect: Suspect) -> Command[Any]:
     return ReinstateAgent(connection_name=suspect.connection_name)
 
 
-def _confirm(suspect: Suspect) -> Operation[Any]:
+def _confirm(suspect: Suspect) -> Command[Any]:
     return ConfirmSuspicion(id=suspect.id, suspected_at=suspect.suspected_at)
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.errors import Unavailable
-from fleetbus.bus.attempts import CALLER
+from fleetbus.bus.calls import OUTSIDE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import react, run_job
@@ -144,13 +144,13 @@ class Sweeper:
         async with self._begin(task) as tx:
             if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
-            tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+            tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
             handled = await self._run(task, tx)
             await react(self._registry, tx)
             # What is vital does not wait for the table of what has been done.
             if not vital:
                 await self._record(tx, task, started, handled)
-            position = (await tx.append(CALLER, tx.outbox_rows(), [])).position
+            position = (await tx.append(OUTSIDE, tx.outbox_rows(), [])).position
             await tx.commit()
         if position is not None:
             self._committed()
@@ -216,6 +216,7 @@ def tasks(
         "retention": timedelta(days=settings.history_retention_days),
         "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
         "keys": keys or KeyRing.parse(""),
+        "pulse": settings.sweeper,
     }
     outbox = timedelta(days=settings.outbox_retention_days)
     logs = timedelta(days=settings.log_retention_days)

@@ -104,6 +104,7 @@ class LogBuffer:
             items.append(LogChunkItem(content=content))
         return AppendManyLogChunks(
             agent_id=self._agent.id,
+            incarnation=self._agent.incarnation,
             agent_name=self._agent.name,
             session_number=self._agent.incarnation,
             items=items,

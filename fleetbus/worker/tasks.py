@@ -18,8 +18,9 @@ from contracts._errors import Refusal
 from contracts.planning.tasks import ClaimTasks
 from fleetbus.flushing import flush
 from fleetbus.ids import uuid7
-from fleetbus.worker.errors import TaskLost
+from fleetbus.worker.errors import AgentLost, TaskLost
 from fleetbus.worker.hand import TaskInHand
+from fleetbus.worker.heart import ENDED
 
 if TYPE_CHECKING:
     from fleetbus.worker.agent import WorkingAgent
@@ -104,6 +105,7 @@ class Tasks:
         await self._agent.confirm_if_overdue()
         request = ClaimTasks(
             agent_id=str(self._agent.id),
+            incarnation=self._agent.incarnation,
             lease_seconds=self._wanted.lease_seconds,
             **self._wanted.filters,
         )
@@ -111,6 +113,8 @@ class Tasks:
         while True:
             try:
                 answered = await self._agent.bus.request(request, key=key)
+            except ENDED as refusal:
+                raise AgentLost(self._agent.id, refusal) from refusal
             except (TimeoutError, Refusal) as failure:
                 if isinstance(failure, Refusal) and not failure.retryable:
                     raise

@@ -61,6 +61,11 @@ def stamp(now: datetime, last: datetime | None) -> datetime:
     return now if last is None else max(now, last + TICK)
 
 
+def ends_later(until: datetime | None, known: datetime | None) -> bool:
+    """Whether a report says more than is known; None is no end that anybody can name."""
+    return known is not None and (until is None or until > known)
+
+
 def available(account: Account, now: datetime) -> Account:
     """The account as it is once its provider serves it again."""
     return account.evolve(now, is_exhausted=False, exhausted_until=None)

@@ -9,15 +9,27 @@ from uuid import UUID
 from contracts.agents._agent import Agent, StaleIncarnation
 from contracts.agents.agents import RegisterAgent, ResumeAgent
 from handlers.agents._states import AGENT
-
-LEASE_HEARTBEATS = 3
-"""How many heartbeats a lease holds for; with fewer than two the loss of one would be a crash."""
+from persistence._pulse import LEASE_HEARTBEATS
 
 LIVE = frozenset(AGENT.actions["heartbeat"])
 """The statuses of an agent whose process may be there."""
 
-ENDED: dict[str, Any] = {"lease_expires_at": None, "suspected_at": None, "stalled_at": None}
-"""Of an agent of which nothing is expected, nothing can be missed."""
+ENDED: dict[str, Any] = {
+    "lease_expires_at": None,
+    "suspected_at": None,
+    "stalled_at": None,
+    "cancel_requested_at": None,
+}
+"""Of an agent of which nothing is expected, nothing can be missed and nothing is asked."""
+
+_ANOTHER_RUN: dict[str, Any] = {
+    "result": None,
+    "pending_questions": None,
+    "answers": None,
+    "progress": None,
+    "exit_code": None,
+}
+"""What a run leaves to be read, until the next one begins."""
 
 
 def new_agent(command: RegisterAgent, *, name: str, id_: UUID, now: datetime) -> Agent:
@@ -38,9 +50,22 @@ def lease(agent: Agent, now: datetime) -> datetime:
     return now + timedelta(seconds=LEASE_HEARTBEATS * agent.heartbeat_interval_s)
 
 
+def is_between_runs(agent: Agent) -> bool:
+    """Whether nothing is expected of the agent: it has finished, or it has ended.
+
+    A run lasts from the registration, the resumption or the claim that begins it until the agent
+    finishes, stops or crashes.
+    """
+    return agent.lease_expires_at is None
+
+
 def begun(agent: Agent, now: datetime) -> dict[str, Any]:
-    """What changes when an agent begins to work. Both of its clocks begin anew."""
-    return {
+    """What changes when an agent begins to work. Both of its clocks begin anew.
+
+    What belonged to the run before this one is gone with it.
+    """
+    another = ENDED | _ANOTHER_RUN if is_between_runs(agent) else {}
+    return another | {
         "status": "running",
         "lease_expires_at": lease(agent, now),
         "last_progress_at": now,
@@ -70,6 +95,12 @@ def resumed(command: ResumeAgent, agent: Agent, now: datetime) -> Agent:
     return agent.evolve(now, **changed | given)
 
 
+def require_live(agent: Agent, incarnation: int | None, action: str) -> None:
+    """Refuse who acts in the name of an agent that has ended, or that is another process by now."""
+    require_incarnation(agent, incarnation)
+    AGENT.require(agent, action)
+
+
 def require_incarnation(agent: Agent, incarnation: int | None) -> None:
     """Refuse who speaks for an agent that is another process by now."""
     if incarnation is not None and incarnation != agent.incarnation:
@@ -87,7 +118,4 @@ def _another_process(agent: Agent) -> dict[str, Any]:
         "pid": None,
         "host": None,
         "connection_name": str(agent.id),
-        "exit_code": None,
-        "suspected_at": None,
-        "cancel_requested_at": None,
     }

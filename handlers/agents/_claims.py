@@ -1,4 +1,8 @@
-"""An agent in whose name a task is claimed begins to run."""
+"""An agent in whose name a task is claimed begins to run; one that has ended gets none.
+
+What was claimed is looked at again under the lock of the agent: whoever ends it waits for the claim
+and frees the task, or was there before and the claim is refused. So an ended agent never holds one.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts._errors import Refusal
 from contracts.agents.agents import Agent, AgentRunning, AgentUpdated
-from contracts.planning.tasks import TaskClaimed
+from contracts.planning.tasks import ClaimTasks, TaskClaimed
 from handlers._shapes import Decision, Emit, reaction
-from handlers.agents._agent_rules import start_work
-from persistence._entities import lock, save
+from handlers.agents._agent_rules import require_live, start_work
+from handlers.planning._claims import claim_guard
+from persistence._entities import load, lock, save
 
 
 def _by_an_id(event: TaskClaimed) -> bool:
@@ -24,21 +30,36 @@ async def begin_claimed(
     events: Sequence[TaskClaimed], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Whoever claims needs not be registered; where no name is an id, nothing is looked up."""
-    tasks: dict[UUID, UUID] = {}
+    claims: dict[UUID, list[TaskClaimed]] = {}
     for event in events:
         if (id_ := agent_id(event.task.claimed_by)) is not None:
-            tasks.setdefault(id_, event.task.id)
+            claims.setdefault(id_, []).append(event)
 
-    found = await lock(db, Agent, tasks)
-    decisions = [
-        decision
-        for id_, agent in found.items()
-        if (decision := take_up(agent, tasks[id_], now)) is not None
-    ]
+    found = await lock(db, Agent, claims)
+    decisions = []
+    for id_, agent in found.items():
+        for event in claims[id_]:
+            require_live(agent, event.incarnation, "claim")
+        if (decision := take_up(agent, claims[id_][0].task.id, now)) is not None:
+            decisions.append(decision)
 
     await save(db, [decision.entity for decision in decisions])
     for decision in decisions:
         emit(*decision.events)
+
+
+@claim_guard
+async def refuse_ended(db: AsyncConnection, claims: Sequence[ClaimTasks]) -> list[Refusal | None]:
+    """Who may not claim learns it also where there was nothing to claim."""
+    ids = [agent_id(claim.agent_id) for claim in claims]
+    if not (known := {id_ for id_ in ids if id_ is not None}):
+        return [None] * len(claims)
+    found = await load(db, Agent, known)
+
+    return [
+        None if id_ is None else _refusal(found.get(id_), claim)
+        for id_, claim in zip(ids, claims, strict=True)
+    ]
 
 
 def take_up(agent: Agent, task_id: UUID, now: datetime) -> Decision[Agent] | None:
@@ -61,3 +82,13 @@ def agent_id(claimed_by: str | None) -> UUID | None:
     except (TypeError, ValueError):
         return None
     return id_ if str(id_) == claimed_by else None
+
+
+def _refusal(agent: Agent | None, claim: ClaimTasks) -> Refusal | None:
+    if agent is None:
+        return None
+    try:
+        require_live(agent, claim.incarnation, "claim")
+    except Refusal as refusal:
+        return refusal
+    return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from contracts.agents._agent import AgentFinished, AgentStopped
+from contracts.agents._agent import AgentDeleted, AgentFinished, AgentStopped
 from contracts.agents.agents import FinishAgent, StopAgent
 from contracts.planning.tasks import Task, TaskReleased
 from handlers._shapes import Decision
-from handlers.agents._agent_rules import ENDED, require_incarnation
+from handlers.agents._agent_rules import ENDED, require_live
 from handlers.agents._departures import Departure
 from handlers.agents._states import AGENT
 from handlers.planning._states import TASK
@@ -18,12 +18,14 @@ from persistence.agents._held import Held
 FINISHED = "agent_finished"
 """Why the tasks of a finished agent are released."""
 
+DELETED = "agent_deleted"
+"""Why the tasks of an agent that is deleted are released."""
+
 
 def finish(command: FinishAgent, held: Held, now: datetime) -> Departure:
     """The agent waits for other work."""
     [agent] = held.agents
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "finish")
+    require_live(agent, command.incarnation, "finish")
 
     idle = agent.evolve(now, status="idle", result=command.result, **ENDED)
     released = [_release(task, FINISHED, now) for task in held.tasks]
@@ -34,8 +36,7 @@ def finish(command: FinishAgent, held: Held, now: datetime) -> Departure:
 def stop(command: StopAgent, held: Held, now: datetime) -> Departure:
     """The agent has ended in good order."""
     [agent] = held.agents
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "stop")
+    require_live(agent, command.incarnation, "stop")
 
     stopped = agent.evolve(now, status="stopped", exit_code=command.exit_code, **ENDED)
     released = [_release(task, command.reason, now) for task in held.tasks]
@@ -43,6 +44,17 @@ def stop(command: StopAgent, held: Held, now: datetime) -> Departure:
     return Departure(
         Decision(stopped, AgentStopped(agent=stopped, reason=command.reason)), released
     )
+
+
+def dissolve(held: Held, now: datetime) -> Departure:
+    """The agent is gone."""
+    [agent] = held.agents
+    AGENT.require(agent, "delete")
+
+    gone = agent.evolve(now)
+    released = [_release(task, DELETED, now) for task in held.tasks]
+
+    return Departure(Decision(gone, AgentDeleted(agent=gone)), released)
 
 
 def _release(task: Task, reason: str, now: datetime) -> Decision[Task]:

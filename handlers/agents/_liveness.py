@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.agents._agent import Agent, AgentReconnected, AgentSuspected
 from contracts.agents.agents import Heartbeat, HeartbeatReply
 from handlers._shapes import Decision, Emit, job
-from handlers.agents._agent_rules import lease, require_incarnation
+from handlers.agents._agent_rules import is_between_runs, lease, require_live
 from handlers.agents._crashes import expire
 from handlers.agents._departures import carry_out
-from handlers.agents._states import AGENT
 from persistence.agents import _held
 
 IN_FLIGHT = timedelta(milliseconds=500)
@@ -21,9 +20,11 @@ IN_FLIGHT = timedelta(milliseconds=500)
 
 
 @job(every=0.75, limit=100, vital=True)  # and it is told within a second, jitter included
-async def expire_agent_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+async def expire_agent_leases(
+    *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
+) -> int:
     """Take silent agents for crashed; returns how many, ``limit`` at most."""
-    held = await _held.try_lock_expired(db, now=now, limit=limit)
+    held = await _held.try_lock_expired(db, now=served_at, limit=limit)
 
     departures = expire(held, now)
     await carry_out(departures, db=db, emit=emit)
@@ -33,9 +34,9 @@ async def expire_agent_leases(*, db: AsyncConnection, emit: Emit, now: datetime,
 
 def beat(command: Heartbeat, agent: Agent, now: datetime) -> Decision[Agent]:
     """The agent is there; an older suspicion was wrong."""
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "heartbeat")
-    until = lease(agent, now)
+    require_live(agent, command.incarnation, "heartbeat")
+    # Of one that has finished nothing is expected, until it works again.
+    until = None if is_between_runs(agent) else lease(agent, now)
     changed: dict[str, Any] = {"last_heartbeat_at": now, "lease_expires_at": until}
     if command.progress is not None:
         changed |= {"last_progress_at": now, "progress": command.progress, "stalled_at": None}

@@ -14,12 +14,18 @@ from persistence.agents import agents
 
 @job(every=5.0, limit=100)
 async def tell_stalled_agents(
-    *, db: AsyncConnection, emit: Emit, now: datetime, limit: int, stall_after: timedelta | None
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+    served_at: datetime,
+    limit: int,
+    stall_after: timedelta | None,
 ) -> int:
     """Tell of running agents that make no progress, once each; returns how many."""
     if stall_after is None:
         return 0
-    found = await agents.lock_stalled(db, before=now - stall_after, limit=limit)
+    found = await agents.lock_stalled(db, before=served_at - stall_after, limit=limit)
 
     decisions = [stall(agent, now) for agent in found]
     await save(db, [decision.entity for decision in decisions])

@@ -35,6 +35,21 @@ AGENT = Transitions(
             "running": ("running",),
             "waiting_for_input": ("waiting_for_input",),
         },
+        "claim": {
+            "idle": ("running",),
+            "running": ("running",),
+            "waiting_for_input": ("waiting_for_input",),
+        },
+        "append": {
+            "idle": ("idle",),
+            "running": ("running",),
+            "waiting_for_input": ("waiting_for_input",),
+        },
+        "switch_account": {
+            "idle": ("idle",),
+            "running": ("running",),
+            "waiting_for_input": ("waiting_for_input",),
+        },
         "dismiss": {
             "idle": ("idle",),
             "stopped": ("stopped",),

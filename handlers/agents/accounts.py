@@ -31,10 +31,12 @@ from contracts.agents.accounts import (
 from handlers._changes import changes
 from handlers._secrets import KeyRing
 from handlers._shapes import Decision, Emit, decider, handler, query
-from handlers.agents._accounts import available, take_next
+from handlers.agents._accounts import available, ends_later, take_next
 from handlers.agents._credentials import opened, sealed
+from handlers.agents._references import let_go
 from persistence import _entities
-from persistence.agents import _credentials, accounts
+from persistence.agents import _credentials, _references, accounts
+from persistence.planning._deletion import lock_for_deletion
 
 
 @decider
@@ -84,11 +86,13 @@ def update_account(command: UpdateAccount, account: Account, *, now: datetime) -
 async def delete_account(
     command: DeleteAccount, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> AccountDeletion:
-    account = await _entities.get_locked(db, Account, command.id)
+    account = await lock_for_deletion(db, Account, command.id)
+    users = await _references.to_account(db, account.id)
 
     await accounts.remove(db, account.id)
 
     emit(AccountDeleted(account=account.evolve(now)))
+    await let_go({"account_id": users}, db=db, emit=emit, now=now)
 
     return AccountDeletion(id=account.id)
 
@@ -104,7 +108,7 @@ async def acquire_account(
 def mark_account_exhausted(
     command: MarkAccountExhausted, account: Account, *, now: datetime
 ) -> Decision[Account]:
-    if account.is_exhausted and account.exhausted_until == command.until:
+    if account.is_exhausted and not ends_later(command.until, account.exhausted_until):
         return Decision(account)
 
     exhausted = account.evolve(now, is_exhausted=True, exhausted_until=command.until)

@@ -10,7 +10,6 @@ from contracts._declare import Page
 from contracts.agents.agents import (
     Agent,
     AgentCancelRequested,
-    AgentDeleted,
     AgentDeletion,
     AgentDismissed,
     AgentPrompt,
@@ -45,15 +44,17 @@ from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.agents._account_switching import switched
 from handlers.agents._accounts import take_next
 from handlers.agents._agent_rules import (
+    is_between_runs,
     new_agent,
     require_incarnation,
+    require_live,
     resumed,
     start_work,
 )
 from handlers.agents._aliases import add_with_alias
 from handlers.agents._crashes import confirm, report
 from handlers.agents._departures import carry_out
-from handlers.agents._endings import finish, stop
+from handlers.agents._endings import dissolve, finish, stop
 from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents._states import AGENT
 from persistence._entities import add, get_locked, save
@@ -105,6 +106,7 @@ async def list_agents(query: ListAgents, *, db: AsyncConnection) -> Page[Agent]:
 
 @decider
 def update_agent(command: UpdateAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
+    require_incarnation(agent, command.incarnation)
     agent.expect(command.expected_version)
     if not (changed := changes(command, agent)):
         return Decision(agent)
@@ -121,8 +123,7 @@ def heartbeat(command: Heartbeat, agent: Agent, *, now: datetime) -> Decision[Ag
 
 @decider
 def ask_input(command: AskInput, agent: Agent, *, now: datetime) -> Decision[Agent]:
-    require_incarnation(agent, command.incarnation)
-    AGENT.require(agent, "ask")
+    require_live(agent, command.incarnation, "ask")
 
     waiting = agent.evolve(
         now, status="waiting_for_input", pending_questions=command.questions, stalled_at=None
@@ -216,7 +217,8 @@ def request_agent_cancel(
     *,
     now: datetime,
 ) -> Decision[Agent]:
-    AGENT.require(agent, "request_cancel")
+    if is_between_runs(agent):
+        raise AGENT.refusal(agent, "request_cancel", expected="in a run that could be ended")
     if agent.cancel_requested_at is not None:
         return Decision(agent)
 
@@ -230,6 +232,7 @@ async def switch_agent_account(
     command: SwitchAgentAccount, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
     agent = await get_locked(db, Agent, command.id)
+    require_live(agent, command.incarnation, "switch_account")
     account_id = command.account_id
     if account_id is None:
         taken = await take_next(db, emit, agent.provider, now=now, besides=agent.account_id)
@@ -265,11 +268,11 @@ def dismiss_agent(
 async def delete_agent(
     command: DeleteAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> AgentDeletion:
-    agent = await get_locked(db, Agent, command.id)
-    AGENT.require(agent, "delete")
+    deleted = dissolve(await _held.lock(db, command.id), now)
 
+    await carry_out([deleted], db=db, emit=emit)
+    agent = deleted.agent.entity
     await agents.delete_one(db, agent.id)
-    emit(AgentDeleted(agent=agent.evolve(now)))
 
     return AgentDeletion(id=agent.id, name=agent.name)
 

@@ -21,6 +21,7 @@ from contracts.agents.log_chunks import (
 )
 from handlers._ids import following_id
 from handlers._shapes import Decision, decider, handler, query
+from handlers.agents._agent_rules import require_live
 from persistence import _entities
 from persistence.agents import log_chunks
 
@@ -32,6 +33,7 @@ DELETED_AT_ONCE = 10_000
 def append_log_chunk(
     command: AppendLogChunk, agent: Agent | None, *, new_id: UUID, now: datetime
 ) -> Decision[LogChunk]:
+    _require_live(agent, command.incarnation)
     chunk = _chunk(command, agent, command.content, id_=new_id, now=now)
 
     return Decision(chunk, reply=NewLogChunk(id=chunk.id, created_at=now))
@@ -41,10 +43,8 @@ def append_log_chunk(
 async def append_many_log_chunks(
     command: AppendManyLogChunks, *, db: AsyncConnection, new_id: UUID, now: datetime
 ) -> NewLogChunks:
-    agents = {}
-    if command.agent_name is None:
-        agents = await _entities.load(db, Agent, [command.agent_id])
-    agent = agents.get(command.agent_id)
+    agent = (await _entities.load(db, Agent, [command.agent_id])).get(command.agent_id)
+    _require_live(agent, command.incarnation)
     chunks = [
         _chunk(command, agent, item.content, id_=following_id(new_id, number), now=now)
         for number, item in enumerate(command.items)
@@ -73,6 +73,12 @@ async def delete_log_chunks(command: DeleteLogChunks, *, db: AsyncConnection) ->
     remaining = deleted == DELETED_AT_ONCE and await log_chunks.has_any(db, command.agent_id)
 
     return LogDeletion(deleted=deleted, remaining=remaining)
+
+
+def _require_live(agent: Agent | None, incarnation: int | None) -> None:
+    """Refuse what is said in the name of an agent that has ended; of no agent anything is kept."""
+    if agent is not None:
+        require_live(agent, incarnation, "append")
 
 
 def _chunk(

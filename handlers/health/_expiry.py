@@ -17,9 +17,11 @@ from persistence.health import _sweeping
 
 
 @job(every=1.0, limit=200)
-async def expire_test_runs(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+async def expire_test_runs(
+    *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
+) -> int:
     """Close runs that take longer than they may; returns how many, ``limit`` at most."""
-    late = await _sweeping.lock_expired_runs(db, now=now, limit=limit)
+    late = await _sweeping.lock_expired_runs(db, now=served_at, limit=limit)
 
     expired = [expire_run(run, now) for run in late]
     await _entities.save(db, expired)
@@ -31,10 +33,10 @@ async def expire_test_runs(*, db: AsyncConnection, emit: Emit, now: datetime, li
 
 @job(every=1.0, limit=500)
 async def expire_worker_checks(
-    *, db: AsyncConnection, emit: Emit, now: datetime, limit: int
+    *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
     """Give up workers that did not answer in time, and close the checks that waited for them."""
-    silent = await _sweeping.lock_unanswered(db, now=now, limit=limit)
+    silent = await _sweeping.lock_unanswered(db, now=served_at, limit=limit)
     if not silent:
         return 0
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts._errors import Refusal
 from contracts.errors import InvalidReference
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
@@ -30,6 +31,29 @@ class Dealt(NamedTuple):
 
     task: Task
     told: ClaimedTask
+
+
+Guard = Callable[[AsyncConnection, Sequence[ClaimTasks]], Awaitable[Sequence[Refusal | None]]]
+
+_GUARDS: list[Guard] = []
+
+
+def claim_guard(guard: Guard) -> Guard:
+    """Let a context that builds on this one refuse claims which found nothing.
+
+    Those that found something it refuses by reacting to ``task.claimed``.
+    """
+    _GUARDS.append(guard)
+    return guard
+
+
+async def refuse_in_vain(db: AsyncConnection, claims: Sequence[ClaimTasks]) -> list[Refusal | None]:
+    """Why each of these claims, for which there was nothing, had no right to anything; or None."""
+    refusals: list[Refusal | None] = [await unknown_filter(db, claim) for claim in claims]
+    for guard in _GUARDS if claims else ():
+        said = await guard(db, claims)
+        refusals = [one or other for one, other in zip(refusals, said, strict=True)]
+    return refusals
 
 
 async def take_first(db: AsyncConnection, claim: ClaimTasks, now: datetime) -> ClaimedTask | None:
@@ -108,6 +132,7 @@ def _in_hand(claim: ClaimTasks, now: datetime) -> dict[str, Any]:
         "status": "in_progress",
         "claimed_by": claim.agent_id,
         "lease_expires_at": now + timedelta(seconds=claim.lease_seconds),
+        "lease_seconds": claim.lease_seconds,
     }
 
 

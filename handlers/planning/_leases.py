@@ -15,9 +15,11 @@ from persistence.planning import tasks
 
 
 @job(every=1.0, limit=200, vital=True)
-async def expire_task_leases(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+async def expire_task_leases(
+    *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
+) -> int:
     """Take tasks back whose lease is over; returns how many, ``limit`` at most."""
-    expired = await tasks.lock_expired(db, now=now, limit=limit)
+    expired = await tasks.lock_expired(db, now=served_at, limit=limit)
 
     decisions = [expire_lease(task, now=now) for task in expired]
     await _entities.save(db, [decision.entity for decision in decisions])

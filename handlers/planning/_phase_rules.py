@@ -76,5 +76,6 @@ def review_task(id_: UUID, phase: Phase, summary: str, now: datetime) -> Task:
         claimed_by=None,
         attempt=0,
         lease_expires_at=None,
+        lease_seconds=None,
         late_results=[],
     )

@@ -34,7 +34,7 @@ MAX_LATE_RESULTS = 100
 MAX_RETRIES = 3
 """How often a task is tried again after it was lost; then a person has to look."""
 
-UNCLAIMED: dict[str, Any] = {"claimed_by": None, "lease_expires_at": None}
+UNCLAIMED: dict[str, Any] = {"claimed_by": None, "lease_expires_at": None, "lease_seconds": None}
 
 
 def new_task(

@@ -56,10 +56,10 @@ from handlers.planning._claims import (
     Dealt,
     alike,
     deal,
+    refuse_in_vain,
     refuse_unknown,
     take_first,
     take_ready,
-    unknown_filter,
 )
 from handlers.planning._order import circle, of_task, refuse_circles
 from handlers.planning._shortening import shorten
@@ -230,7 +230,7 @@ async def claim_tasks(
     if len(commands) == 1 and commands[0].limit == 1:
         first = await take_first(db, commands[0], now)
         if first is not None:
-            emits[0](TaskClaimed(task=first.task))
+            emits[0](TaskClaimed(task=first.task, incarnation=commands[0].incarnation))
             return [ClaimedTasks(tasks=[shorten(first, room)])]
 
     dealt: dict[int, list[Dealt]] = {}
@@ -243,14 +243,18 @@ async def claim_tasks(
 
     await _entities.save(db, [one.task for several in dealt.values() for one in several])
 
-    answers: list[ClaimedTasks | Refusal] = []
     for place, claim in enumerate(commands):
         for one in dealt[place]:
-            emits[place](TaskClaimed(task=one.task))
-        unknown = None if dealt[place] else await unknown_filter(db, claim)
-        answers.append(unknown or ClaimedTasks(tasks=[one.told for one in dealt[place]]))
+            emits[place](TaskClaimed(task=one.task, incarnation=claim.incarnation))
 
-    return answers
+    vain = [place for place in range(len(commands)) if not dealt[place]]
+    refused = await refuse_in_vain(db, [commands[place] for place in vain])
+    refusals = dict(zip(vain, refused, strict=True))
+
+    return [
+        refusals.get(place) or ClaimedTasks(tasks=[one.told for one in dealt[place]])
+        for place in range(len(commands))
+    ]
 
 
 @decider
@@ -259,7 +263,9 @@ def renew_task(command: RenewTask, task: Task, *, now: datetime) -> Decision[Tas
 
     until = now + timedelta(seconds=command.lease_seconds)
 
-    return Decision(task.model_copy(update={"lease_expires_at": until}))
+    kept = {"lease_expires_at": until, "lease_seconds": command.lease_seconds}
+
+    return Decision(task.model_copy(update=kept))
 
 
 @decider

@@ -6,12 +6,13 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, bindparam, delete, insert, literal_column, select
+from sqlalchemy import Integer, bindparam, delete, exists, insert, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
+from persistence._bus_tables import pulse
 from persistence._entities import columns, entity_from
 from persistence._filters import equal, is_set
 from persistence._paging import Listing
@@ -41,6 +42,8 @@ _STALLED = (
         agent.c.status == literal_column("'running'"),
         agent.c.stalled_at.is_(None),
         agent.c.last_progress_at < bindparam("before"),
+        # Nobody could say that it gets on while nobody could be heard.
+        ~exists().where(pulse.c.restored_at > bindparam("before")),
     )
     .order_by(agent.c.last_progress_at, agent.c.id)
     .limit(bindparam("limit", type_=Integer))
@@ -93,7 +96,10 @@ async def lock_behind(db: AsyncConnection, connection_name: str) -> list[Agent]:
 
 
 async def lock_stalled(db: AsyncConnection, *, before: datetime, limit: int) -> list[Agent]:
-    """Lock running agents without progress since then, of which it was not told yet."""
+    """Lock running agents without progress since then, of which it was not told yet.
+
+    Of what happened during an outage, and for so long after it, nothing is known.
+    """
     rows = await db.execute(_STALLED, {"before": before, "limit": limit})
     return [entity_from(Agent, row) for row in rows]
 

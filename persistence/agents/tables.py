@@ -14,8 +14,10 @@ from persistence._tables import EntityRow, VersionedRow, one_of, table
 SCHEMA = {"schema": "agents"}
 
 
-def _forgets(target: str) -> Any:
-    return mapped_column(ForeignKey(f"{target}.id", ondelete="SET NULL"), index=True)
+def _lets_go_of(target: str) -> Any:
+    """A reference that a reaction gives up, with a version and an event, when the target goes."""
+    key = ForeignKey(f"{target}.id", deferrable=True, initially="IMMEDIATE")
+    return mapped_column(key, index=True)
 
 
 class Account(EntityRow, entity=accounts.Account):
@@ -81,12 +83,12 @@ class Agent(EntityRow, entity=agents.Agent):
     )
 
     name: Mapped[str]
-    task_id: Mapped[UUID | None] = _forgets("planning.tasks")
-    initiative_id: Mapped[UUID | None] = _forgets("planning.initiatives")
+    task_id: Mapped[UUID | None] = _lets_go_of("planning.tasks")
+    initiative_id: Mapped[UUID | None] = _lets_go_of("planning.initiatives")
     session_id: Mapped[str | None]
     worktree_id: Mapped[str | None]
     provider: Mapped[str] = mapped_column(server_default="claude")
-    account_id: Mapped[UUID | None] = _forgets("agents.accounts")
+    account_id: Mapped[UUID | None] = _lets_go_of("agents.accounts")
     status: Mapped[str] = mapped_column(server_default="idle")
     mode: Mapped[str] = mapped_column(server_default="execute")
     pid: Mapped[int | None]

@@ -189,6 +189,7 @@ class Task(EntityRow, entity=tasks.Task):
     claimed_by: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(server_default="0")
     lease_expires_at: Mapped[datetime | None]
+    lease_seconds: Mapped[int | None]
     late_results: Mapped[Any] = mapped_column(JSONB, server_default=text("'[]'"))
     held: Mapped[bool] = mapped_column(server_default=false(), info=DERIVED)
     in_phase_id: Mapped[UUID | None] = mapped_column(info=DERIVED)

@@ -113,7 +113,7 @@ class TestDeleteAccount:
         await bus.call(DeleteAccount(id=account.id))
 
         assert (await bus.call(GetAgent(id=agent.id))).account_id is None
-        assert (await types(outbox))[-1] == "account.deleted"
+        assert (await types(outbox))[-2:] == ["account.deleted", "agent.updated"]
         with pytest.raises(AccountNotFound):
             await bus.call(DeleteAccount(id=account.id))
 
@@ -177,6 +177,21 @@ class TestMarkAccountExhausted:
 
         assert (marked.is_exhausted, marked.exhausted_until) == (True, None)
         assert (await types(outbox))[1:] == ["account.exhausted"] * 2
+
+    async def test_never_shortened(self, bus: Bus, outbox: Outbox) -> None:
+        account = await create(bus)
+        marked = await bus.call(MarkAccountExhausted(id=account.id, until=FAR_AWAY))
+
+        sooner = FAR_AWAY - timedelta(days=1)
+        assert await bus.call(MarkAccountExhausted(id=account.id, until=sooner)) == marked
+        forever = await bus.call(MarkAccountExhausted(id=account.id))
+        assert forever.exhausted_until is None
+        assert await bus.call(MarkAccountExhausted(id=account.id, until=FAR_AWAY)) == forever
+
+        assert (await types(outbox))[1:] == ["account.exhausted"] * 2
+        await bus.call(ClearAccountExhausted(id=account.id))
+        again = await bus.call(MarkAccountExhausted(id=account.id, until=sooner))
+        assert again.exhausted_until == sooner
 
 
 class TestClearAccountExhausted:

@@ -30,7 +30,7 @@ from fleetbus.config import Settings
 from fleetbus.database import driver_url
 from fleetbus.ids import uuid7
 from fleetbus.service import Service
-from handlers.agents._agent_rules import LEASE_HEARTBEATS
+from persistence._pulse import LEASE_HEARTBEATS
 from tests.agents.making import (
     Outbox,
     ask,
@@ -98,18 +98,20 @@ class TestHeartbeat:
         agent = await register(bus)
         await bus.call(UpdateAgent(id=agent.id, heartbeat_interval_s=60))
         reply = await beat(bus, agent)
-        assert reply.lease_expires_at - reply.server_time == timedelta(minutes=3)
+        assert reply.lease_expires_at == reply.server_time + timedelta(minutes=3)
 
     async def test_it_learns_that_it_should_end(self, bus: Bus) -> None:
         agent, _ = await working(bus)
         await bus.call(RequestAgentCancel(id=agent.id))
         assert (await beat(bus, agent)).cancel_requested
 
-    async def test_a_finished_agent_is_expected_again(self, bus: Bus) -> None:
+    async def test_of_a_finished_agent_nothing_is_expected(self, bus: Bus) -> None:
         agent, _ = await working(bus)
         await bus.call(FinishAgent(id=agent.id))
         reply = await beat(bus, agent)
-        assert (await bus.call(GetAgent(id=agent.id))).lease_expires_at == reply.lease_expires_at
+        found = await bus.call(GetAgent(id=agent.id))
+        assert found.lease_expires_at is reply.lease_expires_at is None
+        assert found.last_heartbeat_at == reply.server_time
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
         agent = await end(bus, await register(bus))

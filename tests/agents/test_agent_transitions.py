@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -16,7 +17,12 @@ from contracts.agents.agents import (
     StopAgent,
 )
 from contracts.errors import InvalidTransition
-from contracts.planning.tasks import ClaimTasks, CompleteTask, GetTask
+from contracts.planning.tasks import (
+    ClaimTasks,
+    CompleteTask,
+    GetTask,
+    ListTasks,
+)
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from tests.agents.making import (
@@ -246,20 +252,66 @@ class TestClaims:
 
         assert (await bus.call(GetAgent(id=agent.id))).dismissed_at is None
 
-    async def test_one_that_ended_stays_so(self, bus: Bus) -> None:
-        await new_task(bus)
+    @pytest.mark.parametrize("ready", [0, 1])
+    async def test_one_that_ended_is_refused(self, bus: Bus, outbox: Outbox, ready: int) -> None:
+        for _ in range(ready):
+            await new_task(bus)
         agent = await end(bus, await register(bus))
 
-        assert len(await claim(bus, agent)) == 1
+        with pytest.raises(InvalidTransition) as refused:
+            await claim(bus, agent)
 
+        assert refused.value.from_ == "stopped"
         assert await bus.call(GetAgent(id=agent.id)) == agent
+        assert await told(outbox, "task.claimed") == []
+
+    async def test_one_of_several_at_once_is_refused_alone(self, bus: Bus) -> None:
+        for _ in range(3):
+            await new_task(bus)
+        ended = await end(bus, await register(bus))
+        living = [await register(bus) for _ in range(3)]
+
+        answers = await asyncio.gather(
+            *(claim(bus, agent) for agent in [living[0], ended, *living[1:]]),
+            return_exceptions=True,
+        )
+
+        assert isinstance(answers.pop(1), InvalidTransition)
+        assert [len(taken) for taken in answers if isinstance(taken, list)] == [1, 1, 1]
+
+    @pytest.mark.parametrize("ready", [0, 1])
+    async def test_of_an_old_incarnation(self, bus: Bus, ready: int) -> None:
+        agent = await end(bus, await register(bus))
+        await bus.call(ResumeAgent(id=agent.id))
+        for _ in range(ready):
+            await new_task(bus)
+
+        with pytest.raises(StaleIncarnation):
+            await bus.call(ClaimTasks(agent_id=str(agent.id), incarnation=1))
+
+        claimed = await bus.call(ClaimTasks(agent_id=str(agent.id), incarnation=2))
+        assert len(claimed.tasks) == ready
+
+    @pytest.mark.parametrize(
+        "spelled", [str.upper, lambda id_: id_.replace("-", ""), "{{{}}}".format]
+    )
+    async def test_an_id_in_any_spelling(self, bus: Bus, spelled: Callable[[str], str]) -> None:
+        await new_task(bus)
+        agent = await register(bus)
+
+        [claimed] = (await bus.call(ClaimTasks(agent_id=spelled(str(agent.id))))).tasks
+
+        assert claimed.task.claimed_by == str(agent.id)
+        listed = await bus.call(ListTasks(claimed_by=spelled(str(agent.id))))
+        assert [task.id for task in listed.items] == [claimed.task.id]
+        assert (await bus.call(GetAgent(id=agent.id))).status == "running"
+        await end(bus, agent)
+        assert (await bus.call(GetTask(id=claimed.task.id))).status == "pending"
 
     async def test_any_other_name_is_not_looked_up(self, bus: Bus, statements: Statements) -> None:
-        counts = []
-        for agent_id in ("agent-7", str(uuid7()).upper()):
-            await new_task(bus)
+        await new_task(bus)
+        for _ in range(2):
             with statements() as counted:
-                claimed = await bus.call(ClaimTasks(agent_id=agent_id))
-            assert len(claimed.tasks) == 1
-            counts.append([sql for sql in counted.texts if "agents.agents" in sql])
-        assert counts == [[], []]
+                claimed = await bus.call(ClaimTasks(agent_id="Agent-7"))
+            assert {one.task.claimed_by for one in claimed.tasks} <= {"Agent-7"}
+            assert [sql for sql in counted.texts if "agents.agents" in sql] == []

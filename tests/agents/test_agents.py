@@ -21,13 +21,12 @@ from contracts.agents.agents import (
 )
 from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning.initiatives import CreateInitiative
-from contracts.planning.tasks import DeleteTask
+from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from handlers.agents import _aliases
 from tests.agents.making import (
     Outbox,
-    add_account,
     ask,
     end,
     new_task,
@@ -282,6 +281,20 @@ class TestDeleteAgent:
         [event] = await told(outbox, "agent.deleted")
         assert event["agent"]["version"] == 2
 
+    async def test_what_it_has_goes_back(self, bus: Bus, outbox: Outbox) -> None:
+        await new_task(bus)
+        id_ = uuid7()
+        [claimed] = (await bus.call(ClaimTasks(agent_id=str(id_)))).tasks
+        agent = await register(bus, id=id_)
+
+        await bus.call(DeleteAgent(id=agent.id))
+
+        task = await bus.call(GetTask(id=claimed.task.id))
+        assert (task.status, task.claimed_by, task.retry_count) == ("pending", None, 0)
+        assert (await types(outbox))[-2:] == ["agent.deleted", "task.released"]
+        [event] = await told(outbox, "task.released")
+        assert (event["released_by"], event["reason"]) == (str(id_), "agent_deleted")
+
     @pytest.mark.parametrize("waits", [False, True])
     async def test_one_that_works(self, bus: Bus, waits: bool) -> None:
         agent, _ = await working(bus)
@@ -293,15 +306,3 @@ class TestDeleteAgent:
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(AgentNotFound):
             await bus.call(DeleteAgent(id=uuid7()))
-
-
-class TestReferences:
-    async def test_an_agent_forgets_what_is_deleted(self, bus: Bus, db: AsyncConnection) -> None:
-        account = await add_account(db)
-        task = await new_task(bus)
-        agent = await register(bus, task_id=task.id, account_id=account)
-
-        await bus.call(DeleteTask(id=task.id))
-
-        found = await bus.call(GetAgent(id=agent.id))
-        assert (found.task_id, found.account_id) == (None, account)

@@ -20,7 +20,7 @@ from contracts.agents.accounts import (
     RevealAccountCredentials,
     SetAccountCredentials,
 )
-from fleetbus.bus.attempts import CALLER
+from fleetbus.bus.calls import OUTSIDE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import begin
 from fleetbus.bus.work import run_job
@@ -149,7 +149,7 @@ class TestRotateCredentials:
 
         async def rotate(keys: str) -> int:
             async with begin(service.database, left=lambda: 10.0) as tx:
-                tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+                tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
                 handled = await run_job(job, {"keys": KeyRing.parse(keys)}, tx)
                 await tx.commit()
             return handled

@@ -39,6 +39,7 @@ from contracts.agents.agents import (
     StopAgent,
     UpdateAgent,
 )
+from contracts.agents.log_chunks import AppendLogChunk
 from contracts.planning.tasks import (
     ClaimTasks,
     NewTask,
@@ -51,7 +52,12 @@ from fleetbus.ids import uuid7
 from handlers._shapes import Decision
 from handlers.agents import agents
 from handlers.agents._account_switching import switched
-from handlers.agents._agent_rules import LEASE_HEARTBEATS, LIVE, new_agent, start_work
+from handlers.agents._agent_rules import (
+    LIVE,
+    new_agent,
+    require_live,
+    start_work,
+)
 from handlers.agents._claims import take_up
 from handlers.agents._crashes import confirm, expire, report
 from handlers.agents._departures import Departure
@@ -59,8 +65,10 @@ from handlers.agents._endings import finish, stop
 from handlers.agents._liveness import IN_FLIGHT, reinstate, suspect
 from handlers.agents._progress import stall
 from handlers.agents._states import AGENT
+from handlers.agents.log_chunks import append_log_chunk
 from handlers.planning._claims import claimed
 from handlers.planning._task_rules import MAX_RETRIES, new_task
+from persistence._pulse import LEASE_HEARTBEATS
 from persistence.agents._held import Held
 from tests.agents.making import QUESTIONS
 
@@ -88,6 +96,9 @@ class Histories(RuleBasedStateMachine):
         self.agent = new_agent(command, name="otter", id_=uuid7(), now=self.now)
         self.tasks = [self._new_task(count) for count in retries]
         self.processes = 1
+        self.cancel_requested = False
+        self.answers: Any = None
+        self.resuming = False
         self.suspicions: list[datetime] = []
         self.crashes: Counter[int] = Counter()
         self.given_back: Counter[tuple[UUID, int]] = Counter()
@@ -95,10 +106,10 @@ class Histories(RuleBasedStateMachine):
         if with_task:
             self.agent = start_work(self.agent, uuid7(), self.now)
 
-    @rule(number=st.integers(0, TASKS - 1))
-    def claim(self, number: int) -> None:
+    @rule(number=st.integers(0, TASKS - 1), incarnation=INCARNATIONS)
+    def claim(self, number: int, incarnation: int | None) -> None:
         task, before = self.tasks[number], self.agent
-        if task.status != "pending":
+        if task.status != "pending" or not self._may(incarnation, "claim"):
             return
         mine = ClaimTasks(agent_id=str(self.agent.id))
         self.tasks[number] = task = claimed(task, mine, self.now)
@@ -127,19 +138,21 @@ class Histories(RuleBasedStateMachine):
     @rule(answers=st.none() | st.just({"Which database?": "Postgres"}), pid=st.none() | st.just(7))
     def resume(self, answers: Any, pid: int | None) -> None:
         command = ResumeAgent(id=self.agent.id, answers=answers, pid=pid)
-        before = self.agent
+        before, self.answers, self.resuming = self.agent, answers, True
         self.step(
             "resume", lambda: agents.resume_agent(command, self.agent, now=self.now), AgentResumed
         )
+        self.resuming = False
         if self.agent is before:
             return
+        assert self.agent.answers == answers
         self.processes += before.status in {"stopped", "crashed"}
         asked = before.status == "waiting_for_input"
         assert (self.agent.lease_expires_at == before.lease_expires_at) or not asked
 
     @rule(incarnation=INCARNATIONS)
     def finish(self, incarnation: int | None) -> None:
-        command = FinishAgent(id=self.agent.id, incarnation=incarnation)
+        command = FinishAgent(id=self.agent.id, incarnation=incarnation, result={"merged": True})
         self.depart(incarnation, "finish", lambda held: finish(command, held, self.now))
 
     @rule(incarnation=INCARNATIONS)
@@ -213,8 +226,10 @@ class Histories(RuleBasedStateMachine):
         assert self._types(decision.events) == [AgentReconnected] * doubted
         assert self.agent.version == before.version + doubted
         lease = timedelta(seconds=LEASE_HEARTBEATS * before.heartbeat_interval_s)
+        until = None if before.lease_expires_at is None else self.now + lease
         assert isinstance(decision.reply, HeartbeatReply)
-        assert self.agent.lease_expires_at == decision.reply.lease_expires_at == self.now + lease
+        assert self.agent.lease_expires_at == decision.reply.lease_expires_at == until
+        assert decision.reply.cancel_requested == self.cancel_requested
         assert self.agent.status == before.status
 
     @rule()
@@ -228,6 +243,8 @@ class Histories(RuleBasedStateMachine):
         )
         if self.agent is not before:
             assert before.cancel_requested_at is None
+            assert before.lease_expires_at is not None
+            self.cancel_requested = True
 
     @rule()
     def dismiss(self) -> None:
@@ -259,8 +276,21 @@ class Histories(RuleBasedStateMachine):
     def stall(self) -> None:
         self.step(None, lambda: stall(self.agent, self.now), AgentStalled)
 
-    @rule()
-    def switch_account(self) -> None:
+    @rule(incarnation=INCARNATIONS)
+    def append(self, incarnation: int | None) -> None:
+        command = AppendLogChunk(agent_id=self.agent.id, incarnation=incarnation, content="said")
+        may = self._may(incarnation, "append")
+        try:
+            append_log_chunk(command, self.agent, new_id=uuid7(), now=self.now)
+        except Refusal:
+            assert not may
+        else:
+            assert may
+
+    @rule(incarnation=INCARNATIONS)
+    def switch_account(self, incarnation: int | None) -> None:
+        if not self._may(incarnation, "switch_account"):
+            return
         self.step(
             None, lambda: switched(self.agent, uuid7(), "exhausted", self.now), AgentAccountSwitched
         )
@@ -316,6 +346,10 @@ class Histories(RuleBasedStateMachine):
             assert (before.status, action, after.status) in AGENT.edges()
         if isinstance(event, AgentCrashed):
             self.crashes[after.incarnation] += 1
+        if before.lease_expires_at is None and after.lease_expires_at is not None:
+            self._another_run_begins(after)
+        if after.lease_expires_at is None:
+            self.cancel_requested = False
         self.agent = after
 
     @invariant()
@@ -345,10 +379,32 @@ class Histories(RuleBasedStateMachine):
         assert agent.status != "waiting_for_input" or agent.pending_questions
 
     @invariant()
+    def what_is_asked_of_a_run_ends_with_it(self) -> None:
+        assert (self.agent.cancel_requested_at is not None) == self.cancel_requested
+
+    @invariant()
     def its_tasks_are_given_back_once(self) -> None:
         held = {(task.id, task.attempt) for task in self._held().tasks}
         assert set(self.given_back.values()) <= {1}
         assert set(self.given_back) == self.claims - held
+        assert not held or self.agent.status in LIVE
+
+    def _another_run_begins(self, after: Agent) -> None:
+        """Of the run before nothing is left, but what the agent is asked to go on with."""
+        assert (after.result, after.pending_questions, after.progress) == (None, None, None)
+        assert (after.exit_code, after.cancel_requested_at) == (None, None)
+        assert after.answers == (self.answers if self.resuming else None)
+
+    def _may(self, incarnation: int | None, action: str) -> bool:
+        """Whether this process may act in the agent's name, which is asked of the service, too."""
+        may = self.agent.status in LIVE and incarnation in {None, self.processes}
+        try:
+            require_live(self.agent, incarnation, action)
+        except Refusal:
+            assert not may
+        else:
+            assert may
+        return may
 
     def _tasks_are_given_back(self, held: Held, departure: Departure) -> None:
         after = {decision.entity.id: decision for decision in departure.tasks}

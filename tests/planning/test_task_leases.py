@@ -13,7 +13,7 @@ from contracts.planning.tasks import (
     GetTask,
     StaleAttempt,
 )
-from fleetbus.bus.attempts import CALLER
+from fleetbus.bus.calls import OUTSIDE
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import begin
 from fleetbus.bus.work import react
@@ -38,11 +38,13 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 async def sweep(service: Service, registry: Registry, limit: int = 100) -> int:
     """One step of the sweeper's job."""
     async with begin(service.database, left=lambda: 10.0) as tx:
-        tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+        tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
         emit = tx.emitter("sweeper:task_leases", None)
-        handled = await expire_task_leases(db=tx.db, emit=emit, now=tx.now, limit=limit)
+        handled = await expire_task_leases(
+            db=tx.db, emit=emit, now=tx.now, served_at=tx.now, limit=limit
+        )
         await react(registry, tx)
-        await tx.append(CALLER, tx.outbox_rows(), [])
+        await tx.append(OUTSIDE, tx.outbox_rows(), [])
         await tx.commit()
     return handled
 
@@ -116,9 +118,9 @@ class TestExpireTaskLeases:
     ) -> None:
         id_ = await add_claimed(db, lease_expires_at=LONG_AGO)
         async with begin(service.database, left=lambda: 10.0) as tx:
-            tx.now = (await _commit.open_work(tx.db, CALLER, [])).now
+            tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
             assert await expire_task_leases(
-                db=tx.db, emit=tx.emitter(None, None), now=tx.now, limit=10
+                db=tx.db, emit=tx.emitter(None, None), now=tx.now, served_at=tx.now, limit=10
             )
             completing = asyncio.create_task(bus.call(CompleteTask(id=id_, attempt=1, summary="s")))
             await asyncio.sleep(0.1)

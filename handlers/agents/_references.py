@@ -1,0 +1,59 @@
+"""Agents let go of what is deleted: a reference is emptied with a version and an event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.agents._agent import Agent, AgentUpdated
+from contracts.planning.initiatives import InitiativeDeleted
+from contracts.planning.phases import PhaseDeleted
+from contracts.planning.tasks import TaskDeleted
+from handlers._shapes import Emit, reaction
+from persistence._entities import lock, save
+from persistence.agents import _references
+
+
+@reaction
+async def let_go_of_deleted(
+    events: Sequence[TaskDeleted | PhaseDeleted | InitiativeDeleted],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+) -> None:
+    """Agents of a deleted initiative, and those of tasks that are gone, however they went."""
+    tasks = {event.task.id for event in events if isinstance(event, TaskDeleted)}
+    initiatives = {e.initiative.id for e in events if isinstance(e, InitiativeDeleted)}
+    alone = all(isinstance(e, TaskDeleted) and not e.deleted.children for e in events)
+
+    gone = {
+        "task_id": await _references.to_tasks(db, tasks if alone else None),
+        "initiative_id": await _references.to_initiatives(db, initiatives),
+    }
+    await let_go(gone, db=db, emit=emit, now=now)
+
+
+async def let_go(
+    gone: dict[str, _references.References], *, db: AsyncConnection, emit: Emit, now: datetime
+) -> None:
+    """Empty these fields of the agents that refer to what is gone, and tell so, once of each."""
+    agents = {id_ for references in gone.values() for id_ in references}
+    if not agents:
+        return
+    targets = {field: set(references.values()) for field, references in gone.items()}
+
+    changed = []
+    for agent in (await lock(db, Agent, agents)).values():
+        emptied: dict[str, Any] = {
+            field: None for field in gone if getattr(agent, field) in targets[field]
+        }
+        if emptied:
+            changed.append(agent.evolve(now, **emptied))
+
+    await save(db, changed)
+    for agent in changed:
+        emit(AgentUpdated(agent=agent))

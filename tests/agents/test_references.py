@@ -1,0 +1,149 @@
+"""Whatever an agent refers to may be deleted; the agent lets go of it, and that is told."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts._declare import Command
+from contracts._errors import Refusal
+from contracts.agents.accounts import DeleteAccount
+from contracts.agents.agents import Agent, GetAgent, SwitchAgentAccount, UpdateAgent
+from contracts.errors import InvalidReference
+from contracts.planning.initiatives import CreateInitiative, DeleteInitiative
+from contracts.planning.phases import CreatePhase, DeletePhase
+from contracts.planning.tasks import CreateTask, DeleteTask
+from fleetbus.client import Bus
+from fleetbus.ids import uuid7
+from tests.agents.making import Outbox, add_account, end, register, told
+from tests.counting import Counted
+
+Statements = Callable[[], AbstractContextManager[Counted]]
+
+
+async def planned(bus: Bus) -> dict[str, UUID]:
+    """A task below another one, in a phase of an initiative."""
+    initiative = await bus.call(CreateInitiative(name="an initiative"))
+    phase = await bus.call(CreatePhase(initiative_id=initiative.id, name="a phase"))
+    parent = await bus.call(CreateTask(name="parent", phase_id=phase.id))
+    task = await bus.call(CreateTask(name="a task", parent_task_id=parent.id, phase_id=phase.id))
+    return {"initiative": initiative.id, "phase": phase.id, "parent": parent.id, "task": task.id}
+
+
+DELETIONS: list[tuple[str, type[Command[Any]], dict[str, Any]]] = [
+    ("task", DeleteTask, {"task_id": None}),
+    ("parent", DeleteTask, {"task_id": None}),
+    ("phase", DeletePhase, {"task_id": None}),
+    ("initiative", DeleteInitiative, {"task_id": None, "initiative_id": None}),
+]
+
+
+class TestDeletions:
+    @pytest.mark.parametrize(("what", "operation", "emptied"), DELETIONS)
+    @pytest.mark.parametrize("ended", [False, True])
+    async def test_each_agent_lets_go_once(
+        self,
+        bus: Bus,
+        outbox: Outbox,
+        what: str,
+        operation: Any,
+        emptied: dict[str, Any],
+        ended: bool,
+    ) -> None:
+        ids = await planned(bus)
+        given = {"task_id": ids["task"], "initiative_id": ids["initiative"]}
+        agents = [await register(bus, **given) for _ in range(3)]
+        agents = [await end(bus, agent) for agent in agents] if ended else agents
+        other = await register(bus)
+
+        await bus.call(operation(id=ids[what]))
+
+        for before in agents:
+            after = await bus.call(GetAgent(id=before.id))
+            changed = {"version": before.version + 1, "updated_at": after.updated_at} | emptied
+            assert after == before.model_copy(update=changed)
+        assert await bus.call(GetAgent(id=other.id)) == other
+        events = await told(outbox, "agent.updated")
+        assert sorted(event["agent"]["id"] for event in events) == sorted(
+            str(agent.id) for agent in agents
+        )
+
+    async def test_of_an_account(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
+        account = await add_account(db)
+        agent = await register(bus, account_id=account)
+
+        await bus.call(DeleteAccount(id=account))
+
+        found = await bus.call(GetAgent(id=agent.id))
+        assert (found.account_id, found.version) == (None, agent.version + 1)
+        [event] = await told(outbox, "agent.updated")
+        assert event["agent"]["id"] == str(agent.id)
+
+    async def test_of_many_agents_in_as_many_statements_as_of_one(
+        self, bus: Bus, statements: Statements
+    ) -> None:
+        counts = []
+        for number in (1, 20):
+            ids = await planned(bus)
+            for _ in range(number):
+                await register(bus, task_id=ids["task"])
+            with statements() as counted:
+                await bus.call(DeletePhase(id=ids["phase"]))
+            counts.append(len(counted.texts))
+        assert counts[0] == counts[1]
+
+
+class TestRaces:
+    async def test_nothing_refers_to_what_is_gone(
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        account = await add_account(db)
+        for _ in range(10):
+            ids = await planned(bus)
+            agent = await register(bus)
+            answers = await asyncio.gather(
+                register(bus, task_id=ids["task"]),
+                bus.call(DeleteTask(id=ids["parent"])),
+                bus.call(UpdateAgent(id=agent.id, task_id=ids["task"])),
+                register(bus, task_id=ids["task"], initiative_id=ids["initiative"]),
+                return_exceptions=True,
+            )
+            assert not isinstance(answers[1], Refusal)
+            refused = [one for one in answers if isinstance(one, BaseException)]
+            assert all(isinstance(one, InvalidReference) for one in refused)
+        agents = [await register(bus) for _ in range(4)]
+        at_once: list[Command[Any]] = [
+            SwitchAgentAccount(id=one.id, account_id=account, reason="x") for one in agents
+        ]
+        at_once.insert(2, DeleteAccount(id=account))
+        await asyncio.gather(*(bus.call(one) for one in at_once), return_exceptions=True)
+
+        left = "SELECT count(*) FROM agents.agents WHERE coalesce(task_id, account_id) IS NOT NULL"
+        assert (await db.execute(text(left))).scalar_one() == 0
+        versions: dict[str, list[int]] = {}
+        for row in await outbox():
+            if row.type.startswith("agent."):
+                versions.setdefault(row.entity_id, []).append(row.data["agent"]["version"])
+        assert all(seen == list(range(1, len(seen) + 1)) for seen in versions.values())
+
+    @pytest.mark.parametrize("field", ["task_id", "initiative_id", "account_id"])
+    async def test_of_what_does_not_exist(self, bus: Bus, field: str) -> None:
+        with pytest.raises(InvalidReference) as refused:
+            await register(bus, **{field: uuid7()})
+        assert refused.value.field == field
+
+
+async def test_no_key_of_agents_changes_them(db: AsyncConnection) -> None:
+    keys = text(
+        "SELECT conname, confdeltype, condeferrable FROM pg_constraint"
+        " WHERE conrelid = 'agents.agents'::regclass AND contype = 'f'"
+    )
+    found = (await db.execute(keys)).all()
+    assert len(found) == 3
+    assert {(key.confdeltype, key.condeferrable) for key in found} == {(b"a", True)}
+    assert set(Agent.model_fields) >= {key.conname.removeprefix("fk_agents__") for key in found}
