@@ -24,7 +24,7 @@ from fleetbus.bus.stats import OperationStats
 from fleetbus.config import VERSION
 from fleetbus.database import PoolUse
 from fleetbus.monitoring.figures import Figures
-from fleetbus.relay.leader import RelayMetrics
+from fleetbus.relay.metrics import RelayMetrics
 from persistence._reconciliation import State, Verdict
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fleetbus.monitoring.figures import Figures
-from fleetbus.relay.leader import RelayMetrics
+from fleetbus.relay.metrics import RelayMetrics
 from handlers._secrets import KeyRing
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from nats.js.api import (
 )
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
+from fleetbus.relay.reading import Found
+
 _logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = ["events.>"]
 _NAME_IN_USE: Final = 10058
+_POSITION: Final = re.compile(r"[1-9][0-9]{0,17}")
 _PAGE: Final = 500
 _PAGE_TIMEOUT: Final = 5.0
 _SHORTEST_WINDOW: Final = 0.1
@@ -37,6 +41,10 @@ _FORGETTING: Final = 0.5
 
 class StreamUnfit(Exception):
     """The stream exists with settings under which events could be lost."""
+
+
+class StreamChanged(Exception):
+    """Something happened to the stream that the relay did not do: it takes over anew."""
 
 
 class StreamUnread(Exception):
@@ -59,13 +67,14 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An event that the stream holds."""
+    """A message of the stream that says that it is an event; whether it is one is judged later."""
 
     sequence: int
     position: int
     event_id: str
     time: str
     """When its transaction recorded it, as `ce-time` has it."""
+    found: Found
 
 
 async def ensure_stream(
@@ -84,12 +93,16 @@ async def ensure_stream(
 
 
 async def stored_after(
-    js: JetStreamContext, info: StreamInfo, sequence: int
+    js: JetStreamContext,
+    info: StreamInfo,
+    sequence: int,
+    *,
+    strangers: list[Found] | None = None,
 ) -> AsyncGenerator[list[Stored]]:
     """The events that the stream holds after `sequence`, in pages and without their bodies.
 
-    It ends where the stream ended when `info` was asked for. Raises `StreamUnread` if some of it
-    did not arrive.
+    What does not say that it is an event is added to the `strangers`. It ends where the stream
+    ended when `info` was asked for. Raises `StreamUnread` if some of it did not arrive.
     """
     if sequence >= info.state.last_seq or not info.state.messages:
         return
@@ -107,7 +120,8 @@ async def stored_after(
     try:
         async for page in _pages(subscription, last):
             sequence = page[-1].metadata.sequence.stream
-            yield [event for event in map(_stored, page) if event and event.sequence <= last]
+            found = [one for one in map(_found, page) if one.sequence <= last]
+            yield events_in(found, strangers)
         if sequence < last:
             await _refuse_laggard(js, name, sequence)
     finally:
@@ -190,15 +204,22 @@ async def _still_pending(subscription: JetStreamContext.PullSubscription, receiv
     return info.num_pending or 0
 
 
-def _stored(message: Msg) -> Stored | None:
-    headers = message.headers or {}
-    position = headers.get("Fleet-Position", "")
-    if not position.isdecimal():
-        return None
-    sequence = message.metadata.sequence.stream
-    return Stored(
-        sequence, int(position), headers.get("Nats-Msg-Id", ""), headers.get("ce-time", "")
-    )
+def events_in(page: list[Found], strangers: list[Found] | None) -> list[Stored]:
+    """Those that say that they are events; the others are added to the strangers."""
+    events = []
+    for found in page:
+        headers = found.headers or {}
+        position = headers.get("Fleet-Position", "")
+        if _POSITION.fullmatch(position):
+            event_id, time = headers.get("Nats-Msg-Id", ""), headers.get("ce-time", "")
+            events.append(Stored(found.sequence, int(position), event_id, time, found))
+        elif strangers is not None:
+            strangers.append(found)
+    return events
+
+
+def _found(message: Msg) -> Found:
+    return Found(message.metadata.sequence.stream, message.subject, message.headers or {}, None)
 
 
 async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
