@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from contracts import _catalogue
 from fleetbus import migrate
+from fleetbus import stream_condition as condition
 from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
@@ -154,7 +155,7 @@ async def _relay(db: AsyncConnection) -> Check:
     if not active:
         return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
     stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
-    return Check("relay", not stuck, detail, "the log of the active relay says what is in its way")
+    return Check("relay", not stuck, detail, "the line `load` says what is in its way, and its log")
 
 
 async def _events(db: AsyncConnection) -> Check:
@@ -172,7 +173,11 @@ async def _events(db: AsyncConnection) -> Check:
         lost = found.detail or f"{found.missing - found.repaired} lost events are not back yet"
         return Check(name, False, f"{when}: {lost}", "the active relay tries again by itself")
     detail = f"compared {when}, {found.missing} were missing"
-    return Check(name, True, f"{detail} and came back" if found.missing else detail)
+    if found.missing:
+        detail += " and came back"
+    told, goes_on = await condition.foreign(db)
+    remedy = "find out who publishes on events.>, and let nobody but the relay do it"
+    return Check(name, not goes_on, detail + told, remedy)
 
 
 async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
@@ -244,8 +249,10 @@ async def _stream(client: Client, settings: Settings) -> Check:
     except (NatsError, TimeoutError) as error:
         detail = f"JetStream does not answer: {_words(error)}"
         return Check(name, False, detail, "start nats-server with --jetstream")
-    state = info.state
-    detail = f"{settings.stream} holds {state.messages} events, {state.bytes / 2**20:.1f} MiB"
+    detail = f"{condition.held(info)}; {condition.limits(info)}{await condition.storage(js)}"
+    if condition.refuses(info):
+        remedy = "`nats stream edit --discard old`, or raise its limits"
+        return Check(name, False, f"{detail}; it is full, and refuses what is new", remedy)
     if not info.config.allow_atomic:
         remedy = "use NATS 2.12 or newer and `nats stream edit --allow-batch`"
         return Check(name, False, f"{detail}; it takes no atomic batches", remedy)
@@ -289,6 +296,9 @@ def _load(processes: list[dict[str, Any]]) -> Check:
         f"{sum(process['in_flight'] for process in processes)} requests in flight, {shed} shed, "
         f"{waiting} wait for a connection, {failed} publish errors"
     )
+    if trouble := next((found for relay in relays if (found := relay.get("trouble"))), ""):
+        what, _, remedy = " ".join(trouble.split()).rpartition("; ")
+        return Check("load", False, f"{detail}; the relay is stopped by: {what}", remedy)
     if last := next((relay["last_error"] for relay in relays if relay["last_error"]), ""):
         detail += f"; the relay's last interruption: {' '.join(last.split())}"
     blind = sum(process["outbox"] is None for process in processes)

@@ -156,9 +156,8 @@ _BODIES = text("""
     WHERE position = ANY (CAST(:positions AS bigint[]))
 """)
 
-# However large the outbox is: the ends of what waits, and a bounded look into holes. The positions
-# between the end of what was written into a partition and the next one were never taken, so each
-# partition counts for itself.
+# However large the outbox is: the ends of what waits, and a bounded look into holes. Positions
+# between what was last written into a partition and the next one were never taken.
 _BACKLOG = text(f"""
     WITH state AS (
         SELECT coalesce(max(cursor), 0) AS cursor, coalesce(max(CAST(holes AS text)), '[]') AS holes

@@ -52,6 +52,9 @@ def _relay(metrics: RelayMetrics) -> dict[str, Any]:
         "publish_errors": metrics.publish_errors,
         "interruptions": metrics.errors,
         "last_error": metrics.last_error,
+        "trouble": metrics.trouble,
+        "foreign_messages": metrics.foreign,
+        "shortened": metrics.shortened,
     }
 
 

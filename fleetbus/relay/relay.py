@@ -16,9 +16,11 @@ from nats.errors import Error as NatsError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fleetbus.logs import limited, shown
+from fleetbus.relay import limits
 from fleetbus.relay.comparison import Comparison, TimelineConflict
 from fleetbus.relay.leader import Leader, Paging, resumed
 from fleetbus.relay.metrics import RelayMetrics
+from fleetbus.relay.outage import Outage
 from fleetbus.relay.publisher import FencedPublisher
 from fleetbus.relay.reconciler import (
     Reconciler,
@@ -206,6 +208,8 @@ class Relay:
         js, settings = self._client.jetstream(), self._settings
         info = await ensure_stream(js, settings.stream, report=not self._stream_reported)
         self._stream_reported = True
+        if await limits.apply(self._client, info, settings.stream.limits):
+            info = await js.stream_info(settings.stream.name)
         state = await _outbox.load_relay_state(conn)
         beyond = Comparison(conn, js, info, self._client)
         async for _ in beyond.read_stream(state.stream_sequence, state=state):
@@ -252,8 +256,8 @@ class Relay:
         try:
             while not self._ending:
                 self._wakened.clear()
-                async with asyncio.timeout(self._settings.step_timeout) as limit:
-                    leader.progressed = partial(self._prolong, limit)
+                async with asyncio.timeout(self._settings.step_timeout) as left:
+                    leader.progressed = partial(self._prolong, left)
                     more = await self._advance(leader)
                     more |= await reconciler.step()
                     self._outage.ended("relaying")
@@ -265,9 +269,9 @@ class Relay:
             self._reconciler = None
             await reconciler.close()
 
-    def _prolong(self, limit: asyncio.Timeout) -> None:
+    def _prolong(self, left: asyncio.Timeout) -> None:
         """Some of a large page is published: what follows may take as long again."""
-        limit.reschedule(asyncio.get_running_loop().time() + self._settings.step_timeout)
+        left.reschedule(asyncio.get_running_loop().time() + self._settings.step_timeout)
 
     async def _advance(self, leader: Leader) -> bool:
         before = leader.cursor
@@ -297,24 +301,3 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wakened.wait()
-
-
-class Outage:
-    """Says once that something is wrong, and once that it is over."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def began(self, failure: Exception) -> None:
-        """Note a failure; only the first of an outage is logged as one."""
-        if self._since is None:
-            self._since = time.monotonic()
-            _logger.warning("the relay is interrupted and retries: %r", failure)
-        else:
-            _logger.debug("the relay is still interrupted: %r", failure)
-
-    def ended(self, now: str) -> None:
-        """Note a success."""
-        if self._since is not None:
-            _logger.info("the relay is %s after %.1f s", now, time.monotonic() - self._since)
-            self._since = None

@@ -1,12 +1,11 @@
 """The stream that holds all events: made once, checked at every start, never changed silently."""
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -23,8 +22,9 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
+from fleetbus.relay.limits import Limits, change, window_within
 from fleetbus.relay.reading import Found
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class StreamSettings:
     name: str = "EVENTS"
     replicas: int = 1
     duplicate_window: float = 120.0
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +153,7 @@ async def forgetting_duplicates(client: Client, info: StreamInfo) -> AsyncIterat
 
 
 async def _set_window(client: Client, name: str, seconds: float) -> None:
-    """Change nothing else, also of what our client library does not know."""
-    found = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=5)).data)
-    config = found["config"] | {"duplicate_window": int(seconds * 1e9)}
-    answer = await client.request(
-        f"$JS.API.STREAM.UPDATE.{name}", json.dumps(config).encode(), timeout=5
-    )
-    if "error" in (updated := json.loads(answer.data)):
-        raise APIError.from_error(updated["error"])
+    await change(client, name, {"duplicate_window": int(seconds * 1e9)})
 
 
 async def id_at(js: JetStreamContext, stream: str, sequence: int) -> str | None:
@@ -242,10 +236,10 @@ def _config(settings: StreamSettings) -> StreamConfig:
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         num_replicas=settings.replicas,
-        duplicate_window=settings.duplicate_window,
-        max_age=0,
+        duplicate_window=window_within(settings.duplicate_window, settings.limits.new_age),
+        max_age=settings.limits.new_age,
         max_msgs=-1,
-        max_bytes=-1,
+        max_bytes=settings.limits.new_bytes,
         # Servers before 2.12 do not know it and leave it out of what they answer.
         allow_atomic=True,
         allow_direct=True,

@@ -103,8 +103,9 @@ class Tail:
                         continue
                     if give_up is None:
                         self._expect_back(some)
+                        info = await self.client.jetstream().stream_info(self.name)
                         await forgetting.enter_async_context(
-                            forgetting_duplicates(self.client, self.info)
+                            forgetting_duplicates(self.client, info)
                         )
                         give_up = time.monotonic() + _FORGETS_WITHIN
                     await asyncio.sleep(_PAUSE)
