@@ -33,6 +33,7 @@ from persistence._outbox import OutboxRow, RelayState
 from persistence._reconciliation import Extent, Mark
 
 _PAGE: Final = 5000
+_FRONT: Final = 1000
 _CLOCKS_APART: Final = 300.0
 _FEW: Final = 20_000
 """Messages that are read one by one, with their bodies; of more the headers have to do."""
@@ -62,13 +63,15 @@ class Comparison:
     client: Client | None = None
     """Given it, what is new in the stream is read with its bodies."""
     seen: PositionSet = field(default_factory=PositionSet)
-    first_seen: Stored | None = None
+    front: int = 0
+    """The highest position among the first events of a stream that is read from its beginning."""
     highest: int = 0
     """The highest position in the stream, of whichever timeline."""
     foreign: list[Found] = field(default_factory=list)
     """Messages that are not ours, as far as was read."""
     last_own: int = 0
     """The sequence of the last event of ours that was read."""
+    _in_front: int = 0
     checked: int = 0
     missing: int = 0
     missing_first: int = 0
@@ -89,8 +92,8 @@ class Comparison:
         few = state is not None and self.info.state.last_seq - after <= _FEW
         async with aclosing(self._pages(after, few=few)) as pages:
             async for page in pages:
-                if page and self.first_seen is None:
-                    self.first_seen = page[0]
+                if after < self.info.state.first_seq:
+                    self._note_front(page)
                 rows = await rows_of(self.conn, [event.found for event in page], bodies=few)
                 for event in page:
                     extent = await self._note(event, rows, accepted, extent, state)
@@ -131,6 +134,12 @@ class Comparison:
         if not event_id:
             return None
         return Mark(*_shape(self.info), sequence, event_id, state.cursor, tuple(state.holes))
+
+    def _note_front(self, page: list[Stored]) -> None:
+        """What a limit dropped stood before these; few came later and have lower positions."""
+        left = max(1, min(_FRONT, self.info.state.messages // 10)) - self._in_front
+        self._in_front += len(page[: max(0, left)])
+        self.front = max([self.front, *(event.position for event in page[: max(0, left)])])
 
     async def _note(
         self,
@@ -188,7 +197,7 @@ class Comparison:
         """The first position to look for: a stream with a limit drops what is oldest."""
         config = self.info.config
         limited = max(config.max_msgs or 0, config.max_bytes or 0) > 0
-        return self.first_seen.position if limited and self.first_seen else 1
+        return max(1, self.front) if limited and self.info.state.first_seq > 1 else 1
 
 
 def expected(state: RelayState, mark: Mark | None) -> Ranges:
