@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from fleetbus.relay.shortening import MARK, shortened
+from persistence._short_forms import MARK, shortened
 from persistence._outbox import OutboxRow
 
 BATCH_LIMIT: Final = 1000

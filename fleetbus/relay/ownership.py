@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.relay.events import headers_of, one_line, subject, subject_of
 from fleetbus.relay.reading import Found, next_on
-from fleetbus.relay.shortening import MARK, is_short_form
+from persistence._short_forms import MARK, is_short_form
 from persistence import _foreign
 from persistence._outbox import OutboxRow, RelayState
 

@@ -23,7 +23,7 @@ from fleetbus.relay.packing import Part
 from fleetbus.relay.positions import PositionSet
 from fleetbus.relay.publisher import WRONG_LAST_SEQUENCE, Publisher, TakenForDuplicate
 from fleetbus.relay.reading import Found, found_between, remove
-from fleetbus.relay.shortening import MARK
+from persistence._short_forms import MARK
 from fleetbus.relay.stream import StreamChanged, forgetting_duplicates
 from persistence import _foreign, _outbox
 from persistence._outbox import OutboxRow

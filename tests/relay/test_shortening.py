@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.embedded import nats
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.relay.shortening import is_short_form, shortened
+from persistence._short_forms import is_short_form, shortened
 from tests.relay.hostile import held, tells
 from tests.relay.reconciling import answers, is_connected, verdict
 from tests.relay.running import (
