@@ -1,6 +1,5 @@
 """Whatever others publish in between: the stream holds exactly our events, each once, in order."""
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -136,19 +135,20 @@ async def test_the_stream_holds_our_events_and_nothing_else(
         await cleared(session, client)
         world = World(session, client, somebody)
         async with AsyncExitStack() as running:
-            start: Callable[[], object] = partial(running_relay, database_url, client, WATCHFUL)
-            await running.enter_async_context(start())  # type: ignore[arg-type]  # a relay
+            start = partial(running_relay, database_url, client, WATCHFUL)
+            relay = await running.enter_async_context(start())
             for kind, what in script:
                 if kind == "record":
                     assert isinstance(what, int)
                     await world.record(what)
                 elif kind == "restart":
                     await running.aclose()
-                    await running.enter_async_context(start())  # type: ignore[arg-type]  # a relay
+                    relay = await running.enter_async_context(start())
                 else:
                     await world.disturb(kind, what)
             await world.record(1)
             await eventually(partial(tells, client, world.recorded))
             assert in_batches(await held(client))
+            assert relay.metrics.errors == 0, relay.metrics.last_error
             bodies = [message.body for message in await held(client)]
             assert bodies == [f'{{"n": {n}}}'.encode() for n in range(len(bodies))]
