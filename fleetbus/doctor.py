@@ -176,8 +176,7 @@ async def _events(db: AsyncConnection) -> Check:
     if found.missing:
         detail += " and came back"
     told, goes_on = await condition.foreign(db)
-    remedy = "find out who publishes on events.>, and let nobody but the relay do it"
-    return Check(name, not goes_on, detail + told, remedy)
+    return Check(name, not goes_on, detail + told, condition.NOBODY_ELSE)
 
 
 async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
@@ -242,17 +241,16 @@ async def _stream(client: Client, settings: Settings) -> Check:
         info = await js.stream_info(settings.stream)
         await ensure_stream(js, StreamSettings(name=settings.stream), report=False)
     except NotFoundError:
-        made = "a `fleetbus serve` without --no-relay makes it"
-        return Check(name, False, f"there is no stream {settings.stream}", made)
+        what = f"there is no stream {settings.stream}"
+        return Check(name, False, what, "a `fleetbus serve` without --no-relay makes it")
     except StreamUnfit as unfit:
         return Check(name, False, str(unfit), "mend it with `nats stream edit`")
     except (NatsError, TimeoutError) as error:
-        detail = f"JetStream does not answer: {_words(error)}"
-        return Check(name, False, detail, "start nats-server with --jetstream")
-    detail = f"{condition.held(info)}; {condition.limits(info)}{await condition.storage(js)}"
+        start = "start nats-server with --jetstream"
+        return Check(name, False, f"JetStream does not answer: {_words(error)}", start)
+    detail = await condition.described(js, info)
     if condition.refuses(info):
-        remedy = "`nats stream edit --discard old`, or raise its limits"
-        return Check(name, False, f"{detail}; it is full, and refuses what is new", remedy)
+        return Check(name, False, f"{detail}; it is full", condition.MAKE_ROOM)
     if not info.config.allow_atomic:
         remedy = "use NATS 2.12 or newer and `nats stream edit --allow-batch`"
         return Check(name, False, f"{detail}; it takes no atomic batches", remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,17 +12,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fleetbus.logs import shown
 from persistence import _foreign
 
+MAKE_ROOM = "`nats stream edit --discard old`, or raise its limits: it refuses what is new"
+
+NOBODY_ELSE = "find out who publishes on events.>, and let nobody but the relay do it"
+
 RECENTLY = timedelta(hours=1)
 """How long a foreign message counts as something that goes on."""
 
 
-def held(info: StreamInfo) -> str:
-    """How much is in it."""
+async def described(js: JetStreamContext, info: StreamInfo) -> str:
+    """How much is in it, what limits it, and how much room is left where that is known."""
+    return f"{_held(info)}; {_limits(info)}{await _storage(js)}"
+
+
+def _held(info: StreamInfo) -> str:
     state = info.state
     return f"{info.config.name} holds {state.messages} events, {state.bytes / 2**20:.1f} MiB"
 
 
-def limits(info: StreamInfo) -> str:
+def _limits(info: StreamInfo) -> str:
     """What keeps the stream from filling the disk."""
     config, limits = info.config, []
     if age := config.max_age or 0.0:
@@ -44,9 +53,12 @@ def refuses(info: StreamInfo) -> bool:
     return by_bytes or 0 < (config.max_msgs or -1) <= state.messages
 
 
-async def storage(js: JetStreamContext) -> str:
+async def _storage(js: JetStreamContext) -> str:
     """How much the account may still store, where that is limited."""
-    found = await js.account_info()
+    try:
+        found = await js.account_info()
+    except (NatsError, TimeoutError):
+        return ""  # a user may not ask that
     if (most := found.limits.max_storage) <= 0:
         return ""
     return f"; the account has {(most - found.storage) / 2**20:.1f} MiB left"

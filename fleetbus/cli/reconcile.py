@@ -11,7 +11,6 @@ import typer
 
 from fleetbus.cli.addresses import DatabaseUrl, NatsUrl, nats_address, running_stack
 from fleetbus.cli.terminal import Failed, run, say
-from fleetbus.logs import shown
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -119,6 +118,8 @@ async def _compared_again(conn: AsyncConnection, client: Client, stream: str) ->
 
 
 def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None:
+    from fleetbus.logs import shown
+
     stream = settings.stream
     if found.missing:
         say(

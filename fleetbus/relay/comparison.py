@@ -16,9 +16,9 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.relay.claims import claimed
 from fleetbus.relay.holes import LAST_POSITION
 from fleetbus.relay.ownership import (
-    claimed,
     looks_published_by_a_relay,
     owed,
     rows_of,

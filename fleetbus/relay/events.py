@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from persistence._short_forms import MARK, shortened
 from persistence._outbox import OutboxRow
+from persistence._short_forms import MARK, shortened
 
 BATCH_LIMIT: Final = 1000
 """Messages in an atomic batch, at most; a server may be configured to take fewer."""

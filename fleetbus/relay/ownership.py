@@ -11,18 +11,18 @@ behind what the active relay knows to be its own. What lies before that is only 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from nats.aio.client import Client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.relay.claims import claimed
 from fleetbus.relay.events import headers_of, one_line, subject, subject_of
 from fleetbus.relay.reading import Found, next_on
-from persistence._short_forms import MARK, is_short_form
 from persistence import _foreign
 from persistence._outbox import OutboxRow, RelayState
+from persistence._short_forms import MARK, is_short_form
 
 _FENCE: Final = "Nats-Expected-Last-Sequence"
 _IN_BATCH: Final = "Nats-Batch-Sequence"
@@ -34,29 +34,8 @@ _OURS: Final = {
 """Headers for the server that an event of ours may have. Others make it do something: expire the
 message, roll others up, deliver it later."""
 
-_POSITION: Final = re.compile(r"[1-9][0-9]{0,17}")
-_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SAME: Final = ("ce-specversion", "ce-type", "ce-subject", "ce-time", "ce-datacontenttype")
 _MAY_BE_SHORT: Final = ("Fleet-Cause", "traceparent")
-
-
-class Claim(NamedTuple):
-    """Which event a message says that it is."""
-
-    position: int
-    event_id: str
-
-
-def claimed(headers: dict[str, str] | None) -> Claim | None:
-    """Which event the headers name; None if they are not those of an event."""
-    if headers is None:
-        return None
-    position, event_id = headers.get("Fleet-Position", ""), headers.get("Nats-Msg-Id", "")
-    if not _POSITION.fullmatch(position) or not _ID.fullmatch(event_id):
-        return None
-    if headers.get("ce-id") != event_id:
-        return None
-    return Claim(int(position), event_id)
 
 
 def tells(found: Found, row: OutboxRow) -> bool:

@@ -16,17 +16,18 @@ from nats.js.errors import APIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.logs import limited, shown
+from fleetbus.relay.claims import claimed
 from fleetbus.relay.events import Message, message
 from fleetbus.relay.metrics import RelayMetrics
-from fleetbus.relay.ownership import claimed, held_at, rows_of, tells
+from fleetbus.relay.ownership import held_at, rows_of, tells
 from fleetbus.relay.packing import Part
 from fleetbus.relay.positions import PositionSet
 from fleetbus.relay.publisher import WRONG_LAST_SEQUENCE, Publisher, TakenForDuplicate
 from fleetbus.relay.reading import Found, found_between, remove
-from persistence._short_forms import MARK
 from fleetbus.relay.stream import StreamChanged, forgetting_duplicates
 from persistence import _foreign, _outbox
 from persistence._outbox import OutboxRow
+from persistence._short_forms import MARK
 
 _logger = logging.getLogger(__name__)
 

@@ -326,7 +326,7 @@ class TestStream:
 
             await eventually(is_told)
             found = wrong(await examine(complete))
-            assert "it is full, and refuses what is new" in found["stream"].detail
+            assert "it is full" in found["stream"].detail
             assert "--discard old" in found["stream"].remedy
             assert "the relay is stopped by:" in found["load"].detail
             assert "--discard old" in found["load"].remedy
