@@ -16,6 +16,8 @@ from fleetbus.connection.client import inbox_prefix_or_default
 from fleetbus.database import PoolSettings
 from fleetbus.detector.detector import DetectorSettings
 from fleetbus.detector.link import SystemAccount
+from fleetbus.relay.limits import Limits as StreamLimits
+from fleetbus.relay.stream import StreamSettings
 
 VERSION = _version("fleetbus")
 
@@ -66,6 +68,11 @@ class Settings(BaseSettings):
     """The JetStream stream of the events."""
     stream_replicas: Positive = 1
     """Replicas of the stream when it is created."""
+    stream_max_age_days: Annotated[float, Field(ge=0)] | None = None
+    """Days that the stream keeps events, 0 for ever; what it has is left as it is if not set."""
+    stream_max_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Bytes that the stream may have, 0 without end; beyond it the oldest events are dropped. What
+    it has is left as it is if not set. ``fleetbus up`` gives a stream that it makes 8 GiB."""
     max_in_flight: Positive = 1024
     """Requests in work at once in a process; beyond it 429. What is vital is not counted."""
     max_in_flight_per_operation: Positive = 512
@@ -129,6 +136,12 @@ class Settings(BaseSettings):
     def nats_servers(self) -> list[str]:
         """The NATS URLs, one each."""
         return _urls(self.nats_url)
+
+    @property
+    def events_stream(self) -> StreamSettings:
+        """How the stream is made, and what it is given if it is there."""
+        limits = StreamLimits(self.stream_max_age_days, self.stream_max_bytes)
+        return StreamSettings(self.stream, self.stream_replicas, limits=limits)
 
     @property
     def watched(self) -> DetectorSettings | None:

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from contracts import _catalogue
 from fleetbus import migrate
+from fleetbus import stream_condition as condition
 from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
@@ -154,7 +155,7 @@ async def _relay(db: AsyncConnection) -> Check:
     if not active:
         return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
     stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
-    return Check("relay", not stuck, detail, "the log of the active relay says what is in its way")
+    return Check("relay", not stuck, detail, "the line `load` says what is in its way, and its log")
 
 
 async def _events(db: AsyncConnection) -> Check:
@@ -172,7 +173,10 @@ async def _events(db: AsyncConnection) -> Check:
         lost = found.detail or f"{found.missing - found.repaired} lost events are not back yet"
         return Check(name, False, f"{when}: {lost}", "the active relay tries again by itself")
     detail = f"compared {when}, {found.missing} were missing"
-    return Check(name, True, f"{detail} and came back" if found.missing else detail)
+    if found.missing:
+        detail += " and came back"
+    told, goes_on = await condition.foreign(db)
+    return Check(name, not goes_on, detail + told, condition.NOBODY_ELSE)
 
 
 async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
@@ -240,15 +244,16 @@ async def _stream(client: Client, settings: Settings) -> Check:
         info = await js.stream_info(settings.stream)
         await ensure_stream(js, StreamSettings(name=settings.stream), report=False)
     except NotFoundError:
-        made = "a `fleetbus serve` without --no-relay makes it"
-        return Check(name, False, f"there is no stream {settings.stream}", made)
+        what = f"there is no stream {settings.stream}"
+        return Check(name, False, what, "a `fleetbus serve` without --no-relay makes it")
     except StreamUnfit as unfit:
         return Check(name, False, str(unfit), "mend it with `nats stream edit`")
     except (NatsError, TimeoutError) as error:
-        detail = f"JetStream does not answer: {_words(error)}"
-        return Check(name, False, detail, "start nats-server with --jetstream")
-    state = info.state
-    detail = f"{settings.stream} holds {state.messages} events, {state.bytes / 2**20:.1f} MiB"
+        start = "start nats-server with --jetstream"
+        return Check(name, False, f"JetStream does not answer: {_words(error)}", start)
+    detail = await condition.described(js, info)
+    if condition.refuses(info):
+        return Check(name, False, f"{detail}; it is full", condition.MAKE_ROOM)
     if not info.config.allow_atomic:
         remedy = "use NATS 2.12 or newer and `nats stream edit --allow-batch`"
         return Check(name, False, f"{detail}; it takes no atomic batches", remedy)
@@ -292,6 +297,9 @@ def _load(processes: list[dict[str, Any]]) -> Check:
         f"{sum(process['in_flight'] for process in processes)} requests in flight, {shed} shed, "
         f"{waiting} wait for a connection, {failed} publish errors"
     )
+    if trouble := next((found for relay in relays if (found := relay.get("trouble"))), ""):
+        what, _, remedy = " ".join(trouble.split()).rpartition("; ")
+        return Check("load", False, f"{detail}; the relay is stopped by: {what}", remedy)
     if last := next((relay["last_error"] for relay in relays if relay["last_error"]), ""):
         detail += f"; the relay's last interruption: {' '.join(last.split())}"
     blind = sum(process["outbox"] is None for process in processes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -13,12 +14,15 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+import nats
+
 from fleetbus import migrate
 from fleetbus.config import Settings
 from fleetbus.endings import end
 from fleetbus.keys import make_key_file
 from fleetbus.logs import configure
 from fleetbus.monitoring.monitor import monitored
+from fleetbus.relay.stream import StreamUnfit, ensure_stream
 from fleetbus.service import CannotStart, Service
 from fleetbus.supervisor import Supervisor
 
@@ -34,6 +38,9 @@ KEY_FILE = "credentials.keys"
 
 YOUNG_OBJECTS = 10_000
 """Objects that are made before the garbage among them is looked for (Python's own default: 700)."""
+
+STREAM_BYTES = 8 * 1024**3
+"""What the stream may take that `up` makes, where no setting says otherwise."""
 
 WAIT_INTERVAL = 0.5
 """Seconds between two attempts to start while something is missing."""
@@ -180,6 +187,7 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
             if not settings.credentials_keys and settings.credentials_key_file is None:
                 urls["credentials_key_file"] = make_key_file(stack.data_dir / KEY_FILE)
             await migrate.upgrade(stack.postgres.url)
+            await _make_stream(stack.nats.url, settings)
             supervisor = Supervisor(settings.model_copy(update=urls), workers, wait=False)
             keepers = [
                 asyncio.create_task(_keep(stack.postgres, "PostgreSQL", stopped)),
@@ -198,6 +206,21 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
         log.error("%s", error)  # noqa: TRY400  a message, not a traceback
         return EXIT_FAILED
     return 0
+
+
+async def _make_stream(url: str, settings: Settings) -> None:
+    """A stream that is made on somebody's own machine does not fill its disk."""
+    wanted = settings.events_stream
+    limits = dataclasses.replace(wanted.limits, max_bytes_at_creation=STREAM_BYTES)
+    client = await nats.connect(url, name="fleetbus-up")
+    try:
+        await ensure_stream(
+            client.jetstream(), dataclasses.replace(wanted, limits=limits), report=False
+        )
+    except StreamUnfit as unfit:
+        log.warning("%s", unfit)  # the processes say it too, and end
+    finally:
+        await client.close()
 
 
 @contextlib.asynccontextmanager

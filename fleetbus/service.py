@@ -268,7 +268,7 @@ class Service:
 
     @property
     def _stream(self) -> StreamSettings:
-        return StreamSettings(name=self.settings.stream, replicas=self.settings.stream_replicas)
+        return self.settings.events_stream
 
 
 def _words(error: BaseException) -> str:

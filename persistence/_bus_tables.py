@@ -1,7 +1,7 @@
 """The tables of the bus itself.
 
-Outbox, idempotency rows, the relay's state, what the reconciler found, when requests were answered
-last, the sweeper's log.
+Outbox, idempotency rows, the relay's state, what the reconciler found and removed, when requests
+were answered last, the sweeper's log.
 """
 
 from __future__ import annotations
@@ -112,6 +112,17 @@ reconciliation = Table(
     # Up to where the stream was last found whole, and what it looked like then.
     Column("mark", JSONB),
     one_of("state", "ok", "repaired", "incomplete", "timeline_conflict"),
+    schema="bus",
+)
+
+foreign_messages = Table(
+    "foreign_messages",
+    Row.metadata,
+    Column("name", Text, primary_key=True),
+    Column("removed", BigInteger, server_default="0", nullable=False),
+    Column("last_removed_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("last_subject", Text, server_default="", nullable=False),
+    Column("last_sequence", BigInteger, server_default="0", nullable=False),
     schema="bus",
 )
 

@@ -13,23 +13,31 @@ from persistence._outbox_partitions import WIDTH
 RELAY_LOCK: Final = 0x666C_7472_656C_6179
 """Key of the advisory lock that makes one relay the active one: "fltrelay" in ASCII."""
 
+BODIES_AT_ONCE: Final = 8 * 1024 * 1024
+"""Bytes of bodies that come with a page."""
+
 _NAME: Final = "events"
 
 _NOBODY: Final = 2**63 - 1
 
 
 class OutboxRow(NamedTuple):
-    """One event as its transaction recorded it; `data` is the body, byte for byte."""
+    """One event as its transaction recorded it; `data` is the body, byte for byte.
+
+    Of a page that holds too much at once the later rows come without it: see `bodies`.
+    """
 
     position: int
     xid: int
     event_id: str
     type: str
     entity_id: str
-    data: str
+    data: str | None
     cause: str | None
     traceparent: str | None
     recorded_at: datetime
+    size: int = 0
+    """Bytes of the body."""
 
 
 class OutboxPage(NamedTuple):
@@ -106,8 +114,9 @@ _SAVE_IN_PLACE = text(
 _PLACE: Final = "relay_state_place"
 
 # One statement, so that the rows and xmin come from one snapshot. `rest` completes the
-# transactions of a page that was cut off, so that each can enter the stream as a whole.
-_READ = text("""
+# transactions of a page that was cut off, so that each can enter the stream as a whole. Bodies are
+# counted as text, for that is what memory they take: compressed they may be a hundredth of it.
+_READ = text(f"""
     WITH wanted AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[])) AS w(first, last)
     ), page AS MATERIALIZED (
@@ -130,16 +139,25 @@ _READ = text("""
         SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS xmin
     )
     SELECT snapshot.xmin, event.position, CAST(CAST(event.xid AS text) AS bigint),
-           CAST(event.event_id AS text), event.type, event.entity_id, CAST(event.data AS text),
-           event.cause, event.traceparent, event.recorded_at
+           CAST(event.event_id AS text), event.type, event.entity_id,
+           CASE WHEN sum(event.size) OVER (ORDER BY event.position) <= {BODIES_AT_ONCE}
+                THEN CAST(event.data AS text) END,
+           event.cause, event.traceparent, event.recorded_at, event.size
     FROM snapshot
-    LEFT JOIN (SELECT * FROM page UNION ALL SELECT * FROM rest) AS event ON true
+    LEFT JOIN (
+        SELECT *, octet_length(CAST(data AS text)) AS size
+        FROM (SELECT * FROM page UNION ALL SELECT * FROM rest) AS found
+    ) AS event ON true
     ORDER BY event.position
 """)
 
-# However large the outbox is: the ends of what waits, and a bounded look into holes. The positions
-# between the end of what was written into a partition and the next one were never taken, so each
-# partition counts for itself.
+_BODIES = text("""
+    SELECT position, CAST(data AS text) AS data FROM bus.outbox
+    WHERE position = ANY (CAST(:positions AS bigint[]))
+""")
+
+# However large the outbox is: the ends of what waits, and a bounded look into holes. Positions
+# between what was last written into a partition and the next one were never taken.
 _BACKLOG = text(f"""
     WITH state AS (
         SELECT coalesce(max(cursor), 0) AS cursor, coalesce(max(CAST(holes AS text)), '[]') AS holes
@@ -269,6 +287,12 @@ async def read_outbox(
     found = (await conn.execute(_READ, values)).all()
     rows = [OutboxRow(*event) for _, *event in found if event[0] is not None]
     return OutboxPage(rows, found[0][0])
+
+
+async def bodies(conn: AsyncConnection, positions: Sequence[int]) -> dict[int, str]:
+    """The bodies of the events at these positions."""
+    rows = await conn.execute(_BODIES, {"positions": list(positions)})
+    return {row.position: row.data for row in rows}
 
 
 async def backlog(conn: AsyncConnection) -> Backlog:

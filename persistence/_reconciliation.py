@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
@@ -83,11 +82,6 @@ _EXTENT = text("""
         ON true
 """)
 
-_IDS_AT = text("""
-    SELECT position, CAST(event_id AS text) AS event_id FROM bus.outbox
-    WHERE position = ANY (CAST(:positions AS bigint[]))
-""")
-
 _POSITIONS = text("""
     SELECT position FROM bus.outbox
     WHERE position BETWEEN :first AND :last
@@ -140,12 +134,6 @@ async def load_mark(db: AsyncConnection) -> Mark | None:
 async def extent(db: AsyncConnection) -> Extent:
     """What the outbox holds; at the same cost however much that is."""
     return Extent(*(await db.execute(_EXTENT)).one())
-
-
-async def ids_at(db: AsyncConnection, positions: Sequence[int]) -> dict[int, str]:
-    """The ids of the events at these positions, where there are any."""
-    rows = await db.execute(_IDS_AT, {"positions": list(positions)})
-    return {row.position: row.event_id for row in rows}
 
 
 async def positions_between(

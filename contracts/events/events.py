@@ -44,6 +44,9 @@ class RecordedEvent(Reply):
     traceparent: str | None
     data: dict[str, JsonValue]
     """The body: the entity as it was afterwards, and what the fact adds."""
+    shortened: bool = False
+    """Whether the body is cut, for it does not fit one message: texts end in "…", the largest
+    members are left out."""
 
 
 class Change(Reply):
@@ -68,6 +71,8 @@ class TimelineItem(Reply):
     """Against the event before; none for the first one, and ``version`` and times left out."""
     facts: dict[str, JsonValue]
     """What the event says besides the entity: ``previous_status``, a reason, …"""
+    shortened: bool = False
+    """Whether changes and facts are those of a cut body: see ``db.events.get``."""
 
 
 class Publication(Reply):
@@ -79,7 +84,10 @@ class Publication(Reply):
 
 
 class ListEvents(ListOf[RecordedEvent], subject="db.events.list"):
-    """The log of all events, by position, for as long as the database keeps it."""
+    """The log of all events, by position, for as long as the database keeps it.
+
+    A page holds as many as fit one message, so it may end before ``limit``.
+    """
 
     type: EventType | None = None
     entity: EntityId | None = None
@@ -102,7 +110,10 @@ class GetEvent(Query[RecordedEvent], subject="db.events.get", errors=(EventNotFo
 class ListTimeline(
     ListOf[TimelineItem], subject="db.events.timeline", example={"entity": _EXAMPLE_ENTITY}
 ):
-    """The whole story of one entity: what happened to it, why, and what that changed."""
+    """The whole story of one entity: what happened to it, why, and what that changed.
+
+    A page holds as many as fit one message, so it may end before ``limit``.
+    """
 
     entity: EntityId
     order: Literal["position"] = "position"

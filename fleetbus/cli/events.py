@@ -14,7 +14,7 @@ import typer
 
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.terminal import did_you_mean, printable, run, say
-from fleetbus.connection.foreign import is_event, position_of
+from fleetbus.connection.foreign import position_of
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -94,6 +94,7 @@ async def _print(
 
     from fleetbus.cli.connection import connected
     from fleetbus.cli.stream import StreamReader
+    from fleetbus.relay.claims import claimed
 
     stream = os.environ.get("FLEETBUS_STREAM") or "EVENTS"
     async with connected(address) as client:
@@ -101,8 +102,8 @@ async def _print(
         reader = StreamReader(client, stream, _subjects(types, entity), since, only_new)
         async with aclosing(reader.messages(follow=follow)) as messages:
             async for message in messages:
-                if not is_event(message.headers):
-                    continue  # somebody else has put it there
+                if claimed(message.headers) is None:
+                    continue  # no event, whoever put it there
                 say(json.dumps(cloud_event(message)) if as_json else line(message))
                 if follow:
                     sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from fleetbus.config import Settings
     from fleetbus.relay.comparison import Comparison
+    from persistence._foreign import Removed
     from persistence._reconciliation import Verdict
 
 REPAIR_TIMEOUT = 600.0
@@ -25,6 +27,8 @@ REPAIR_TIMEOUT = 600.0
 _ASK_TIMEOUT = 5.0
 _LOCK_TIMEOUT = 15.0
 _PAUSE = 0.2
+_CLEANED_WITHIN = 1.0
+"""Seconds in which the relay has removed some of what it found."""
 
 
 def verify(
@@ -39,9 +43,10 @@ def verify(
     """Compare the stream with the outbox, event by event.
 
     It reads both from their beginnings and changes nothing. The exit code is
-    1 if the stream lacks an event, or if it knows events that the database
-    does not. The relay repairs what is missing by itself, at its start and
-    every hour; with --repair it is asked to do so now.
+    1 if the stream lacks an event, if it holds messages that are not events
+    of this system, or if it knows events that the database does not. The
+    relay repairs what is missing by itself, at its start and every hour, and
+    removes what is foreign; with --repair it is asked to do so now.
 
     Examples:
         fleetbus events verify
@@ -72,6 +77,7 @@ def accept_timeline(
 async def _verify(settings: Settings, *, repair: bool) -> None:
     from fleetbus.relay import timelines
     from fleetbus.relay.comparison import TimelineConflict
+    from persistence._foreign import removed
     from persistence._reconciliation import last_verdict
 
     async with _both(settings) as (client, conn):
@@ -82,28 +88,58 @@ async def _verify(settings: Settings, *, repair: bool) -> None:
                 f"{conflict}.\n  Nothing is published until a person decides: restore the newer "
                 "database,\n  or go on with this one: `fleetbus events accept-timeline`."
             ) from None
-        _tell(settings, found)
-        if not found.missing:
+        _tell(settings, found, await removed(conn))
+        if not found.missing and not found.foreign:
             return
         if not repair:
             raise typer.Exit(1)
         before = await last_verdict(conn)
         await _ask_for_repair(client)
         await _next_verdict(conn, before)
-        found = await timelines.compare(conn, client.jetstream(), settings.stream)
-    _tell(settings, found)
-    if found.missing:
+        found = await _compared_again(conn, client, settings.stream)
+        _tell(settings, found, await removed(conn))
+    if found.missing or found.foreign:
         raise typer.Exit(1)
 
 
-def _tell(settings: Settings, found: Comparison) -> None:
-    if not found.missing:
-        say(f"{settings.stream} holds all {found.checked} events that it must")
-        return
-    say(
-        f"{settings.stream} lacks {found.missing} of {found.checked} events, at positions "
-        f"{found.missing_first} to {found.missing_last}"
-    )
+async def _compared_again(conn: AsyncConnection, client: Client, stream: str) -> Comparison:
+    """The comparison after the relay's own, which removes what is foreign step by step."""
+    import asyncio
+
+    from fleetbus.relay import timelines
+
+    before = math.inf
+    while True:
+        found = await timelines.compare(conn, client.jetstream(), stream)
+        if found.missing or not 0 < len(found.foreign) < before:
+            return found
+        before = len(found.foreign)
+        await asyncio.sleep(_CLEANED_WITHIN)
+
+
+def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None:
+    from fleetbus.logs import shown
+
+    stream = settings.stream
+    if found.missing:
+        say(
+            f"{stream} lacks {found.missing} of {found.checked} events, at positions "
+            f"{found.missing_first} to {found.missing_last}"
+        )
+    else:
+        say(f"{stream} holds all {found.checked} events that it must")
+    if found.foreign:
+        sequences = [message.sequence for message in found.foreign]
+        say(
+            f"{stream} holds {len(sequences)} messages that are not ours, at sequences "
+            f"{min(sequences)} to {max(sequences)}, the last on {shown(found.foreign[-1].subject)}"
+            ": the active relay removes what comes, and with --repair what it has not found"
+        )
+    if before is not None:
+        say(
+            f"{before.messages} messages that were not ours were removed from {stream} so far, the "
+            f"last one {before.last_at:%Y-%m-%d %H:%M:%S}Z from {shown(before.last_subject)}"
+        )
 
 
 async def _ask_for_repair(client: Client) -> None:

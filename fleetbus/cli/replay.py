@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import typer
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.events import point_in_time
 from fleetbus.cli.terminal import Failed, note, run, say
-from fleetbus.connection.foreign import is_event, position_of
+from fleetbus.relay.claims import claimed
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -32,7 +33,10 @@ _ACK_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Span:
-    """Which part of history: from a position or a time, up to a time."""
+    """Which part of history: from a position or a time, up to a time.
+
+    What is no event is no part of it, whoever put it into the stream.
+    """
 
     position: int = 0
     time: datetime | None = None
@@ -40,8 +44,8 @@ class Span:
 
     def has(self, headers: dict[str, str]) -> bool:
         """Whether an event with these headers lies in it."""
-        position = position_of(headers) if is_event(headers) else None
-        if position is None or position < self.position:
+        claim = claimed(headers)
+        if claim is None or claim.position < self.position:
             return False
         try:
             happened = datetime.fromisoformat(headers.get("ce-time", "")).astimezone(UTC)
@@ -159,9 +163,13 @@ async def _warn_if_cut_off(client: Client, stream: str, span: Span) -> None:
         headers = (await js.get_msg(stream, info.state.first_seq)).headers or {}
     except NatsError:
         return
-    position, time = headers.get("Fleet-Position", ""), headers.get("ce-time", "")
-    before = span.time < datetime.fromisoformat(time) if span.time and time else False
-    if before or (position.isdecimal() and span.time is None and span.position < int(position)):
+    if (claim := claimed(headers)) is None:
+        return
+    position, time = claim.position, headers.get("ce-time", "")
+    before = False
+    with contextlib.suppress(ValueError):
+        before = bool(span.time and span.time < datetime.fromisoformat(time).astimezone(UTC))
+    if before or (span.time is None and span.position < position):
         note(f"the stream begins at position {position}, {time}; db.events.list may know more")
 
 

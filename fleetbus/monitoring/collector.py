@@ -25,7 +25,7 @@ from fleetbus.bus.stats import OperationStats
 from fleetbus.config import VERSION
 from fleetbus.database import PoolUse
 from fleetbus.monitoring.figures import Figures
-from fleetbus.relay.leader import RelayMetrics
+from fleetbus.relay.metrics import RelayMetrics
 from persistence._reconciliation import State, Verdict
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def _relay(metrics: RelayMetrics) -> Iterator[Metric]:
         "relay_takeovers": ("Times that this process became the leader.", metrics.takeovers),
         "relay_published_events": ("Events published.", metrics.published),
         "relay_repaired_events": ("Lost events published again.", metrics.repaired),
+        "relay_shortened_events": ("Events published in a short form.", metrics.shortened),
+        "foreign_messages": ("Messages removed from the stream: not ours.", metrics.foreign),
         "relay_publish_errors": ("Attempts to publish that failed.", metrics.publish_errors),
         "relay_interruptions": ("What stopped the relay for a moment.", metrics.errors),
     }

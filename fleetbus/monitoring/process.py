@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fleetbus.monitoring.figures import Figures
-from fleetbus.relay.leader import RelayMetrics
+from fleetbus.relay.metrics import RelayMetrics
 from handlers._secrets import KeyRing
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def _relay(metrics: RelayMetrics) -> dict[str, Any]:
         "publish_errors": metrics.publish_errors,
         "interruptions": metrics.errors,
         "last_error": metrics.last_error,
+        "trouble": metrics.trouble,
+        "foreign_messages": metrics.foreign,
+        "shortened": metrics.shortened,
     }
 
 

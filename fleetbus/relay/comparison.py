@@ -11,18 +11,32 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.relay.claims import claimed
 from fleetbus.relay.holes import LAST_POSITION
+from fleetbus.relay.ownership import (
+    looks_published_by_a_relay,
+    owed,
+    rows_of,
+    tells,
+    told_before,
+)
 from fleetbus.relay.positions import PositionSet, Ranges, within, without
-from fleetbus.relay.stream import Stored, id_at, stored_after
+from fleetbus.relay.reading import Found, found_between
+from fleetbus.relay.stream import Stored, events_in, id_at, stored_after
 from persistence import _reconciliation, _timelines
-from persistence._outbox import RelayState
+from persistence._outbox import OutboxRow, RelayState
 from persistence._reconciliation import Extent, Mark
 
 _PAGE: Final = 5000
+_FRONT: Final = 1000
+_CLOCKS_APART: Final = 300.0
+_FEW: Final = 20_000
+"""Messages that are read one by one, with their bodies; of more the headers have to do."""
 
 
 class TimelineConflict(Exception):
@@ -46,30 +60,57 @@ class Comparison:
     conn: AsyncConnection
     js: JetStreamContext
     info: StreamInfo
+    client: Client | None = None
+    """Given it, what is new in the stream is read with its bodies."""
     seen: PositionSet = field(default_factory=PositionSet)
-    first_seen: Stored | None = None
+    front: int = 0
+    """The highest position among the first events of a stream that is read from its beginning."""
     highest: int = 0
     """The highest position in the stream, of whichever timeline."""
+    foreign: list[Found] = field(default_factory=list)
+    """Messages that are not ours, as far as was read."""
+    last_own: int = 0
+    """The sequence of the last event of ours that was read."""
+    _in_front: int = 0
     checked: int = 0
     missing: int = 0
     missing_first: int = 0
     missing_last: int = 0
 
-    async def read_stream(self, after: int, *, accepted: int | None = None) -> AsyncGenerator[None]:
+    async def read_stream(
+        self, after: int, *, accepted: int | None = None, state: RelayState | None = None
+    ) -> AsyncGenerator[None]:
         """Note what the stream holds after a sequence. Raises `TimelineConflict`.
 
         Up to the `accepted` sequence (else the one that a person accepted) what the outbox does
-        not know is of another timeline, and left alone.
+        not know is of another timeline, and left alone. Who takes over gives the relay's saved
+        `state`: all after that sequence is new, and judged one by one.
         """
         if accepted is None:
             accepted = await _timelines.accepted_sequence(self.conn, created_at(self.info))
         extent = await _reconciliation.extent(self.conn)
-        async with aclosing(stored_after(self.js, self.info, after)) as pages:
+        few = state is not None and self.info.state.last_seq - after <= _FEW
+        async with aclosing(self._pages(after, few=few)) as pages:
             async for page in pages:
-                if page and self.first_seen is None:
-                    self.first_seen = page[0]
-                extent = await self._note(page, accepted, extent)
+                if after < self.info.state.first_seq:
+                    self._note_front(page)
+                rows = await rows_of(self.conn, [event.found for event in page], bodies=few)
+                for event in page:
+                    extent = await self._note(event, rows, accepted, extent, state)
                 yield
+
+    async def _pages(self, after: int, *, few: bool) -> AsyncGenerator[list[Stored]]:
+        if not few or self.client is None:
+            read = stored_after(self.js, self.info, after, strangers=self.foreign)
+            async with aclosing(read) as events:
+                async for page in events:
+                    yield page
+            return
+        name, last = self.info.config.name or "", self.info.state.last_seq
+        first = max(after + 1, self.info.state.first_seq)
+        async with aclosing(found_between(self.client, name, first, last)) as found:
+            async for several in found:
+                yield events_in(several, self.foreign)
 
     async def look_for(self, ranges: Ranges) -> AsyncGenerator[None]:
         """Count what the outbox has in these ranges and the stream was not seen to hold."""
@@ -94,19 +135,54 @@ class Comparison:
             return None
         return Mark(*_shape(self.info), sequence, event_id, state.cursor, tuple(state.holes))
 
-    async def _note(self, page: list[Stored], accepted: int, extent: Extent) -> Extent:
-        ids = await _reconciliation.ids_at(self.conn, [event.position for event in page])
-        for event in page:
-            self.highest = max(self.highest, event.position)
-            known = ids.get(event.position)
-            if known == event.event_id:
+    def _note_front(self, page: list[Stored]) -> None:
+        """What a limit dropped stood before these; few came later and have lower positions."""
+        left = max(1, min(_FRONT, self.info.state.messages // 10)) - self._in_front
+        self._in_front += len(page[: max(0, left)])
+        self.front = max([self.front, *(event.position for event in page[: max(0, left)])])
+
+    async def _note(
+        self,
+        event: Stored,
+        rows: dict[int, OutboxRow],
+        accepted: int,
+        extent: Extent,
+        state: RelayState | None,
+    ) -> Extent:
+        """Judge one message; returns what the outbox holds, as far as it was looked at again."""
+        self.highest = max(self.highest, event.position)
+        row = rows.get(event.position)
+        if row is not None and row.event_id == event.event_id:
+            if tells(event.found, row) and await self._is_first(event, row, state):
                 self.seen.add(event.position)
-            elif event.sequence > accepted and (why := _conflict(event, known, extent)):
-                # Old rows may have been dropped, and new ones recorded, since the extent was read.
-                extent = await _reconciliation.extent(self.conn)
-                if _conflict(event, known, extent):
-                    raise TimelineConflict(event, why)
+                self.last_own = event.sequence
+            else:
+                self.foreign.append(event.found)
+            return extent
+        if event.sequence <= accepted and claimed(event.found.headers):
+            return extent
+        why = _conflict(event, row.event_id if row else None, extent)
+        if not looks_published_by_a_relay(event.found):
+            if why or state is not None or claimed(event.found.headers) is None:
+                self.foreign.append(event.found)
+        elif why:
+            # Old rows may have been dropped, and new ones recorded, since the extent was read.
+            extent = await _reconciliation.extent(self.conn)
+            if _conflict(event, row.event_id if row else None, extent):
+                raise TimelineConflict(event, why)
         return extent
+
+    async def _is_first(self, event: Stored, row: OutboxRow, state: RelayState | None) -> bool:
+        """Whether no message before this one tells the same event."""
+        if event.position in self.seen:
+            return False
+        if state is None or self.client is None or owed(state, event.position):
+            return True
+        # It was published before the state was saved, or is a repair that was interrupted.
+        name = self.info.config.name or ""
+        return looks_published_by_a_relay(event.found) and not await told_before(
+            self.client, name, event.found, row
+        )
 
     def _count(self, positions: Sequence[int]) -> None:
         self.checked += len(positions)
@@ -121,7 +197,7 @@ class Comparison:
         """The first position to look for: a stream with a limit drops what is oldest."""
         config = self.info.config
         limited = max(config.max_msgs or 0, config.max_bytes or 0) > 0
-        return self.first_seen.position if limited and self.first_seen else 1
+        return max(1, self.front) if limited and self.info.state.first_seq > 1 else 1
 
 
 def expected(state: RelayState, mark: Mark | None) -> Ranges:
@@ -137,11 +213,15 @@ async def unchanged(js: JetStreamContext, info: StreamInfo, mark: Mark) -> bool:
     the same event at the marked sequence, all before it is as it was.
     """
     created, first, deleted = _shape(info)
-    aged = has_limits(info) and mark.first_sequence <= first <= mark.sequence
-    same = (created, deleted) == (mark.created_at, mark.deleted)
-    if not same or not (aged or first == mark.first_sequence):
+    if created != mark.created_at:
         return False
-    return await id_at(js, info.config.name or "", mark.sequence) == mark.event_id
+    if has_limits(info):
+        # Gaps go with the events that a limit drops.
+        moved = mark.first_sequence < first <= mark.sequence
+        same = deleted <= mark.deleted if moved else (first, deleted) == _place(mark)
+    else:
+        same = first + deleted == sum(_place(mark))
+    return same and await id_at(js, info.config.name or "", mark.sequence) == mark.event_id
 
 
 def looks_whole(info: StreamInfo) -> bool:
@@ -157,15 +237,24 @@ def has_limits(info: StreamInfo) -> bool:
 
 
 def oldest_kept(info: StreamInfo) -> datetime | None:
-    """The time before which the stream drops events by their age."""
+    """The time before which the stream may have dropped events by their age.
+
+    Its clock is not the one that recorded them.
+    """
     age = info.config.max_age
-    return datetime.now(UTC) - timedelta(seconds=age) if age else None
+    if not age:
+        return None
+    return datetime.now(UTC) - timedelta(seconds=age - min(_CLOCKS_APART, age / 10))
 
 
 def created_at(info: StreamInfo) -> datetime:
     """When the stream was created: what tells it from another one of its name."""
     assert info.created is not None
     return info.created
+
+
+def _place(mark: Mark) -> tuple[int, int]:
+    return mark.first_sequence, mark.deleted
 
 
 def _shape(info: StreamInfo) -> tuple[datetime, int, int]:
@@ -188,5 +277,5 @@ def _older(event: Stored, extent: Extent) -> bool:
         return True
     try:
         return datetime.fromisoformat(event.time) < extent.first_recorded_at
-    except ValueError:
+    except (ValueError, TypeError):  # what is no time, or one without a zone
         return False

@@ -1,19 +1,19 @@
 """The active relay: from the moment it holds the lock until something fails."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
-from nats.aio.client import Client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.endings import end
-from fleetbus.relay.events import messages
 from fleetbus.relay.holes import Cursor, Hole, Step, View, step
-from fleetbus.relay.positions import PositionSet
-from fleetbus.relay.publisher import Publisher
+from fleetbus.relay.metrics import RelayMetrics
+from fleetbus.relay.packing import bounded, packed
+from fleetbus.relay.publisher import TakenForDuplicate
+from fleetbus.relay.tail import Tail
 from persistence import _outbox
 from persistence._outbox import OutboxRow, RelayState
 
@@ -21,33 +21,15 @@ MANY_HOLES: Final = 100
 """Holes from which on it is worth asking who may own one."""
 
 
-@dataclass(slots=True)
-class RelayMetrics:
-    """What the relay of this process did; `backlog` is known while it is the active one.
-
-    `errors` counts what interrupted it, `publish_errors` those of them that came from the stream.
-    """
-
-    active: bool = False
-    takeovers: int = 0
-    published: int = 0
-    repaired: int = 0
-    last_position: int = 0
-    errors: int = 0
-    publish_errors: int = 0
-    last_error: str = ""
-    holes: int = 0
-    backlog: int | None = None
-    backlog_age: timedelta | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Paging:
     """How much is read at once."""
 
-    source: str
     page: int
     lookahead: int
+
+
+def _nothing() -> None: ...
 
 
 @dataclass(slots=True)
@@ -59,20 +41,20 @@ class Leader:
     """
 
     conn: AsyncConnection
-    client: Client
-    publisher: Publisher
+    tail: Tail
     paging: Paging
     metrics: RelayMetrics
     cursor: Cursor
-    sequence: int
-    """Where the stream ends."""
     saved_sequence: int
-    stored: PositionSet = field(default_factory=PositionSet)
-    """What the stream holds after the saved sequence."""
-    doubtful: bool = False
-    """Whether the server took something for a duplicate that the stream was not seen to hold."""
     ahead: View[OutboxRow] | None = None
     """What lies beyond the cursor, if it has been read already."""
+    progressed: Callable[[], None] = _nothing
+    """Called whenever some of a page is published: a large one may take its time."""
+
+    @property
+    def sequence(self) -> int:
+        """Where the stream ends, as far as it is known."""
+        return self.tail.sequence
 
     async def advance(self) -> bool:
         """Publish the next page and save how far it came; true if there may be more to read.
@@ -82,20 +64,34 @@ class Leader:
         """
         view, was_read_ahead = self.ahead or await self._look(self.cursor), self.ahead is not None
         decided = step(self.cursor, view)
-        before = self.sequence
         sent = await self._publish_and_look(decided, full=view.examined is not None)
         self.metrics.published += sent
-        self.doubtful |= self.sequence - before < sent
         if decided.cursor != self.cursor:
             await self._save(decided.cursor)
         return was_read_ahead or self.ahead is not None
 
     async def append(self, transactions: list[list[OutboxRow]]) -> None:
-        """Publish again what the stream lost; counts what the stream took."""
-        before = self.sequence
-        await self._publish(transactions)
-        self.metrics.repaired += self.sequence - before
+        """Publish again what the stream lost; counts what the stream took.
+
+        It takes no event whose id the server remembers: whoever asked sees that it has not grown.
+        """
+        with suppress(TakenForDuplicate):
+            for together in packed(transactions):
+                self.metrics.repaired += await self.tail.put(together, self._owed, forget=False)
         await self._save(self.cursor)
+
+    async def look_again(self) -> None:
+        """Judge what others have put into the stream behind what is known of it."""
+        await self.tail.look_again(self._owed)
+
+    async def clean(self) -> bool:
+        """Remove what is not ours; true if there is more of it."""
+        if not self.tail.foreign:
+            return False
+        await self.tail.clean()
+        if not self.tail.foreign and self.saved_sequence < self.tail.own:
+            await self._save(self.cursor)
+        return bool(self.tail.foreign)
 
     async def _publish_and_look(self, decided: Step[OutboxRow], *, full: bool) -> int:
         """Publish, and read the next page meanwhile if this one is full; returns how many."""
@@ -112,9 +108,11 @@ class Leader:
 
     async def _look(self, cursor: Cursor) -> View[OutboxRow]:
         limit = self.paging.page
-        floor = await self._floor(cursor)
-        rows, xmin = await self._read(cursor)
+        async with self.tail.database:
+            floor = await self._floor(cursor)
+            rows, xmin = await self._read(cursor)
         examined = rows[limit - 1].position if len(rows) >= limit else None
+        rows, examined = bounded(rows, examined)
         return View(rows, max(xmin, floor), examined)
 
     async def _floor(self, cursor: Cursor) -> int:
@@ -140,36 +138,40 @@ class Leader:
         return page
 
     async def _publish(self, transactions: list[list[OutboxRow]]) -> int:
-        missing = [
-            [
-                told
-                for row, told in zip(rows, messages(rows, self.paging.source), strict=True)
-                if row.position not in self.stored
-            ]
-            for rows in transactions
-        ]
-        batches = [rows for rows in missing if rows]
+        sent = 0
         try:
-            self.sequence = await self.publisher.publish(batches, self.sequence)
+            for together in packed(transactions):
+                sent += await self.tail.put(together, self._owed, forget=True)
+                self.progressed()
         except Exception:
             self.metrics.publish_errors += 1
             raise
-        return sum(map(len, batches))
+        return sent
+
+    def _owed(self, position: int) -> bool:
+        holes = any(hole.first <= position <= hole.last for hole in self.cursor.holes)
+        return position > self.cursor.position or holes
 
     async def _save(self, cursor: Cursor) -> None:
         holes = [(hole.first, hole.last) for hole in cursor.holes]
-        # As long as there are events in the stream that the cursor has not come to, whoever takes
-        # over must read them there once more.
-        if cursor.position >= self.stored.highest:
-            self.saved_sequence = self.sequence
-        xid = await _outbox.save_relay_state(self.conn, cursor.position, holes, self.saved_sequence)
+        tail = self.tail
+        # As long as there are events in the stream that the cursor has not come to, or messages
+        # that are still to be removed, whoever takes over must look at them there once more.
+        if cursor.position >= tail.stored.highest and not tail.foreign:
+            self.saved_sequence = tail.own
+        async with tail.database:
+            xid = await _outbox.save_relay_state(
+                self.conn, cursor.position, holes, self.saved_sequence
+            )
         self.cursor = cursor.bounded(xid)
+        tail.saved()
         self.metrics.last_position = cursor.position
         self.metrics.holes = len(holes)
 
     async def measure(self) -> None:
         """Note the backlog."""
-        found = await _outbox.backlog(self.conn)
+        async with self.tail.database:
+            found = await _outbox.backlog(self.conn)
         self.metrics.backlog, self.metrics.backlog_age = found.waiting, found.oldest
 
 

@@ -15,6 +15,7 @@ class PositionSet:
 
     def __init__(self) -> None:
         self.highest = 0
+        self.count = 0
         self._blocks: dict[int, bytearray] = {}
 
     def add(self, position: int) -> None:
@@ -24,6 +25,7 @@ class PositionSet:
         block = self._blocks.get(number)
         if block is None:
             block = self._blocks[number] = bytearray(_BITS // 8)
+        self.count += not block[bit >> 3] >> (bit & 7) & 1
         block[bit >> 3] |= 1 << (bit & 7)
 
     def __contains__(self, position: int) -> bool:

@@ -31,6 +31,10 @@ _RATHER_SINGLY: Final = {
 """Refusals of a batch as such: nothing of it is stored, and its messages may be stored singly."""
 
 
+class TakenForDuplicate(Exception):
+    """The server remembers the id of an event; that does not say that the stream holds it."""
+
+
 class Publisher(Protocol):
     """How transactions get into the stream."""
 
@@ -55,11 +59,14 @@ class FencedPublisher:
         client: Client,
         *,
         atomic: bool,
+        strict: bool = False,
         batch_bytes: int = 8 * 1024 * 1024,
         timeout: float = 5.0,
     ) -> None:
+        """Strict, it raises `TakenForDuplicate` and leaves it to the caller what that means."""
         self._client = client
         self._atomic = atomic
+        self._strict = strict
         self._batch_bytes = batch_bytes
         self._timeout = timeout
 
@@ -77,6 +84,8 @@ class FencedPublisher:
         except APIError as refusal:
             if refusal.err_code not in _RATHER_SINGLY:
                 raise
+            if self._strict and refusal.err_code == DUPLICATE_IN_BATCH:
+                raise TakenForDuplicate from refusal
             self._atomic = refusal.err_code != BATCHES_NOT_ENABLED
             return await self._append_singly(batch, after)
 
@@ -113,6 +122,8 @@ class FencedPublisher:
             ack = await self._request(message, {"Nats-Expected-Last-Sequence": str(after)})
             if not ack.get("duplicate"):
                 after = int(ack["seq"])
+            elif self._strict:
+                raise TakenForDuplicate(message.headers["Nats-Msg-Id"])
         return after
 
     async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fleetbus.relay.comparison import (
 from fleetbus.relay.holes import by_transaction
 from fleetbus.relay.leader import Leader
 from fleetbus.relay.positions import Ranges, within
-from fleetbus.relay.stream import forgetting_duplicates
+from fleetbus.relay.stream import StreamChanged, forgetting_duplicates
 from persistence import _outbox, _reconciliation
 from persistence._outbox import OutboxRow, RelayState
 
@@ -37,10 +37,6 @@ _TRIES: Final = 3
 _FORGETS_WITHIN: Final = 5.0
 """Seconds in which a server that is busy has forgotten the ids of a shortened window."""
 _PAUSE: Final = 0.2
-
-
-class StreamChanged(Exception):
-    """Something happened to the stream that the relay did not do: it takes over anew."""
 
 
 @dataclass(slots=True)
@@ -61,6 +57,8 @@ class Reconciler:
     _whole: bool = False
     _left: int = 0
     """Events that the last comparison found missing and did not bring back."""
+    _returned: int = 0
+    """Events that came back when the server had forgotten them, and were told of."""
     _running: AsyncGenerator[None] | None = None
 
     def __post_init__(self) -> None:
@@ -72,18 +70,19 @@ class Reconciler:
 
     async def step(self) -> bool:
         """Go on with a comparison, or begin one that is due; true if there is more to do."""
-        if self.leader.doubtful:
-            self.leader.doubtful = False
+        more = await self.leader.clean()
+        if self.leader.tail.returned > self._returned:
+            self._returned = self.leader.tail.returned
             self.ask()
         if self._running is None:
             if time.monotonic() < self._due:
-                return False
+                return more
             self._running = self._compare()
         try:
             await anext(self._running)
         except StopAsyncIteration:
             self._running = None
-        return self._running is not None or time.monotonic() >= self._due
+        return more or self._running is not None or time.monotonic() >= self._due
 
     async def finish(self) -> None:
         """Compare and repair to the end, before anything else is published.
@@ -103,13 +102,14 @@ class Reconciler:
             await self._running.aclose()
 
     async def watch(self) -> None:
-        """Raise `StreamChanged` if the stream is not as the leader left it."""
-        found = await self.js.stream_info(self.info.config.name or "")
-        if found.state.last_seq != self.leader.sequence or found.created != self.info.created:
-            raise StreamChanged(f"the stream ends at {found.state.last_seq}")
-        if _removed(self.info, found):
-            raise StreamChanged("events were removed from the stream")
-        self.info = found
+        """Judge what others have put into the stream; raise `StreamChanged` if they took out."""
+        found, tail = await self.js.stream_info(self.info.config.name or ""), self.leader.tail
+        if found.state.last_seq != tail.sequence or found.created != self.info.created:
+            await self.leader.look_again()
+        elif not tail.foreign:
+            if _removed(self.info, found, tail.gone):
+                raise StreamChanged("events were removed from the stream")
+            self.info, tail.gone = found, 0
 
     async def _compare(self) -> AsyncGenerator[None]:
         whole, self._whole = self._whole, False
@@ -123,6 +123,7 @@ class Reconciler:
         comparison, ranges = Comparison(conn, js, info), expected(state, mark)
         async for _ in comparison.read_stream(mark.sequence if mark else 0):
             yield
+        self.leader.tail.doubt(comparison.foreign)
         async for _ in comparison.look_for(ranges):
             yield
         async with aclosing(self._conclude(comparison, ranges, state)) as steps:
@@ -136,12 +137,20 @@ class Reconciler:
         self._left = comparison.missing
         if not comparison.missing:
             mark = await comparison.mark(state)
-            await _reconciliation.save_verdict(conn, "ok", checked=comparison.checked, mark=mark)
+            back, self.leader.tail.returned, self._returned = self.leader.tail.returned, 0, 0
+            await _reconciliation.save_verdict(
+                conn,
+                "repaired" if back else "ok",
+                checked=comparison.checked,
+                missing=back,
+                repaired=back,
+                mark=mark,
+            )
             return
         await self._announce(comparison)
         before = self.leader.metrics.repaired
         async with (
-            forgetting_duplicates(self.leader.client, comparison.info),
+            forgetting_duplicates(self.leader.tail.client, comparison.info),
             aclosing(self._repair(comparison, ranges)) as steps,
         ):
             async for _ in steps:
@@ -232,16 +241,14 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _removed(before: StreamInfo, now: StreamInfo) -> bool:
-    """Whether anybody took events out of the stream."""
-    if has_limits(now) or _empty_since(before, now):
-        return False
-    first = before.state.first_seq if before.state.messages else before.state.last_seq + 1
-    return (now.state.first_seq, now.state.num_deleted) != (first, before.state.num_deleted)
+def _removed(before: StreamInfo, now: StreamInfo, by_us: int) -> bool:
+    """Whether anybody else took events out of the stream."""
+    return not has_limits(now) and _gone(now) != _gone(before) + by_us
 
 
-def _empty_since(before: StreamInfo, now: StreamInfo) -> bool:
-    return not before.state.messages and now.state.last_seq == before.state.last_seq
+def _gone(info: StreamInfo) -> int:
+    """How many of all messages that the stream ever took it does not hold any more."""
+    return info.state.last_seq - info.state.messages
 
 
 async def note_conflict(conn: AsyncConnection, conflict: TimelineConflict) -> None:

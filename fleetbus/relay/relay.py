@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from nats.aio.client import Client
@@ -15,13 +16,11 @@ from nats.errors import Error as NatsError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fleetbus.connection.answering import ReplyRule
+from fleetbus.relay import limits
 from fleetbus.relay.comparison import Comparison, TimelineConflict
-from fleetbus.relay.leader import (
-    Leader,
-    Paging,
-    RelayMetrics,
-    resumed,
-)
+from fleetbus.relay.leader import Leader, Paging, resumed
+from fleetbus.relay.metrics import RelayMetrics
+from fleetbus.relay.outage import Outage
 from fleetbus.relay.publisher import FencedPublisher
 from fleetbus.relay.reconciler import (
     Reconciler,
@@ -30,7 +29,9 @@ from fleetbus.relay.reconciler import (
     note_conflict,
     recheck_conflict,
 )
+from fleetbus.relay.refusals import remedy
 from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.relay.tail import Tail
 from persistence import _outbox
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ PUBLISHED_SUBJECT: Final = "_fleetbus.published"
 """Where the active relay says how far the stream has the outbox."""
 RECONCILE_SUBJECT: Final = "_fleetbus.reconcile"
 """Where the active relay is asked to compare the stream with the outbox."""
+"""Where answers go, and nowhere else: on another subject they would be the relay's own acts."""
 _WAKES_APART: Final = 0.1
 
 
@@ -132,6 +134,7 @@ class Relay:
                 return
             self.metrics.errors += 1
             self.metrics.last_error = str(failure) or type(failure).__name__
+            self.metrics.trouble = f"{self.metrics.last_error}; {remedy(failure)}"
             self._outage.began(failure)
             await self._pause(self._settings.poll_interval)
 
@@ -208,26 +211,37 @@ class Relay:
         js, settings = self._client.jetstream(), self._settings
         info = await ensure_stream(js, settings.stream, report=not self._stream_reported)
         self._stream_reported = True
+        if await limits.apply(self._client, info, settings.stream.limits):
+            info = await js.stream_info(settings.stream.name)
         state = await _outbox.load_relay_state(conn)
-        beyond = Comparison(conn, js, info)
-        async for _ in beyond.read_stream(state.stream_sequence):
+        beyond = Comparison(conn, js, info, self._client)
+        async for _ in beyond.read_stream(state.stream_sequence, state=state):
             pass
         await recheck_conflict(conn, js, info)
         publisher = FencedPublisher(
             self._client,
             atomic=bool(info.config.allow_atomic),
+            strict=True,
             timeout=settings.publish_timeout,
         )
-        leader = Leader(
+        tail = Tail(
             conn,
             self._client,
             publisher,
-            Paging(settings.source, settings.page, settings.lookahead),
+            info,
+            settings.source,
+            self.metrics,
+            own=min(beyond.last_own or state.stream_sequence, info.state.last_seq),
+            stored=beyond.seen,
+            foreign=beyond.foreign,
+        )
+        leader = Leader(
+            conn,
+            tail,
+            Paging(settings.page, settings.lookahead),
             self.metrics,
             resumed(state),
-            sequence=info.state.last_seq,
             saved_sequence=state.stream_sequence,
-            stored=beyond.seen,
         )
         reconciler = Reconciler(
             leader, js, info, settings.reconcile_interval, settings.poll_interval
@@ -245,16 +259,22 @@ class Relay:
         try:
             while not self._ending:
                 self._wakened.clear()
-                async with asyncio.timeout(self._settings.step_timeout):
+                async with asyncio.timeout(self._settings.step_timeout) as left:
+                    leader.progressed = partial(self._prolong, left)
                     more = await self._advance(leader)
                     more |= await reconciler.step()
                     self._outage.ended("relaying")
+                    self.metrics.trouble = ""
                     await self._look_around(reconciler)
                 if not more:
                     await self._wait(self._settings.poll_interval)
         finally:
             self._reconciler = None
             await reconciler.close()
+
+    def _prolong(self, left: asyncio.Timeout) -> None:
+        """Some of a large page is published: what follows may take as long again."""
+        left.reschedule(asyncio.get_running_loop().time() + self._settings.step_timeout)
 
     async def _advance(self, leader: Leader) -> bool:
         before = leader.cursor
@@ -284,24 +304,3 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wakened.wait()
-
-
-class Outage:
-    """Says once that something is wrong, and once that it is over."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def began(self, failure: Exception) -> None:
-        """Note a failure; only the first of an outage is logged as one."""
-        if self._since is None:
-            self._since = time.monotonic()
-            _logger.warning("the relay is interrupted and retries: %r", failure)
-        else:
-            _logger.debug("the relay is still interrupted: %r", failure)
-
-    def ended(self, now: str) -> None:
-        """Note a success."""
-        if self._since is not None:
-            _logger.info("the relay is %s after %.1f s", now, time.monotonic() - self._since)
-            self._since = None

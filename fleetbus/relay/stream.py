@@ -1,11 +1,11 @@
 """The stream that holds all events: made once, checked at every start, never changed silently."""
 
 import asyncio
-import json
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -22,12 +22,16 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
+
+from fleetbus.relay.limits import Limits, change, window_within
+from fleetbus.relay.reading import Found
 
 _logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = ["events.>"]
 _NAME_IN_USE: Final = 10058
+_POSITION: Final = re.compile(r"[1-9][0-9]{0,17}")
 _PAGE: Final = 500
 _PAGE_TIMEOUT: Final = 5.0
 _SHORTEST_WINDOW: Final = 0.1
@@ -37,6 +41,10 @@ _FORGETTING: Final = 0.5
 
 class StreamUnfit(Exception):
     """The stream exists with settings under which events could be lost."""
+
+
+class StreamChanged(Exception):
+    """Something happened to the stream that the relay did not do: it takes over anew."""
 
 
 class StreamUnread(Exception):
@@ -55,17 +63,19 @@ class StreamSettings:
     name: str = "EVENTS"
     replicas: int = 1
     duplicate_window: float = 120.0
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An event that the stream holds."""
+    """A message of the stream that says that it is an event; whether it is one is judged later."""
 
     sequence: int
     position: int
     event_id: str
     time: str
     """When its transaction recorded it, as `ce-time` has it."""
+    found: Found
 
 
 async def ensure_stream(
@@ -84,12 +94,16 @@ async def ensure_stream(
 
 
 async def stored_after(
-    js: JetStreamContext, info: StreamInfo, sequence: int
+    js: JetStreamContext,
+    info: StreamInfo,
+    sequence: int,
+    *,
+    strangers: list[Found] | None = None,
 ) -> AsyncGenerator[list[Stored]]:
     """The events that the stream holds after `sequence`, in pages and without their bodies.
 
-    It ends where the stream ended when `info` was asked for. Raises `StreamUnread` if some of it
-    did not arrive.
+    What does not say that it is an event is added to the `strangers`. It ends where the stream
+    ended when `info` was asked for. Raises `StreamUnread` if some of it did not arrive.
     """
     if sequence >= info.state.last_seq or not info.state.messages:
         return
@@ -107,7 +121,8 @@ async def stored_after(
     try:
         async for page in _pages(subscription, last):
             sequence = page[-1].metadata.sequence.stream
-            yield [event for event in map(_stored, page) if event and event.sequence <= last]
+            found = [one for one in map(_found, page) if one.sequence <= last]
+            yield events_in(found, strangers)
         if sequence < last:
             await _refuse_laggard(js, name, sequence)
     finally:
@@ -138,14 +153,7 @@ async def forgetting_duplicates(client: Client, info: StreamInfo) -> AsyncIterat
 
 
 async def _set_window(client: Client, name: str, seconds: float) -> None:
-    """Change nothing else, also of what our client library does not know."""
-    found = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=5)).data)
-    config = found["config"] | {"duplicate_window": int(seconds * 1e9)}
-    answer = await client.request(
-        f"$JS.API.STREAM.UPDATE.{name}", json.dumps(config).encode(), timeout=5
-    )
-    if "error" in (updated := json.loads(answer.data)):
-        raise APIError.from_error(updated["error"])
+    await change(client, name, {"duplicate_window": int(seconds * 1e9)})
 
 
 async def id_at(js: JetStreamContext, stream: str, sequence: int) -> str | None:
@@ -190,15 +198,22 @@ async def _still_pending(subscription: JetStreamContext.PullSubscription, receiv
     return info.num_pending or 0
 
 
-def _stored(message: Msg) -> Stored | None:
-    headers = message.headers or {}
-    position = headers.get("Fleet-Position", "")
-    if not position.isdecimal():
-        return None
-    sequence = message.metadata.sequence.stream
-    return Stored(
-        sequence, int(position), headers.get("Nats-Msg-Id", ""), headers.get("ce-time", "")
-    )
+def events_in(page: list[Found], strangers: list[Found] | None) -> list[Stored]:
+    """Those that say that they are events; the others are added to the strangers."""
+    events = []
+    for found in page:
+        headers = found.headers or {}
+        position = headers.get("Fleet-Position", "")
+        if _POSITION.fullmatch(position):
+            event_id, time = headers.get("Nats-Msg-Id", ""), headers.get("ce-time", "")
+            events.append(Stored(found.sequence, int(position), event_id, time, found))
+        elif strangers is not None:
+            strangers.append(found)
+    return events
+
+
+def _found(message: Msg) -> Found:
+    return Found(message.metadata.sequence.stream, message.subject, message.headers or {}, None)
 
 
 async def _create(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
@@ -221,10 +236,10 @@ def _config(settings: StreamSettings) -> StreamConfig:
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         num_replicas=settings.replicas,
-        duplicate_window=settings.duplicate_window,
-        max_age=0,
+        duplicate_window=window_within(settings.duplicate_window, settings.limits.new_age),
+        max_age=settings.limits.new_age,
         max_msgs=-1,
-        max_bytes=-1,
+        max_bytes=settings.limits.new_bytes,
         # Servers before 2.12 do not know it and leave it out of what they answer.
         allow_atomic=True,
         allow_direct=True,

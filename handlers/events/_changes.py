@@ -21,6 +21,7 @@ def item(before: RecordedEvent | None, event: RecordedEvent) -> TimelineItem:
         version=version if isinstance(version, int) else None,
         changes=_changes(_entity(before), entity) if before else [],
         facts={name: value for name, value in event.data.items() if name != _noun(event)},
+        shortened=event.shortened or (before is not None and before.shortened),
     )
 
 

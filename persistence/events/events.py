@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select
+from pydantic_core import from_json, to_json
+from sqlalchemy import ColumnElement, Select, Text, case, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import ListOf, Page
 from contracts.events.events import EventNotFound, ListEvents, ListTimeline, RecordedEvent
 from persistence import _paging
 from persistence._bus_tables import outbox
+from persistence._short_forms import shortened
 
 SLACK: Final = 10_000
 """Positions by which the order of times and that of positions may differ.
@@ -20,6 +23,14 @@ SLACK: Final = 10_000
 Both are taken in one statement, so transactions that run side by side swap neighbours; more only
 happens where the database's clock was set back.
 """
+
+ROOM: Final = 960 * 1024
+"""Bytes of the bodies in a reply, which has to fit one message."""
+
+_BESIDE: Final = 1024
+"""What an event says beside its body, at most."""
+
+_ALWAYS: Final = 2
 
 _COLUMNS: Final = select(
     outbox.c.event_id.label("id"),
@@ -49,13 +60,14 @@ async def page(db: AsyncConnection, query: ListEvents) -> Page[RecordedEvent]:
         where.append(place < last if descending else place > last)
     order = place.desc() if descending else place
     statement = _COLUMNS.where(*where).order_by(order).limit(query.limit + 1)
-    return _cut(query, await _read(db, statement))
+    bounded = _bounded(statement, ROOM, descending=descending)
+    return _cut(query, await _read(db, bounded, ROOM), ROOM)
 
 
 async def get(db: AsyncConnection, event_id: UUID) -> RecordedEvent:
     """The event with this id, or ``EventNotFound``."""
-    found = await _read(db, _COLUMNS.where(outbox.c.event_id == event_id))
-    if not found:
+    found = await _read(db, _COLUMNS.where(outbox.c.event_id == event_id), ROOM)
+    if not found or found[0] is None:
         raise EventNotFound(id=event_id)
     return found[0]
 
@@ -66,9 +78,12 @@ async def told_of(
     """A page of what was told of an entity, and the event before its first one."""
     last = _position(query) if query.cursor is not None else 0
     statement = _COLUMNS.where(outbox.c.entity_id == query.entity, outbox.c.position >= last)
-    found = await _read(db, statement.order_by(outbox.c.position).limit(query.limit + 2))
-    before = found.pop(0) if found and found[0].position == last else None
-    return before, _cut(query, found)
+    # What changed is told twice, before and after.
+    room = ROOM // 4
+    bounded = _bounded(statement.order_by(outbox.c.position).limit(query.limit + 2), room)
+    found = await _read(db, bounded, room)
+    before = found.pop(0) if found and found[0] and found[0].position == last else None
+    return before, _cut(query, found, room)
 
 
 async def _between(
@@ -95,8 +110,40 @@ async def _between(
     return where
 
 
-async def _read(db: AsyncConnection, statement: Select[Any]) -> list[RecordedEvent]:
-    return [RecordedEvent(**row) for row in (await db.execute(statement)).mappings()]
+def _bounded(statement: Select[Any], room: int, *, descending: bool = False) -> Select[Any]:
+    """The rows of a page; those behind the first ones that fill a reply come without their bodies.
+
+    The first two come with theirs however large: a page is never empty because of one event.
+    """
+    page = statement.subquery("page")
+    order = page.c.position.desc() if descending else page.c.position
+    size = func.sum(func.octet_length(cast(page.c.data, Text))).over(order_by=order)
+    first = func.row_number().over(order_by=order) <= _ALWAYS
+    others = [column for column in page.c if column.name != "data"]
+    body = case((or_(size <= room, first), page.c.data)).label("data")
+    return select(*others, body).order_by(order)
+
+
+async def _read(
+    db: AsyncConnection, statement: Select[Any], room: int
+) -> list[RecordedEvent | None]:
+    """The events; None for one whose body was left out."""
+    rows = (await db.execute(statement)).mappings()
+    return [_recorded(row, room) if row["data"] is not None else None for row in rows]
+
+
+def _recorded(row: Mapping[Any, Any], room: int) -> RecordedEvent:
+    """An event, in its short form if it does not fit a reply alone."""
+    event = RecordedEvent(**row)
+    if _size(event) <= room:
+        return event
+    noun = event.type.partition(".")[0]
+    cut = from_json(shortened(to_json(event.data).decode(), noun, room - _BESIDE))
+    return event.model_copy(update={"data": cut, "shortened": True})
+
+
+def _size(event: RecordedEvent) -> int:
+    return len(to_json(event.data)) + _BESIDE
 
 
 def _position(query: ListOf[Any]) -> int:
@@ -105,8 +152,14 @@ def _position(query: ListOf[Any]) -> int:
     return value
 
 
-def _cut(query: ListOf[Any], found: list[RecordedEvent]) -> Page[RecordedEvent]:
-    items = found[: query.limit]
-    more = len(found) > query.limit
+def _cut(query: ListOf[Any], found: list[RecordedEvent | None], room: int) -> Page[RecordedEvent]:
+    """As many as fit a reply, one at least."""
+    items: list[RecordedEvent] = []
+    for event in found[: query.limit]:
+        if event is None or (items and _size(event) > room):
+            break
+        room -= _size(event)
+        items.append(event)
+    more = len(found) > len(items)
     cursor = _paging.encode(query, items[-1].position, items[-1].id) if more else None
     return Page[RecordedEvent](items=items, next_cursor=cursor)

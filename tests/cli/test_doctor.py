@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from nats.js.api import RetentionPolicy
+from nats.js.api import DiscardPolicy, RetentionPolicy
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.agents.accounts import CreateAccount, SetAccountCredentials
 from contracts.errors import Overloaded
+from contracts.planning.tasks import CreateTask
 from fleetbus import migrate
 from fleetbus.bus.calls import Answer
 from fleetbus.bus.registry import Registry
@@ -23,6 +25,7 @@ from fleetbus.service import Service
 from persistence._reconciliation import State, save_verdict
 from tests.bus.outages import serving
 from tests.cli.program import fleetbus
+from tests.relay.running import client_of, eventually
 
 OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
@@ -275,3 +278,56 @@ async def _detection(settings: Settings) -> Check:
 
 async def _check(name: str, settings: Settings) -> Check:
     return next(check for check in await examine(settings) if check.name == name)
+
+
+class TestStream:
+    async def test_foreign_messages_are_told_for_a_while(
+        self, complete: Settings, db: AsyncConnection
+    ) -> None:
+        async with client_of(complete.nats_url) as client:
+            await client.jetstream().publish("events.x\u00e9", b"")
+            async with connect(complete.nats_url, timeout=10) as bus:
+                await bus.call(CreateTask(name="x"))
+
+            async def is_told() -> bool:
+                return "events" in wrong(await examine(complete))
+
+            await eventually(is_told)
+        found = wrong(await examine(complete))["events"]
+        assert "1 foreign messages were removed from the stream" in found.detail
+        assert "let nobody but the relay do it" in found.remedy
+        await db.execute(
+            text("UPDATE bus.foreign_messages SET last_removed_at = now() - interval '2 hours'")
+        )
+        assert "events" not in wrong(await examine(complete))
+
+    async def test_its_limits_are_told(self, complete: Settings) -> None:
+        async def detail() -> str:
+            return next(c.detail for c in await examine(complete) if c.name == "stream")
+
+        assert "it grows without end (FLEETBUS_STREAM_MAX_AGE_DAYS" in await detail()
+        async with client_of(complete.nats_url) as client:
+            js = client.jetstream()
+            config = (await js.stream_info("EVENTS")).config
+            await js.update_stream(config.evolve(max_age=86_400, max_bytes=2**30))
+        assert "it drops events older than 1 days and what is beyond 1024.0 MiB" in await detail()
+
+    async def test_a_full_one_that_takes_nothing_new(self, complete: Settings) -> None:
+        async with client_of(complete.nats_url) as client:
+            js = client.jetstream()
+            config = (await js.stream_info("EVENTS")).config
+            await js.update_stream(config.evolve(max_msgs=1, discard=DiscardPolicy.NEW))
+            async with connect(complete.nats_url, timeout=10) as bus:
+                for number in range(3):
+                    await bus.call(CreateTask(name=f"x{number}"))
+
+            async def is_told() -> bool:
+                return {"stream", "load"} <= wrong(await examine(complete)).keys()
+
+            await eventually(is_told)
+            found = wrong(await examine(complete))
+            assert "it is full" in found["stream"].detail
+            assert "--discard old" in found["stream"].remedy
+            assert "the relay is stopped by:" in found["load"].detail
+            assert "--discard old" in found["load"].remedy
+            await js.update_stream(config)

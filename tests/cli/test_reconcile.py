@@ -52,6 +52,44 @@ class TestVerify:
                 assert (ended.code, ended.err) == (0, "")
                 assert ended.out.splitlines()[-1] == "EVENTS holds all 3 events that it must"
 
+    async def test_foreign_messages_are_told_and_removed(
+        self, where: dict[str, Any], database_url: str, nats_url: str, db: AsyncConnection
+    ) -> None:
+        async with client_of(nats_url) as client:
+            await published(database_url, client, 3)
+            for _ in range(2):
+                await client.jetstream().publish("events.somebody.else", b"")
+            ended = await fleetbus("events", "verify", **where)
+            assert (ended.code, ended.err) == (1, "")
+            first, second = ended.out.splitlines()
+            assert first == "EVENTS holds all 3 events that it must"
+            assert second.startswith(
+                "EVENTS holds 2 messages that are not ours, at sequences 4 to 5, "
+                "the last on 'events.somebody.else'"
+            )
+
+            async with running_relay(database_url, client, BUSY):
+                await verdict(db, "ok")
+                ended = await fleetbus("events", "verify", "--repair", **where)
+                assert (ended.code, ended.err) == (0, "")
+                first, second = ended.out.splitlines()[-2:]
+                assert first == "EVENTS holds all 3 events that it must"
+                assert second.startswith("2 messages that were not ours were removed from EVENTS")
+
+    async def test_copies_that_a_relay_has_passed_by_are_removed_when_it_is_asked(
+        self, where: dict[str, Any], database_url: str, nats_url: str, db: AsyncConnection
+    ) -> None:
+        async with client_of(nats_url) as client, session_of(database_url) as session:
+            found = await published(database_url, client, 3)
+            headers = dict(found[0].headers or {}, **{"Nats-Msg-Id": "other"})
+            headers = {k: v for k, v in headers.items() if not k.startswith("Nats-")}
+            await client.jetstream().publish(found[0].subject, found[0].data, headers=headers)
+            await session.execute("UPDATE bus.relay_state SET stream_sequence = 4")
+            async with running_relay(database_url, client, BUSY):
+                ended = await fleetbus("events", "verify", "--repair", **where)
+                assert (ended.code, ended.err) == (0, "")
+                assert "1 messages that were not ours were removed" in ended.out
+
     async def test_only_an_active_relay_repairs(
         self, where: dict[str, Any], database_url: str, nats_url: str
     ) -> None:

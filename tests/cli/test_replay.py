@@ -85,3 +85,12 @@ class TestReplay:
         ended = await fleetbus("events", "replay", *arguments)
         assert ended.code == 2
         assert option in one_line(ended.err)
+
+    async def test_what_is_no_event_is_no_history(
+        self, bus: Bus, history: list[Msg], nats_url: str
+    ) -> None:
+        for headers in ({"Fleet-Position": "3"}, {"ce-id": "x"}, None):
+            await bus.nats.publish("events.task.created.x", b"{}", headers=headers)
+        ended = await fleetbus("events", "replay", "--from", "1", "--to", "a", NATS_URL=nats_url)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out == f"{len(history)} events were sent to a\n"

@@ -1,11 +1,13 @@
 """The log of events, the story of an entity, and waiting until the stream has what was told."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -259,3 +261,59 @@ class TestWaitForPosition:
         await bus.settled(await bus.request(CreateTask(name="one")))
         await bus.settled(await bus.request(CreateTask(name="two")))
         assert await stream_length(bus.nats) == 2
+
+
+class TestLargeEvents:
+    """What does not fit one message is cut, and never in the way of what lies behind it."""
+
+    async def test_a_page_ends_before_it_is_too_large_and_nothing_is_passed_over(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        await record(db, [10, 700_000, 700_000, 10, 3_000_000, 10, 950_000])
+        for order in ("position", "-position"):
+            seen, cursor, cut = list[int](), None, list[bool]()
+            while True:
+                page = await bus.call(
+                    ListEvents(entity="big", order=order, cursor=cursor, limit=500)
+                )
+                seen += [event.position for event in page.items]
+                cut += [event.shortened for event in page.items]
+                if (cursor := page.next_cursor) is None:
+                    break
+            assert len(seen) == 7
+            assert seen == sorted(seen, reverse=order == "-position")
+            assert sum(cut) == 1
+
+    async def test_one_alone_is_cut_where_it_does_not_fit(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        small, large = await record(db, [900_000, 3_000_000])
+        assert not (await bus.call(GetEvent(id=small))).shortened
+        told = await bus.call(GetEvent(id=large))
+        assert told.shortened
+        assert told.data["task"] == {"id": "big", "version": 2, "text": "x" * 4096 + "…"}
+
+    async def test_a_story_goes_on_behind_it(self, bus: Bus, db: AsyncConnection) -> None:
+        await record(db, [10, 3_000_000, 900_000, 10])
+        versions, cursor = list[int | None](), None
+        while True:
+            page = await bus.call(ListTimeline(entity="big", cursor=cursor))
+            versions += [item.version for item in page.items]
+            if (cursor := page.next_cursor) is None:
+                break
+        assert versions == [1, 2, 3, 4]
+
+
+async def record(db: AsyncConnection, sizes: list[int]) -> list[UUID]:
+    """Events on one entity with texts of these lengths; nobody else can record so large ones."""
+    ids = [uuid4() for _ in sizes]
+    for number, (event_id, size) in enumerate(zip(ids, sizes, strict=True), start=1):
+        data = {"task": {"id": "big", "version": number, "text": "x" * size}}
+        await db.execute(
+            text(
+                "INSERT INTO bus.outbox (event_id, type, entity_id, data) "
+                "VALUES (:id, 'task.updated', 'big', CAST(:data AS json))"
+            ),
+            {"id": event_id, "data": json.dumps(data)},
+        )
+    return ids
