@@ -167,10 +167,13 @@ def _print_remarks(remarks: list[tuple[str, str, str]], *, verbose: bool) -> Non
             for ref, text in found:
                 say(f"  {printable(ref)}: {printable(text)}")
             continue
-        for reason, times in Counter(_reason(text) for _, text in found).most_common(REASONS):
+        reasons = Counter(_reason(text) for _, text in found)
+        for reason, times in reasons.most_common(REASONS):
             first = next(ref for ref, text in found if _reason(text) == reason)
             others = f" and {times - 1} more" if times > 1 else ""
             say(f"  {printable(reason)}: {printable(first)}{others}")
+        if len(reasons) > REASONS:
+            say(f"  and {len(reasons) - REASONS} other reasons; --verbose names all of them")
 
 
 def _reason(text: str) -> str:

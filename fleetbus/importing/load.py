@@ -194,6 +194,7 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
         problems=plan.problems,
         left_out=plan.left_out,
         notes=plan.notes,
+        not_kept=plan.not_kept,
         differences=(*changes.differences, *(one for some in refused.values() for one in some)),
         gone_tasks=len(present.tasks.keys() - {task.ref for task in plan.tasks}),
         gone_dependencies=len(present.dependencies - set(plan.dependencies))
