@@ -5,7 +5,13 @@ from datetime import datetime
 
 from fleetbus.importing._beads_records import CLOSED, GATE, deferred_until, kind, status_word
 from fleetbus.importing.plan import Category, Priority, SourceEdge, TaskStatus
-from fleetbus.importing.records import MAX_DESCRIPTION, MAX_PHASE_TEXT, MAX_REASON, Record
+from fleetbus.importing.records import (
+    MAX_DESCRIPTION,
+    MAX_PHASE_TEXT,
+    MAX_REASON,
+    MAX_TEXT,
+    Record,
+)
 
 PRIORITIES: dict[object, Priority] = {0: "high", 1: "high", 2: "medium", 3: "low", 4: "low"}
 CATEGORIES: dict[str, Category] = {"merge-request": "merge", "spike": "research"}
@@ -149,6 +155,6 @@ def _comments(record: Record) -> str:
             continue
         comment = Record(record.ref, entry, [])
         who = ", ".join(filter(None, (comment.line("author"), comment.line("created_at"))))
-        said = record.fit(f"comment {place}", entry["text"], MAX_DESCRIPTION)
+        said = record.fit(f"comment {place}", entry["text"], MAX_TEXT)
         texts.append(f"**{who}**\n\n{said}" if who else said)
     return "\n\n".join(texts)

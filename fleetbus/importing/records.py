@@ -14,6 +14,9 @@ MAX_DESCRIPTION = 100_000
 MAX_PHASE_TEXT = 60_000
 """Characters that fit a document whatever they are: four bytes each at most."""
 
+MAX_TEXT = 4 * 1024 * 1024
+"""Characters of a field that are read; a description is cut as a whole."""
+
 MAX_SUMMARY = 20_000
 MAX_REASON = 2_000
 MAX_REF = 200
@@ -61,7 +64,7 @@ class Record:
         """Whether the field says yes."""
         return str(self.value(key)).strip().lower() in {"true", "1", "yes"}
 
-    def text(self, key: str, limit: int = MAX_DESCRIPTION) -> str:
+    def text(self, key: str, limit: int = MAX_TEXT) -> str:
         """The field as text that fits; empty if it is absent or no text."""
         value = self.value(key)
         if value is None:
@@ -102,7 +105,7 @@ class Record:
         title = self.value(key)
         if not isinstance(title, str) or len(title.strip()) <= MAX_NAME:
             return ""
-        return storable.text(title.strip(), MAX_DESCRIPTION)
+        return storable.text(title.strip(), MAX_TEXT)
 
     def headed(self, **headings: str) -> Sections:
         """The fields that are there, each with its heading."""
@@ -113,7 +116,7 @@ class Record:
         value = self.value(key)
         if isinstance(value, list):
             items = "\n".join(f"- {_said(item)}" for item in value)
-            return self.fit(key, items, MAX_DESCRIPTION)
+            return self.fit(key, items, MAX_TEXT)
         return self.text(key) if isinstance(value, str) else self.as_json(key)
 
     def listed(self, **labels: str) -> str:
