@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from contracts._fields import MAX_JSON_BYTES, Json, JsonObject, Summary
 from fleetbus import storable
@@ -161,7 +161,7 @@ class TestFits:
         assert storable.fits("x" * 170_000)
 
     def test_many_small_values_count_as_the_field_counts_them(self) -> None:
-        made = [0] * 60_000
+        made: list[JsonValue] = [0] * 60_000
         assert len(json.dumps(made)) < MAX_JSON_BYTES
         assert not storable.fits(made)
 

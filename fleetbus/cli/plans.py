@@ -106,6 +106,7 @@ def _read(tool: Tool, file: Path, name: str | None) -> Plan:
 
 
 async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> LoadReport:
+    from nats.errors import Error as NatsError
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from contracts._errors import Refusal
@@ -133,8 +134,8 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
                 )
             except Refusal as refusal:
                 raise Failed(f"the import broke off: {refusal}\n  {_AGAIN}") from None
-            except NoAnswer as silence:
-                raise Failed(f"the import broke off: {silence}\n  {_AGAIN}") from None
+            except (NoAnswer, NatsError) as failure:
+                raise Failed(f"the import broke off: {failure}\n  {_AGAIN}") from None
 
 
 def _print(report: LoadReport, *, verbose: bool) -> None:

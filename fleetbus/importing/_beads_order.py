@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from fleetbus.importing._beads_records import CLOSED, Source, has_failed, is_over, status_word
-from fleetbus.importing.graph import break_cycles, screen
+from fleetbus.importing.graph import MAX_EXPANDED, break_cycles, screen
 from fleetbus.importing.plan import Note, SourceEdge
 from fleetbus.importing.records import Record, external_ref
 
@@ -43,6 +43,7 @@ def order(source: Source) -> Order:
 class _Reader:
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._expanded = 0
         self._any_child: set[tuple[str, str]] = set()
         self._order = Order()
         stated = [edge for record in source.records().values() for edge in self._stated(record)]
@@ -94,11 +95,11 @@ class _Reader:
     def _dotted(self, with_parent: set[str]) -> Iterator[SourceEdge]:
         """Children by their ids: `a-1.2` is below `a-1`, unless a relation says otherwise."""
         for ref in self._source.records():
-            prefix = ref.rpartition(".")[0]
-            while prefix and prefix not in self._source:
-                prefix = prefix.rpartition(".")[0]
-            if prefix and ref not in with_parent:
-                yield SourceEdge(PARENT, ref, prefix)
+            above = ref.rpartition(".")[0]
+            while above and above not in self._source:
+                above = above.rpartition(".")[0]
+            if above and ref not in with_parent:
+                yield SourceEdge(PARENT, ref, above)
 
     def _settle_parents(self) -> None:
         """Give each record one parent at most, and no record itself as an ancestor."""
@@ -110,8 +111,8 @@ class _Reader:
                 self._above[child].append(parent)
                 self._children[parent].append(child)
         for ref in self._source.work:
-            if (parent := self._nearest(ref)) is not None:
-                self._order.parents[ref] = parent
+            if (nearest := self._nearest(ref)) is not None:
+                self._order.parents[ref] = nearest
         self._order.edges += (self._parent_outcome(edge, cycles) for edge in edges)
 
     def _parent_outcome(
@@ -180,6 +181,12 @@ class _Reader:
             self._source.work[edge.ref].note(
                 f"waits for any child of {edge.depends_on} in Beads, here for all of them"
             )
+        self._expanded += len(children)
+        if self._expanded > MAX_EXPANDED:
+            reason = f"Waits in Beads for the children of {edge.depends_on}, here too many"
+            self._order.held[edge.ref].append(reason)
+            yield replace(edge, outcome="too_many")
+            return
         for child in children:
             yield self._for_one(replace(edge, depends_on=child))
 
@@ -206,12 +213,11 @@ class _Reader:
 
     def _inherited(self, ref: str) -> Iterator[SourceEdge]:
         """The relations of what is above a record in Beads and, since it was lost, not here."""
-        kept = {ref}
+        seen = {ref}
         parent = self._order.parents.get(ref)
-        while parent is not None and parent not in kept:
-            kept.add(parent)
+        while parent is not None:
+            seen.add(parent)
             parent = self._order.parents.get(parent)
-        seen: set[str] = set(kept)
         frontier = list(self._above[ref])
         while frontier:
             above = frontier.pop()

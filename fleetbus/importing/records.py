@@ -14,6 +14,9 @@ MAX_DESCRIPTION = 100_000
 MAX_PHASE_TEXT = 60_000
 """Characters that fit a document whatever they are: four bytes each at most."""
 
+MAX_DESCRIPTION_BYTES = 400 * 1024
+"""Of a description in JSON, where control characters have six each: it must fit into a message."""
+
 MAX_TEXT = 4 * 1024 * 1024
 """Characters of a field that are read; a description is cut as a whole."""
 
@@ -139,16 +142,12 @@ class Record:
             f"## {heading}\n\n{text}" if heading else text for heading, text in sections if text
         ]
         total = len("\n\n".join(parts))
-        if total <= limit:
-            return "\n\n".join(parts)
-        self.note(f"description was cut from {total} to {limit} characters")
-        while (excess := len("\n\n".join(parts)) - limit) > 0 and any(
-            len(part) > LEAST for part in parts
-        ):
-            longest = max(range(len(parts)), key=lambda place: len(parts[place]))
-            length = len(parts[longest])
-            parts[longest] = storable.cut(parts[longest], max(length - excess, LEAST))
-        return storable.cut("\n\n".join(parts), limit)
+        text = _cut(parts, limit)
+        while (size := len(storable.as_json(text).encode())) > MAX_DESCRIPTION_BYTES:
+            text = _cut(parts, len(text) * MAX_DESCRIPTION_BYTES // size - 1)
+        if len(text) < total:
+            self.note(f"description was cut from {total} to {len(text)} characters")
+        return text
 
     def not_kept(self, known: Collection[str] = ()) -> Iterable[Note]:
         """The fields with something in them that nobody has read, save those that are ``known``."""
@@ -165,6 +164,17 @@ class Record:
         if value is not None:
             self.note(f"{key} is not a list and was left out")
         return ()
+
+
+def _cut(parts: Sequence[str], limit: int) -> str:
+    """Paragraphs as one text that fits, by what is cut from the longest of them."""
+    parts = list(parts)
+    while (excess := len("\n\n".join(parts)) - limit) > 0 and any(
+        len(part) > LEAST for part in parts
+    ):
+        longest = max(range(len(parts)), key=lambda place: len(parts[place]))
+        parts[longest] = storable.cut(parts[longest], max(len(parts[longest]) - excess, LEAST))
+    return storable.cut("\n\n".join(parts), limit)
 
 
 def _said(value: object) -> str:

@@ -212,6 +212,7 @@ class WorkingAgent:
             await task.drop()
 
     async def _last_words(self, error: BaseException | None) -> None:
+        word = self._last_word(error)  # first, for what it leaves out is in the log
         with contextlib.suppress(TimeoutError, Refusal, NatsError):
             async with asyncio.timeout(ENDING_SECONDS / 2):
                 await self._log.flush()
@@ -219,7 +220,7 @@ class WorkingAgent:
             return
         if self._heart.has_news and not self.finished:
             await self.confirm()
-        if (word := self._last_word(error)) is not None:
+        if word is not None:
             await self._say(word)
 
     def _last_word(self, error: BaseException | None) -> StopAgent | CrashAgent | None:

@@ -8,7 +8,7 @@ epic that is a phase is closed with the last record below it.
 from typing import Any
 
 from contracts.planning.phases import ListDispatchablePhases, StartPhase
-from contracts.planning.tasks import ClaimTasks, CompleteTask
+from contracts.planning.tasks import ClaimTasks, CompleteTask, TaskCategory
 from fleetbus.client import Bus
 
 Graph = dict[str, dict[str, Any]]
@@ -16,7 +16,7 @@ Graph = dict[str, dict[str, Any]]
 
 OVER = {"closed", "pinned"}
 NO_WORK = {"molecule", "message"}
-EVERY_CATEGORY = ["execute", "research", "verify", "merge", "review"]
+EVERY_CATEGORY: list[TaskCategory] = ["execute", "research", "verify", "merge", "review"]
 
 
 def records(graph: Graph) -> list[dict[str, object]]:
@@ -109,7 +109,7 @@ class BdReady:
         return above is not None and self._held(above)
 
     def _work_above(self, ref: str) -> str | None:
-        above = self.graph[ref]["parent"]
+        above: str | None = self.graph[ref]["parent"]
         while above is not None and not self.is_work(above):
             if self.graph[above]["status"] in OVER:
                 return None
@@ -129,7 +129,7 @@ async def claim_all(bus: Bus, agent_id: str = "worker") -> dict[str, Any]:
         tasks = (await bus.call(request)).tasks
         if not tasks:
             return claimed
-        claimed |= {one.task.external_ref: one.task for one in tasks}
+        claimed |= {str(one.task.external_ref): one.task for one in tasks}
 
 
 async def complete_all(bus: Bus, initiative_id: Any, claimed: dict[str, Any]) -> None:

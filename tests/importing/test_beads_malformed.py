@@ -46,7 +46,7 @@ class TestMalformedLines:
         assert {note.ref for note in plan.notes} == {plan.tasks[0].ref}
 
     def test_a_record_without_an_id_is_found_again_by_its_title(self) -> None:
-        bare = {"title": "A line with a title only"}
+        bare: dict[str, object] = {"title": "A line with a title only"}
         plan = read(bare, bare)
         first, second = (one.ref for one in plan.tasks)
         assert read(bare).tasks[0].ref == first

@@ -85,17 +85,25 @@ class TestWaitsFor:
 
     def test_a_child_does_not_wait_for_itself(self) -> None:
         child = waits_for("a1", "a")
-        child["dependencies"].append(  # type: ignore[attr-defined]  it is a list
+        child["dependencies"].append(  # type: ignore[attr-defined]  # it is a list
             {"issue_id": "a1", "depends_on_id": "a", "type": "parent-child"}
         )
         plan = read(issue("a"), child, issue("a2", parent="a"))
         assert pairs(plan) == {("a1", "a2")}
         assert "self" in outcomes(plan)
 
+    def test_too_many_children_hold_it_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("fleetbus.importing._beads_order.MAX_EXPANDED", 1)
+        plan = read(
+            issue("a"), issue("a1", parent="a"), issue("a2", parent="a"), waits_for("b", "a")
+        )
+        assert [edge.outcome for edge in plan.left_out] == ["too_many"]
+        assert task(plan, "b").status == "blocked"
+
     @pytest.mark.parametrize("metadata", ["{", "[" * 99_999, 7, {"gate": "any-children"}, None])
     def test_metadata_of_all_kinds(self, metadata: object) -> None:
         waiting = waits_for("b", "a")
-        waiting["dependencies"][0]["metadata"] = metadata  # type: ignore[index]  it is a list
+        waiting["dependencies"][0]["metadata"] = metadata  # type: ignore[index]  # it is a list
         plan = read(issue("a"), issue("a1", parent="a"), waiting)
         assert pairs(plan) == {("b", "a1")}
 

@@ -80,7 +80,7 @@ class TestDescription:
 class TestNotKept:
     def test_what_has_no_place_is_named(self) -> None:
         record = issue("bd-1", "bd-2", colour="red", empty=None, dependency_count=3)
-        record["dependencies"][0]["created_by"] = "ana"  # type: ignore[index]  it is a list
+        record["dependencies"][0]["created_by"] = "ana"  # type: ignore[index]  # it is a list
         plan = read(record, issue("bd-2", payload="{}"))
         assert plan.not_kept == (
             Note("bd-1", "colour is not kept"),
@@ -89,7 +89,7 @@ class TestNotKept:
         )
 
     def test_a_name_that_cannot_be_printed(self) -> None:
-        [note] = read(issue("bd-1", **{"\ud800\x00": 1})).not_kept
+        [note] = read({**issue("bd-1"), "\ud800\x00": 1}).not_kept
         assert note.text == "\ufffd\ufffd is not kept"
 
     async def test_the_report_says_so(self, bus: Bus) -> None:

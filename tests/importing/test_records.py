@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from fleetbus.importing.plan import Note, Plan, PlanUnreadable
 from fleetbus.importing.records import (
     MAX_DESCRIPTION,
+    MAX_DESCRIPTION_BYTES,
     MAX_NAME,
     MAX_REF,
     Record,
@@ -64,6 +66,12 @@ class TestDescribed:
         assert len(described) <= MAX_DESCRIPTION
         assert " … cut: " in described
         assert described.endswith("## Design\n\nHow.")
+        assert len(notes) == 1
+
+    def test_it_is_measured_as_json_too(self) -> None:
+        read, notes = record()
+        described = read.described([("", "\x1b" * MAX_DESCRIPTION)])
+        assert len(json.dumps(described)) <= MAX_DESCRIPTION_BYTES
         assert len(notes) == 1
 
     def test_many_long_sections_fit_too(self) -> None:

@@ -143,7 +143,7 @@ class TestOfTheAgent:
             told = (await stored(bus, agent)).progress
         assert told is not None
         assert told["screen"] == told["7"] == "\ufffd"
-        assert set(told["at"]) == {1.5, "Infinity"}  # type: ignore[arg-type]  it is a list
+        assert set(told["at"]) == {1.5, "Infinity"}  # type: ignore[arg-type]  # it is a list
 
     async def test_progress_that_is_too_large(self, bus: Bus) -> None:
         async with bus.agent() as agent:
@@ -194,6 +194,8 @@ class TestOfTheAgent:
         agent, error = await run(bus, body)
         assert isinstance(error, ValueError)
         assert (await stored(bus, agent)).status == "crashed"
+        line = json.loads(await log_of(bus, agent))
+        assert line["reason"] == "ValueError: \ufffd\ufffd" + "x" * 10_000
 
     @pytest.mark.parametrize(
         ("asked", "count"),
