@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ MAX_DESCRIPTION = 100_000
 MAX_PHASE_TEXT = 60_000
 """Characters that fit a document whatever they are: four bytes each at most."""
 
-MAX_DESCRIPTION_BYTES = 400 * 1024
+MAX_DESCRIPTION_BYTES = 300 * 1024
 """Of a description in JSON, where control characters have six each: it must fit into a message."""
 
 MAX_TEXT = 4 * 1024 * 1024
@@ -30,6 +31,7 @@ LEAST = 1_000
 """Characters that a section keeps where the whole is too long."""
 
 _DIGEST = 12
+_MAYBE_JSON = re.compile(rb"^\s*[{\[]", re.MULTILINE)
 
 Sections = Sequence[tuple[str, str]]
 """Headings, the first of them empty, each with its text."""
@@ -217,7 +219,7 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise PlanUnreadable(f"{path} cannot be read: {error.strerror}") from error
-    if not content.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[", b"#")):
+    if not _MAYBE_JSON.search(content.removeprefix(codecs.BOM_UTF8)):
         _refuse_binary(path, content)
     return content.decode("utf-8-sig", errors="surrogateescape")
 
