@@ -2,7 +2,7 @@
 //
 //     node worker.mjs URL COMMAND…
 //
-// It needs Node.js and the package @nats-io/transport-node, and nothing of fleetbus.
+// It needs Node.js 20 and the package @nats-io/transport-node, and nothing of fleetbus.
 
 import { randomUUID } from "node:crypto";
 import { spawn } from "node:child_process";
