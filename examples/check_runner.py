@@ -3,11 +3,13 @@
 import asyncio
 import json
 import sys
+from http.client import HTTPException
 from urllib.request import Request, urlopen
 
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
 from contracts.health.test_runs import RecordTestRun
 from fleetbus.client import connect
+from fleetbus.storable import text
 
 
 def ask(test: TestDefinition) -> dict[str, int | str]:
@@ -16,8 +18,8 @@ def ask(test: TestDefinition) -> dict[str, int | str]:
         asked = Request(test.endpoint or "", body, method=test.method)  # noqa: S310  whoever defines tests is trusted
         with urlopen(asked, timeout=test.timeout_seconds) as answer:  # noqa: S310  as above
             return {"status_code": answer.status}
-    except (OSError, ValueError) as problem:
-        return {"status_code": getattr(problem, "code", 0), "error": str(problem)}
+    except (OSError, ValueError, HTTPException) as problem:
+        return {"status_code": getattr(problem, "code", 0), "error": text(problem, 2_000)}
 
 
 async def main(nats_url: str) -> None:

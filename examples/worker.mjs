@@ -2,7 +2,7 @@
 //
 //     node worker.mjs URL COMMAND…
 //
-// It needs Node.js and the package @nats-io/transport-node, and nothing of fleetbus.
+// It needs Node.js 20 and the package @nats-io/transport-node, and nothing of fleetbus.
 
 import { randomUUID } from "node:crypto";
 import { spawn } from "node:child_process";
@@ -49,6 +49,8 @@ async function request(subject, body) {
   }
 }
 
+const MOST = 4 * 1024 * 1024; // characters of an output that are kept
+
 let task = null; // what it has: { id, attempt }
 let child = null; // who does it
 let ended = null; // why it ends, once it does
@@ -58,6 +60,34 @@ function end(reason) {
   ended ??= reason;
   child?.kill();
   wake();
+}
+
+/** The text without what cannot be stored; of one that is too long the beginning, with a mark. */
+function storable(text, limit = Infinity) {
+  const clean = text.replaceAll("\0", "\ufffd").toWellFormed();
+  if (clean.length <= limit) return clean;
+  const mark = ` … cut: of ${clean.length} characters; the whole is in the agent's log`;
+  return clean.slice(0, limit - mark.length).toWellFormed() + mark;
+}
+
+/** Appends a text to the agent's log, in pieces that fit into a message. */
+async function log(text) {
+  const clean = storable(text);
+  for (let start = 0; start < clean.length; start += 64 * 1024) {
+    const content = clean.slice(start, start + 64 * 1024).toWellFormed();
+    await request("db.log_chunks.append", { agent_id: id, content });
+  }
+}
+
+/** Says what became of a task; what is refused for its size is said in fewer words. */
+async function say(subject, mine, name, text, limit) {
+  if (text.length > limit) await log(text).catch((refusal) => console.error(refusal.message));
+  try {
+    return await request(subject, { ...mine, [name]: storable(text, limit) });
+  } catch (refusal) {
+    if (![400, 413].includes(refusal.problem?.status)) throw refusal;
+    return request(subject, { ...mine, [name]: storable(text, 500) });
+  }
 }
 
 /** The agent lives, and keeps the lease of the task that it has. */
@@ -82,7 +112,9 @@ function run(input) {
   return new Promise((resolve, reject) => {
     child = spawn(command, rest, { stdio: ["pipe", "pipe", "inherit"] });
     let output = "";
-    child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
+    child.stdout.setEncoding("utf8").on("data", (text) => {
+      if (output.length < MOST) output += text;
+    });
     child.on("error", reject).on("close", (code) => resolve({ code, output }));
     child.stdin.on("error", () => {}); // it need not read
     child.stdin.end(input);
@@ -118,8 +150,8 @@ while (!ended) {
   if (ended) break; // stopping gives it back
   const verdict =
     code === 0
-      ? request("db.tasks.complete", { ...mine, summary: output.slice(0, 20_000) })
-      : request("db.tasks.block", { ...mine, reason: `${command} ended with status ${code}.` });
+      ? say("db.tasks.complete", mine, "summary", output, 20_000)
+      : say("db.tasks.block", mine, "reason", `${command} ended with status ${code}.`, 2_000);
   await verdict.then(
     (told) => console.log(told.status, told.name),
     (refusal) => console.error(refusal.message), // it was taken away; it goes on with the next one

@@ -13,11 +13,11 @@ from fleetbus.worker.errors import CancelRequested, TaskLost
 HEARTBEAT = int(os.environ.get("HEARTBEAT_SECONDS", "10"))
 
 
-async def run(command: tuple[str, ...], prompt: str) -> tuple[int, str]:
+async def run(command: tuple[str, ...], prompt: str) -> tuple[int, bytes]:
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
         output, _ = await process.communicate(prompt.encode())
-        return await process.wait(), output.decode(errors="replace")
+        return await process.wait(), output
     finally:
         if process.returncode is None:
             process.kill()  # the task was lost, or the agent is to end
@@ -28,10 +28,10 @@ async def main(nats_url: str, *command: str) -> None:
         async for task in agent.tasks(lease_seconds=3 * HEARTBEAT):
             with suppress(TaskLost), task:  # a lost one is somebody else's; on to the next
                 status, output = await run(command, task.description or task.name)
-                agent.log(output)
                 if status == 0:
-                    await task.complete(summary=output[:20_000])
+                    await task.complete(output)  # whatever it is, the kit makes it storable
                 else:
+                    agent.log(output)
                     await task.block(f"{command[0]} ended with status {status}.")
 
     async with connect(nats_url) as bus:

@@ -30,11 +30,44 @@ request() {
 # Of what is read: the first value of this name, an id or a number.
 value() { grep -o "\"$1\":\"\{0,1\}[0-9a-f-]*" | head -n 1 | sed 's/.*[:"]//'; }
 
-# Of what is read: its beginning, as a JSON string.
+# Of what is read: its text as a JSON string. What cannot be stored becomes a question mark, and what
+# is no UTF-8 is left out.
 quoted() {
-    head -c 15000 | iconv -c -f UTF-8 -t UTF-8 | tr -d '\000-\010\013-\037' |
+    LC_ALL=C tr '\000-\010\013-\037' '?' | iconv -c -f UTF-8 -t UTF-8 |
         sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/\\t/g' |
         awk 'BEGIN { printf "\"" } { printf "%s%s", n++ ? "\\n" : "", $0 } END { printf "\"" }'
+}
+
+# The beginning of a file as a JSON string, with a mark where it was cut.
+beginning() {
+    size=$(wc -c <"$1" | tr -d ' ')
+    {
+        head -c "$2" "$1"
+        [ "$size" -le "$2" ] ||
+            printf ' … cut: %s of %s bytes; the whole is in the log of the agent' "$2" "$size"
+    } | quoted
+}
+
+# Appends a file to the agent's log, in pieces that fit into a message.
+keep() {
+    size=$(wc -c <"$1" | tr -d ' ')
+    piece=0
+    while [ $((piece * 15000)) -lt "$size" ] && [ $piece -lt 300 ]; do
+        text=$(dd if="$1" bs=15000 skip=$piece count=1 2>/dev/null | quoted)
+        request db.log_chunks.append "{\"agent_id\":\"$agent\",\"content\":$text}" >/dev/null
+        piece=$((piece + 1))
+    done
+}
+
+# Says that a task is done, by what it printed; what is refused for its size is said in fewer words.
+complete() {
+    [ "$(wc -c <"$1")" -le 15000 ] || keep "$1"
+    for most in 15000 500; do
+        case $(request db.tasks.complete "{$who,\"summary\":$(beginning "$1" $most)}") in
+            '{"type":'*'"status":400'* | '{"type":'*'"status":413'*) ;;
+            *) return ;;
+        esac
+    done
 }
 
 # In the background: the agent lives, and keeps the lease of the task that it has.
@@ -85,10 +118,11 @@ while :; do
     rm -f "$state/claim" "$state/pid"
 
     if [ $status -eq 0 ]; then
-        request db.tasks.complete "{$who,\"summary\":$(quoted <"$state/output")}" >/dev/null
+        complete "$state/output"
         echo "completed $task"
     else
-        request db.tasks.block "{$who,\"reason\":\"$1 ended with status $status.\"}" >/dev/null
+        reason=$(printf '%s ended with status %s.' "$1" $status | head -c 1000 | quoted)
+        request db.tasks.block "{$who,\"reason\":$reason}" >/dev/null
         echo "blocked $task"
     fi
 done

@@ -106,6 +106,7 @@ def _read(tool: Tool, file: Path, name: str | None) -> Plan:
 
 
 async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> LoadReport:
+    from nats.errors import Error as NatsError
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from contracts._errors import Refusal
@@ -133,8 +134,8 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
                 )
             except Refusal as refusal:
                 raise Failed(f"the import broke off: {refusal}\n  {_AGAIN}") from None
-            except NoAnswer as silence:
-                raise Failed(f"the import broke off: {silence}\n  {_AGAIN}") from None
+            except (NoAnswer, NatsError) as failure:
+                raise Failed(f"the import broke off: {failure}\n  {_AGAIN}") from None
 
 
 def _print(report: LoadReport, *, verbose: bool) -> None:
@@ -167,10 +168,13 @@ def _print_remarks(remarks: list[tuple[str, str, str]], *, verbose: bool) -> Non
             for ref, text in found:
                 say(f"  {printable(ref)}: {printable(text)}")
             continue
-        for reason, times in Counter(_reason(text) for _, text in found).most_common(REASONS):
+        reasons = Counter(_reason(text) for _, text in found)
+        for reason, times in reasons.most_common(REASONS):
             first = next(ref for ref, text in found if _reason(text) == reason)
             others = f" and {times - 1} more" if times > 1 else ""
             say(f"  {printable(reason)}: {printable(first)}{others}")
+        if len(reasons) > REASONS:
+            say(f"  and {len(reasons) - REASONS} other reasons; --verbose names all of them")
 
 
 def _reason(text: str) -> str:

@@ -5,7 +5,8 @@ is wrong: nothing, if all is well.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +142,29 @@ def as_stored(history: History, stored: Iterable[Entity]) -> Check:
     return Check("events and tables say the same", len(entities), tuple(wrong))
 
 
+def _below(tasks: Mapping[str, Task], held: AbstractSet[str]) -> set[str]:
+    """The tasks below one that is blocked or held up."""
+    refs = {task.id: ref for ref, task in tasks.items()}
+    stopped = held | {ref for ref, task in tasks.items() if task.status == "blocked"}
+    below: set[str] = set()
+    while (
+        more := {
+            ref
+            for ref, task in tasks.items()
+            if task.parent_task_id and refs.get(task.parent_task_id) in stopped | below
+        }
+        - below
+    ):
+        below |= more
+    return below
+
+
 def nothing_left(stored: Iterable[Entity], edges: Iterable[Edge]) -> Check:
     """Everything that could be finished is, and phases begin and end by themselves."""
     tasks, phases = _plan_of(stored)
     done = {ref for ref, entity in (tasks | phases).items() if entity.status == "completed"}
     held = {ref for ref, awaited in edges if awaited not in done}
+    held |= _below(tasks, held)
     begun = {phase.id for phase in phases.values() if phase.status == "in_progress"}
     wrong = [
         f"{_named(task)} is {task.status} and nothing holds it up"

@@ -16,13 +16,11 @@ from contracts.planning.phases import Phase
 from contracts.planning.tasks import Task
 from fleetbus.importing.plan import Dependency, Plan, PlannedPhase, PlannedTask
 from fleetbus.importing.present import Present
+from fleetbus.importing.records import MAX_PHASE_TEXT
 from fleetbus.importing.report import Difference
 
 NOT_BEGUN = {"pending", "blocked"}
 CLOSED = {"pending_review", "completed", "blocked"}
-
-LARGEST_TEXT = 60_000
-"""Characters that fit a document whatever they are: four bytes each at most."""
 
 _DOCUMENT: TypeAdapter[dict[str, Any] | None] = TypeAdapter(JsonObject | None)
 
@@ -122,7 +120,7 @@ def content_of_phase(planned: PlannedPhase) -> dict[str, Any] | None:
     try:
         return _DOCUMENT.validate_python(content)
     except ValidationError:
-        text = {"type": "text", "text": planned.description[:LARGEST_TEXT]}
+        text = {"type": "text", "text": planned.description[:MAX_PHASE_TEXT]}
         return {"type": "doc", "content": [{"type": "paragraph", "content": [text]}]}
 
 

@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 
 from fleetbus.importing.plan import Dependency, SourceEdge
 
@@ -20,6 +22,8 @@ class Layout:
     phase_of: Mapping[str, str | None]
     phases: AbstractSet[str]
     skipped: AbstractSet[str]
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Of tasks, the tasks above them; who is below a task that waits does not begin either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,11 @@ class Settled:
 def settle(edges: Iterable[SourceEdge], layout: Layout) -> Settled:
     """Decide on each relation so that what is kept can be executed to its end.
 
-    Tasks come first: a relation that closes a cycle of tasks is left out. Then those of phases,
-    in their order, each kept whole or not at all: a task that waits for a phase waits for its
-    tasks, the tasks of a phase wait for what the phase waits for, and a phase may wait for a phase.
+    Tasks come first: a relation that closes a cycle of tasks is left out, and one by which a task
+    waits for what is below it, or what is below it for something that waits for it. Then those of
+    phases, in their order, each kept whole or not at all: a task that waits for a phase waits for
+    its tasks, the tasks of a phase wait for what the phase waits for, and a phase may wait for a
+    phase.
     """
     screened = list(screen(edges, layout.phase_of.keys() | layout.phases, layout.skipped))
     between_tasks = [
@@ -45,7 +51,8 @@ def settle(edges: Iterable[SourceEdge], layout: Layout) -> Settled:
         if edge.outcome == "used" and not {edge.ref, edge.depends_on} & layout.phases
     ]
     cycles = break_cycles(between_tasks)
-    schedule = _Schedule(layout, [edge for edge in between_tasks if edge not in cycles])
+    schedule = _Schedule(layout)
+    cycles |= schedule.take([edge for edge in between_tasks if edge not in cycles])
     settled = []
     for edge in screened:
         if edge.outcome != "used":
@@ -120,36 +127,78 @@ def _walk(
 
 
 class _Schedule:
-    """The moments of a plan: tasks, and the starts and ends of phases, with what precedes each."""
+    """The moments of a plan, with what precedes each.
 
-    def __init__(self, layout: Layout, dependencies: Iterable[Dependency]) -> None:
+    A task has two, the one from which on it may be begun and the one at which it is done; a phase
+    has its start and its end.
+    """
+
+    def __init__(self, layout: Layout) -> None:
         self._phase_of = layout.phase_of
         self._tasks_of: defaultdict[str, list[str]] = defaultdict(list)
         self._phases = layout.phases
         self._after: defaultdict[Moment, list[Moment]] = defaultdict(list)
         self._expanded = 0
-        self.dependencies: dict[Dependency, None] = dict.fromkeys(dependencies)
+        self.dependencies: dict[Dependency, None] = {}
         self.phase_dependencies: dict[Dependency, None] = {}
         for ref, phase in layout.phase_of.items():
+            self._after["done", ref].append(("open", ref))
+            if ref in layout.parents:
+                self._after["open", ref].append(("open", layout.parents[ref]))
             if phase is not None:
                 self._tasks_of[phase].append(ref)
-                self._after["task", ref].append(("start", phase))
-                self._after["end", phase].append(("task", ref))
+                self._after["open", ref].append(("start", phase))
+                self._after["end", phase].append(("done", ref))
         for phase in layout.phases:
             self._after["end", phase].append(("start", phase))
-        for edge in self.dependencies:
-            self._after["task", edge.ref].append(("task", edge.depends_on))
+
+    def take(self, edges: Iterable[Dependency]) -> dict[tuple[str, str], tuple[str, ...]]:
+        """Keep relations between tasks; answers with those that cannot be, and their cycles.
+
+        Only where there is a cycle at all is each relation near it looked at by itself.
+        """
+        edges = list(edges)
+        near = self._near_cycles(edges)
+        left_out: dict[tuple[str, str], tuple[str, ...]] = {}
+        for edge in sorted(edges, key=lambda edge: ("open", edge.ref) in near):
+            waits, awaited = ("open", edge.ref), ("done", edge.depends_on)
+            if waits in near and (path := self._cycle(edge, waits, awaited)):
+                left_out[edge] = path
+            else:
+                self.dependencies[edge] = None
+                self._after[waits].append(awaited)
+        return left_out
+
+    def _near_cycles(self, edges: Iterable[Dependency]) -> set[Moment]:
+        """The moments in a cycle or after one, were all these relations kept."""
+        sorter: TopologicalSorter[Moment] = TopologicalSorter(self._after)
+        for edge in edges:
+            sorter.add(("open", edge.ref), ("done", edge.depends_on))
+        moments = {*self._after, *(("open", edge.ref) for edge in edges)}
+        with suppress(CycleError):
+            sorter.prepare()
+        while ready := sorter.get_ready():
+            moments.difference_update(ready)
+            sorter.done(*ready)
+        return moments
+
+    def _cycle(
+        self, edge: Dependency | SourceEdge, waits: Moment, awaited: Moment
+    ) -> tuple[str, ...]:
+        """The cycle that a relation would close; empty if it closes none."""
+        back = self._path(awaited, waits)
+        refs = dict.fromkeys((edge.ref, *(ref for _, ref in back)))
+        return (*refs, edge.ref) if back else ()
 
     def place(self, edge: SourceEdge) -> SourceEdge:
         """Keep the relation if nothing comes to wait for itself by it."""
         ends = (edge.ref in self._phases, edge.depends_on in self._phases)
         if not any(ends):
             return edge
-        waits: Moment = ("start" if ends[0] else "task", edge.ref)
-        awaited: Moment = ("end" if ends[1] else "task", edge.depends_on)
-        if back := self._path(awaited, waits):
-            refs = dict.fromkeys((edge.ref, *(ref for _, ref in back)))
-            return replace(edge, outcome="cycle", path=(*refs, edge.ref))
+        waits: Moment = ("start" if ends[0] else "open", edge.ref)
+        awaited: Moment = ("end" if ends[1] else "done", edge.depends_on)
+        if path := self._cycle(edge, waits, awaited):
+            return replace(edge, outcome="cycle", path=path)
         if all(ends):
             self.phase_dependencies[Dependency(edge.ref, edge.depends_on)] = None
         elif not self._expand(edge):

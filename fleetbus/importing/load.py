@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
+from nats.errors import MaxPayloadError
+
 from contracts._declare import Operation
 from contracts._errors import Refusal
 from contracts.planning.initiatives import CreateInitiative, ExecutionMode
 from contracts.planning.phases import AddPhaseDependency, ApprovePhase, UpdatePhase
-from contracts.planning.tasks import AddTaskDependency, UpdateTask
+from contracts.planning.tasks import AddTaskDependency, CreateManyTasks, UpdateTask
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
 from fleetbus.importing.changes import Changes, compare
@@ -23,6 +25,11 @@ from fleetbus.importing.plan import Dependency, Plan, PlannedPhase
 from fleetbus.importing.present import Present, for_each, read_present
 from fleetbus.importing.records import external_ref
 from fleetbus.importing.report import Difference, LoadReport, Tally
+from fleetbus.storable import cut
+from fleetbus.worker.words import is_too_much
+
+SHORT_TEXT = 4_000
+"""Characters of a text that are stored where all of it is more than the service takes."""
 
 Progress = Callable[[int, int, str], None]
 """Told how much is done, of how much, and what is being done."""
@@ -111,11 +118,29 @@ class _Load:
         ordered = in_order(self.changes.new_tasks, dependencies)
         missing = dict.fromkeys(dependencies)
         for packed in pack(ordered, dependencies, ids, self._bus.nats.max_payload):
-            await self._bus.call(packed.request)
+            await self._create(packed.request)
             for edge in packed.dependencies:
                 del missing[edge]
             self._advance("tasks", len(packed.request.items) + len(packed.dependencies))
         return list(missing)
+
+    async def _create(self, request: CreateManyTasks) -> None:
+        """Create tasks; where the service takes less than they say, with their beginnings."""
+        try:
+            await self._bus.call(request)
+        except (Refusal, MaxPayloadError) as failure:
+            if not is_too_much(failure):
+                raise
+            items = []
+            for item in request.items:
+                description = cut(item.description or "", SHORT_TEXT) or None
+                summary = cut(item.summary or "", SHORT_TEXT) or None
+                short = {"description": description, "summary": summary}
+                items.append(item.model_copy(update=short))
+                if (description, summary) != (item.description, item.summary):
+                    difference = Difference(item.external_ref or "", f"was cut: {failure}")
+                    self.refused.setdefault("texts", []).append(difference)
+            await self._bus.call(request.model_copy(update={"items": items}))
 
     async def _update_tasks(self) -> None:
         async def update(ref: str) -> None:
@@ -137,10 +162,10 @@ class _Load:
         """Change one thing; that the fleet has made it impossible meanwhile stops nothing else."""
         try:
             await self._bus.call(request)
-        except Refusal as refusal:
-            if refusal.retryable:
+        except (Refusal, MaxPayloadError) as failure:
+            if isinstance(failure, Refusal) and failure.retryable:
                 raise
-            self.refused.setdefault(kind, []).append(Difference(ref, str(refusal)))
+            self.refused.setdefault(kind, []).append(Difference(ref, str(failure)))
         self._advance(kind)
 
     def _advance(self, what: str, count: int = 1) -> None:
@@ -194,6 +219,7 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
         problems=plan.problems,
         left_out=plan.left_out,
         notes=plan.notes,
+        not_kept=plan.not_kept,
         differences=(*changes.differences, *(one for some in refused.values() for one in some)),
         gone_tasks=len(present.tasks.keys() - {task.ref for task in plan.tasks}),
         gone_dependencies=len(present.dependencies - set(plan.dependencies))

@@ -22,6 +22,9 @@ Outcome = Literal[
     "other_kind",
     "malformed",
     "too_many",
+    "met",
+    "held",
+    "no_children",
 ]
 
 DETAILS: dict[Outcome, str] = {
@@ -32,9 +35,12 @@ DETAILS: dict[Outcome, str] = {
     "duplicate": "stated before",
     "skipped": "{path} is not imported",
     "second_parent": "a task has one parent, and an earlier one was taken",
-    "other_kind": "{edge.kind} does not order tasks",
+    "other_kind": "{edge.kind} does not order tasks; it is named in the description",
     "malformed": "the entry could not be read",
     "too_many": "stands for more dependencies than a plan may have",
+    "met": "nothing waits here any more: {path} is over",
+    "held": "{path} is open and not imported; {edge.ref} is blocked until a person decides",
+    "no_children": "{edge.depends_on} has no children to wait for",
 }
 PATH_SHOWN = 12
 
@@ -142,6 +148,8 @@ class Plan:
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
     notes: tuple[Note, ...]
+    not_kept: tuple[Note, ...] = ()
+    """Fields with something in them for which there is no place."""
 
     @property
     def left_out(self) -> tuple[SourceEdge, ...]:
@@ -160,6 +168,7 @@ class Plan:
             "task dependencies": len(self.dependencies),
             "phase dependencies": len(self.phase_dependencies),
             "notes": len(self.notes),
+            "not kept": len(self.not_kept),
         }
 
     def _edge_counts(self) -> dict[str, int]:
@@ -192,35 +201,30 @@ def parents_first(tasks: Iterable[PlannedTask]) -> tuple[PlannedTask, ...]:
 
 
 def notes_on_order(tasks: Iterable[PlannedTask], dependencies: Iterable[Dependency]) -> list[Note]:
-    """Name what may surprise when the plan runs.
-
-    Only a person sets free what waits for a blocked task; and a child does not wait for what its
-    parent waits for, since the source does not say so.
+    """Name what may surprise when the plan runs: only a person sets free what is blocked, and with
+    it what waits for it or lies below it.
     """
     by_ref = {task.ref: task for task in tasks}
     waits = [
-        edge
+        edge.depends_on
         for edge in dependencies
-        if by_ref[edge.ref].status == "pending" and by_ref[edge.depends_on].status != "completed"
+        if by_ref[edge.ref].status == "pending" and by_ref[edge.depends_on].status == "blocked"
     ]
-    on_blocked = Counter(
-        edge.depends_on for edge in waits if by_ref[edge.depends_on].status == "blocked"
-    )
-    waiting = {edge.ref for edge in waits}
-    early = Counter(
+    below = [
         task.parent_ref
         for task in by_ref.values()
-        if task.parent_ref in waiting and task.status == "pending" and task.ref not in waiting
-    )
+        if task.parent_ref
+        and task.status == "pending"
+        and by_ref[task.parent_ref].status == "blocked"
+    ]
     return [
         *(
             Note(ref, f"blocked, with pending tasks that wait for it: {n}")
-            for ref, n in on_blocked.items()
+            for ref, n in Counter(waits).items()
         ),
         *(
-            Note(ref, f"waits, with children that are ready before it: {n}")
-            for ref, n in early.items()
-            if ref
+            Note(ref, f"blocked, with pending tasks below it: {n}")
+            for ref, n in Counter(below).items()
         ),
     ]
 

@@ -51,6 +51,8 @@ class LoadReport:
     problems: tuple[Problem, ...]
     left_out: tuple[SourceEdge, ...]
     notes: tuple[Note, ...]
+    not_kept: tuple[Note, ...]
+    """What the plan says that has no place here, by field."""
     differences: tuple[Difference, ...]
     gone_tasks: int
     """Tasks of an earlier import that the plan no longer has; they are left alone."""
@@ -83,6 +85,7 @@ class LoadReport:
             *(("left out", edge.ref, f"{edge.kind}: {edge.detail}") for edge in self.left_out),
             *(("differs", difference.ref, difference.text) for difference in self.differences),
             *(("note", note.ref, note.text) for note in self.notes),
+            *(("not kept", note.ref, note.text) for note in self.not_kept),
         ]
 
     def _tallies(self) -> Iterator[tuple[str, Tally]]:

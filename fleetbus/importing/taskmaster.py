@@ -2,14 +2,22 @@
 
 A tag is a phase, a subtask a child task; refs are `tag/3` and `tag/3.1`. A dependency without a
 dot names a sibling, else a task of the tag; one with a dot is the path of a subtask. Subtasks
-without a priority have that of their parent. Work in progress is imported as pending: whoever
-does it has no lease here. What is cancelled, deferred or in review waits for a person.
+without a priority have that of their parent, and do not begin before what it waits for is done.
+Work in progress is imported as pending: whoever does it has no lease here. What is cancelled,
+deferred or in review waits for a person.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fleetbus.importing._taskmaster_text import (
+    DERIVED,
+    description,
+    priority,
+    state,
+    tag_description,
+)
 from fleetbus.importing.graph import Layout, settle
 from fleetbus.importing.plan import (
     Note,
@@ -17,16 +25,13 @@ from fleetbus.importing.plan import (
     PlannedPhase,
     PlannedTask,
     PlanUnreadable,
-    Priority,
     Problem,
     Skipped,
     SourceEdge,
-    TaskStatus,
     notes_on_order,
     unfinished_phases,
 )
 from fleetbus.importing.records import (
-    MAX_REASON,
     Record,
     RecordUnreadable,
     external_ref,
@@ -37,30 +42,6 @@ from fleetbus.importing.records import (
 
 DEPENDENCIES = "dependencies"
 UNTAGGED = "master"
-
-PRIORITIES: dict[str, Priority] = {
-    "critical": "high",
-    "high": "high",
-    "medium": "medium",
-    "low": "low",
-}
-STATUSES: dict[str, TaskStatus] = {
-    "": "pending",
-    "pending": "pending",
-    "in-progress": "pending",
-    "done": "completed",
-    "completed": "completed",
-    "review": "blocked",
-    "blocked": "blocked",
-    "deferred": "blocked",
-    "cancelled": "blocked",
-}
-BLOCKED_REASONS = {
-    "review": "In review in Task Master",
-    "blocked": "Blocked in Task Master",
-    "deferred": "Deferred in Task Master",
-    "cancelled": "Cancelled in Task Master",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +70,7 @@ class _Source:
     skipped: list[Skipped] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    not_kept: list[Note] = field(default_factory=list)
     refs: set[str] = field(default_factory=set)
     records_read: int = 0
 
@@ -119,7 +101,9 @@ def read_taskmaster(document: object, *, name: str = "taskmaster") -> Plan:
     for tag, content in tags.items():
         _read_tag(tag, refs[tag], content, source)
     phase_of = {task.ref: task.phase_ref for task in source.tasks}
-    settled = settle(source.edges, Layout(phase_of, {p.ref for p in source.phases}, set()))
+    parents = {task.ref: task.parent_ref for task in source.tasks if task.parent_ref}
+    layout = Layout(phase_of, {phase.ref for phase in source.phases}, set(), parents)
+    settled = settle(source.edges, layout)
     unfinished = unfinished_phases(source.tasks)
     return Plan(
         name=name,
@@ -135,6 +119,7 @@ def read_taskmaster(document: object, *, name: str = "taskmaster") -> Plan:
         skipped=tuple(source.skipped),
         problems=tuple(source.problems),
         notes=(*source.notes, *notes_on_order(source.tasks, settled.dependencies)),
+        not_kept=tuple(source.not_kept),
     )
 
 
@@ -160,6 +145,7 @@ def _read_tag(tag: str, ref: str, content: object, source: _Source) -> None:
         holder = tasks[entry.holder.path] if entry.holder else None
         tasks[entry.path] = _task(entry, ref, holder)
         source.edges += _edges(tag, entry, entries)
+        source.not_kept += entry.record.not_kept(DERIVED)
     source.tasks += tasks.values()
     source.phases.append(_phase(ref, tag, content, source))
 
@@ -250,41 +236,22 @@ def _phase(ref: str, tag: str, content: Mapping[str, object], source: _Source) -
     record = Record(ref, metadata if isinstance(metadata, dict) else {}, source.notes)
     if ref != tag:
         record.note("the name of the tag was changed to one that can be stored")
-    return PlannedPhase(ref, ref, record.text("description"))
+    about = tag_description(record)
+    source.not_kept += record.not_kept(DERIVED)
+    source.not_kept += Record(ref, content, []).not_kept({"tasks", "metadata"})
+    return PlannedPhase(ref, ref, about)
 
 
 def _task(entry: _Entry, phase_ref: str, holder: PlannedTask | None) -> PlannedTask:
     record = entry.record
-    status, reason = _status(record)
+    status, reason = state(record)
     return PlannedTask(
         ref=record.ref,
         name=record.name(),
         phase_ref=phase_ref,
         parent_ref=holder.ref if holder else None,
-        description=record.sections(
-            "description",
-            details="Details",
-            testStrategy="Test strategy",
-            acceptanceCriteria="Acceptance criteria",
-        ),
-        priority=_priority(record, holder.priority if holder else "medium"),
+        description=description(record),
+        priority=priority(record, holder.priority if holder else "medium"),
         status=status,
         blocked_reason=reason,
     )
-
-
-def _status(record: Record) -> tuple[TaskStatus, str | None]:
-    word = record.text("status", MAX_REASON)
-    if word == "in-progress":
-        record.note("in-progress in Task Master, pending here: no agent has a lease on it")
-    if word not in STATUSES:
-        record.note(f"status {word!r} is unknown; blocked until a person decides")
-        return "blocked", f"Status {word!r} in Task Master"
-    return STATUSES[word], BLOCKED_REASONS.get(word)
-
-
-def _priority(record: Record, inherited: Priority) -> Priority:
-    word = record.text("priority", MAX_REASON)
-    if word and word not in PRIORITIES:
-        record.note(f"priority {word!r} is unknown, taken as {inherited}")
-    return PRIORITIES.get(word, inherited)

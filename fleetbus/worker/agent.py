@@ -11,10 +11,11 @@ from uuid import UUID
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 
 from contracts._declare import Operation, Reply
 from contracts._errors import Refusal
-from contracts._fields import Json, JsonObject
+from contracts._fields import JsonObject
 from contracts.agents.agents import (
     Agent,
     AskInput,
@@ -35,6 +36,7 @@ from fleetbus.worker.interruption import Interruption
 from fleetbus.worker.log import LogBuffer
 from fleetbus.worker.registration import Registration, enter
 from fleetbus.worker.tasks import Lookout, Tasks, Wanted
+from fleetbus.worker.words import Words, is_too_much
 
 if TYPE_CHECKING:
     from fleetbus.client import Bus
@@ -45,8 +47,6 @@ log = logging.getLogger("fleetbus.worker")
 
 ENDING_SECONDS = 10.0
 """How long the last words of an agent may take before it goes without them."""
-
-REASON_CHARACTERS = 2_000
 
 NEWS = ("cancel_requested", "crashed", "deleted", "resumed", "stopped", "suspected")
 """What somebody else may do to an agent; it looks at once what that means for it."""
@@ -73,6 +73,7 @@ class WorkingAgent:
         self.finished = False
         self._heart = Heart(bus, agent)
         self._log = LogBuffer(bus, agent)
+        self._words = Words(self._log.add, agent=str(agent.id), incarnation=agent.incarnation)
         self._lookout = Lookout(bus.nats)
         self._block = Interruption()
         self._in_hand: set[TaskInHand] = set()
@@ -119,21 +120,22 @@ class WorkingAgent:
         wanted = Wanted(given, lease_seconds=lease_seconds, idle_seconds=idle_seconds)
         return Tasks(self, self._lookout, wanted)
 
-    def progress(self, progress: JsonObject) -> None:
+    def progress(self, progress: object) -> None:
         """Say how far it is. The next heartbeat tells it, or what is said until then instead."""
-        self._heart.progress(progress)
+        self._heart.progress(self._words.progress(progress))
 
-    def log(self, text: str) -> None:
+    def log(self, text: object) -> None:
         """Append to its log, best as JSON Lines. It is stored in the background, in order."""
         self._log.add(text)
 
-    async def ask(self, questions: Sequence[JsonObject]) -> JsonObject:
+    async def ask(self, questions: Sequence[object]) -> JsonObject:
         """Ask a person, and wait for what the agent is resumed with.
 
         Its lease and those of its tasks are kept meanwhile. Raises ``AgentLost``.
         """
         self._told.clear()
-        asked = AskInput(id=self.id, incarnation=self.incarnation, questions=list(questions))
+        asking = self._words.questions(questions)
+        asked = AskInput(id=self.id, incarnation=self.incarnation, questions=asking)
         await self._say_running(asked)
         while True:
             with contextlib.suppress(TimeoutError):
@@ -146,7 +148,7 @@ class WorkingAgent:
                     await self.confirm()
                     return agent.answers or {}
 
-    async def finish(self, result: Json | None = None) -> None:
+    async def finish(self, result: object = None) -> None:
         """Say that it is done, and what came of it. It stays ``idle`` when the block is left.
 
         A task in hand goes back to the queue; what is said of it afterwards comes too late.
@@ -155,9 +157,7 @@ class WorkingAgent:
             await self.confirm()
         await end(self._living)  # a heartbeat afterwards would say that more is to be expected
         try:
-            await self._say_running(
-                FinishAgent(id=self.id, incarnation=self.incarnation, result=result)
-            )
+            await self._say_finished(result)
         except BaseException:
             self._living = asyncio.create_task(self._live())
             raise
@@ -176,7 +176,11 @@ class WorkingAgent:
     def take(self, claimed: ClaimedTask, lease_seconds: int) -> TaskInHand:
         """Keep the lease of a task that was claimed in the agent's name."""
         task = TaskInHand(
-            self.bus, claimed, lease_seconds=lease_seconds, lost=self._block.interrupt
+            self.bus,
+            claimed,
+            lease_seconds=lease_seconds,
+            lost=self._block.interrupt,
+            log=self._log.add,
         )
         self._in_hand = {one for one in self._in_hand if not one.settled} | {task}
         return task
@@ -208,6 +212,7 @@ class WorkingAgent:
             await task.drop()
 
     async def _last_words(self, error: BaseException | None) -> None:
+        word = self._last_word(error)  # first, for what it leaves out is in the log
         with contextlib.suppress(TimeoutError, Refusal, NatsError):
             async with asyncio.timeout(ENDING_SECONDS / 2):
                 await self._log.flush()
@@ -215,14 +220,14 @@ class WorkingAgent:
             return
         if self._heart.has_news and not self.finished:
             await self.confirm()
-        if (word := self._last_word(error)) is not None:
+        if word is not None:
             await self._say(word)
 
     def _last_word(self, error: BaseException | None) -> StopAgent | CrashAgent | None:
         if error is None and self.finished:
             return None
         if isinstance(error, Exception) and not isinstance(error, CancelRequested):
-            reason = _in_words(error)
+            reason = self._words.reason(error)
             return CrashAgent(id=self.id, incarnation=self.incarnation, reason=reason)
         ended = "task_complete" if error is None else "interrupted"
         ended = "user_requested" if isinstance(error, CancelRequested) else ended
@@ -244,6 +249,18 @@ class WorkingAgent:
         self._heart.beat_now()
         if message.subject.startswith(SUSPECTED):
             asyncio.get_running_loop().call_later(AFTER_SUSPICION, self._heart.beat_now)
+
+    async def _say_finished(self, result: object) -> None:
+        """Finish with this result; one that is refused for its size, with its beginning."""
+        said = self._words.result(result)
+        finish = FinishAgent(id=self.id, incarnation=self.incarnation, result=said)
+        try:
+            await self._say_running(finish)
+        except (Refusal, MaxPayloadError) as failure:
+            if not is_too_much(failure):
+                raise
+            short = {"result": self._words.short_result(result)}
+            await self._say_running(finish.model_copy(update=short))
 
     async def _say_running(self, operation: Operation[R]) -> R:
         """Say what only a running agent can, also where it has claimed nothing yet."""
@@ -281,9 +298,3 @@ async def working(bus: Bus, registration: Registration) -> AsyncIterator[Working
     await unhindered(agent.end(block.reason))
     if isinstance(block.reason, AgentLost):
         raise block.reason
-
-
-def _in_words(error: Exception) -> str:
-    """An exception's type and text, as a reason: bounded, and never empty."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()[:REASON_CHARACTERS]

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
+from nats.errors import MaxPayloadError
+
 from contracts._declare import Command
 from contracts._errors import Refusal
-from contracts._fields import Json
 from contracts.errors import InvalidTransition
 from contracts.planning.tasks import (
     BlockTask,
@@ -30,6 +31,7 @@ from fleetbus.endings import end
 from fleetbus.ids import uuid7
 from fleetbus.worker.errors import TaskLost
 from fleetbus.worker.interruption import Interruption
+from fleetbus.worker.words import Words, is_too_much
 
 if TYPE_CHECKING:
     from fleetbus.client import Bus
@@ -57,6 +59,7 @@ class TaskInHand:
         *,
         lease_seconds: int,
         lost: Callable[[TaskLost], None],
+        log: Callable[[str], None],
     ) -> None:
         self.task = claimed.task
         """As it was when it was claimed."""
@@ -69,6 +72,7 @@ class TaskInHand:
         self._bus = bus
         self._lease_seconds = lease_seconds
         self._tell_lost = lost
+        self._words = Words(log, task=str(claimed.task.id), attempt=claimed.task.attempt)
         self._block = Interruption()
         self._deciding = False
         self._said: tuple[Command[Task], str] | None = None
@@ -109,18 +113,46 @@ class TaskInHand:
         """What it depends on, with what came of that."""
         return self.context.dependencies
 
-    async def complete(self, summary: str | None = None, result: Json | None = None) -> Task:
-        """Say that it is done. A result that comes too late is kept, and ``TaskLost`` raised."""
-        request = CompleteTask(id=self.id, attempt=self.attempt, summary=summary, result=result)
-        return await self._say(request)
+    async def complete(self, summary: object = None, result: object = None) -> Task:
+        """Say that it is done. A result that comes too late is kept, and ``TaskLost`` raised.
 
-    async def block(self, reason: str) -> Task:
+        Anything can be said: what cannot be stored is replaced, what is too large is cut with a
+        mark and goes to the agent's log as a whole.
+        """
+        return await self._say_storable(
+            lambda: CompleteTask(
+                id=self.id,
+                attempt=self.attempt,
+                summary=self._words.summary(summary),
+                result=self._words.result(result),
+            ),
+            lambda: CompleteTask(
+                id=self.id,
+                attempt=self.attempt,
+                summary=self._words.short("summary", summary),
+                result=self._words.short_result(result),
+            ),
+        )
+
+    async def block(self, reason: object) -> Task:
         """Say that it cannot go on until a person has looked at it. Raises ``TaskLost``."""
-        return await self._say(BlockTask(id=self.id, attempt=self.attempt, reason=reason))
+        return await self._say_storable(
+            lambda: BlockTask(id=self.id, attempt=self.attempt, reason=self._words.reason(reason)),
+            lambda: BlockTask(
+                id=self.id, attempt=self.attempt, reason=self._words.short("reason", reason)
+            ),
+        )
 
-    async def release(self, reason: str) -> Task:
+    async def release(self, reason: object) -> Task:
         """Give it back unfinished, for anybody to claim. Raises ``TaskLost``."""
-        return await self._say(ReleaseTask(id=self.id, attempt=self.attempt, reason=reason))
+        return await self._say_storable(
+            lambda: ReleaseTask(
+                id=self.id, attempt=self.attempt, reason=self._words.reason(reason)
+            ),
+            lambda: ReleaseTask(
+                id=self.id, attempt=self.attempt, reason=self._words.short("reason", reason)
+            ),
+        )
 
     async def renew(self) -> None:
         """Prolong the claim now; it happens by itself at a third of the lease. Raises ``TaskLost``.
@@ -152,6 +184,18 @@ class TaskInHand:
         traceback: TracebackType | None,
     ) -> None:
         self._block.__exit__(kind, error, traceback)
+
+    async def _say_storable(
+        self, verdict: Callable[[], Command[Task]], shorter: Callable[[], Command[Task]]
+    ) -> Task:
+        """Give the verdict; one that is refused for its size is given in fewer words."""
+        try:
+            return await self._say(verdict())
+        except (Refusal, MaxPayloadError) as failure:
+            if not is_too_much(failure):
+                raise
+            log.warning("task %s: said in fewer words: %s", self.id, failure)
+        return await self._say(shorter())
 
     async def _say(self, verdict: Command[Task]) -> Task:
         # The same verdict again, after silence, has the same key: it is given once.

@@ -22,6 +22,7 @@ from contracts.agents.agents import (
 )
 from contracts.errors import InvalidTransition
 from fleetbus.worker.errors import AgentLost
+from fleetbus.worker.words import is_too_much
 
 if TYPE_CHECKING:
     from fleetbus.client import Bus
@@ -108,6 +109,8 @@ class Heart:
             raise AgentLost(self._agent.id, refusal) from refusal
         except (TimeoutError, Refusal, NatsError) as failure:
             log.warning("heartbeat of agent %s: %s", self._agent.id, failure)
+            if is_too_much(failure):
+                progress = None  # it would be refused for ever, and the agent taken for dead
             await asyncio.sleep(AFTER_FAILURE)
         finally:
             if reply is None and self._progress is None:

@@ -13,6 +13,7 @@ import pydantic_core
 from contracts._errors import Refusal
 from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import AppendManyLogChunks, LogChunkItem
+from fleetbus import storable
 from fleetbus.ids import uuid7
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class LogBuffer:
         self._sending = asyncio.Lock()
         self._said = asyncio.Event()
 
-    def add(self, text: str) -> None:
+    def add(self, said: object) -> None:
         """Take a text, ended by a newline; what cannot be stored in it is replaced."""
-        text = text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+        text = storable.text(said)
         text += "" if text.endswith("\n") else "\n"
         for start in range(0, len(text), PIECE):
             self._waiting.append(text[start : start + PIECE])

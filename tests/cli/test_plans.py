@@ -56,6 +56,17 @@ class TestImport:
         assert len((await bus.call(ListTasks())).items) == 3
 
     @pytest.mark.usefixtures("service")
+    async def test_names_what_is_not_kept_and_that_there_is_more(
+        self, tmp_path: Path, nats_url: str
+    ) -> None:
+        file = tmp_path / "issues.jsonl"
+        unknown = {f"field{letter}": "x" for letter in "abcdefghijklm"}
+        file.write_text(record(1, **unknown) + "\n" + record(2, fielda="y"))
+        told = await fleetbus("import", "beads", str(file), "--dry-run", NATS_URL=nats_url)
+        assert "not kept: 14\n  fielda is not kept: bd-1 and 1 more\n" in told.out
+        assert "  and 3 other reasons; --verbose names all of them\n" in told.out
+
+    @pytest.mark.usefixtures("service")
     async def test_a_second_one_changes_nothing(self, plan: Path, nats_url: str) -> None:
         await fleetbus("import", "beads", str(plan), NATS_URL=nats_url)
         ended = await fleetbus("import", "beads", str(plan), NATS_URL=nats_url)

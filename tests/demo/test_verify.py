@@ -36,6 +36,13 @@ class TestGoodHistory:
         story.create("waits", "waits too")
         assert story.broken(("waits", "blocked"), ("waits too", "waits")) == {}
 
+    def test_what_is_below_a_blocked_task_is_held_up_too(self) -> None:
+        story = Story()
+        story.create("blocked", status="blocked")
+        story.create("child", parent_task_id=story.entities["blocked"].id)
+        story.create("grandchild", parent_task_id=story.entities["child"].id)
+        assert story.broken() == {}
+
     def test_what_was_imported_as_completed_needs_no_claim(self) -> None:
         story = Story()
         story.create("done", status="completed")

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from contracts.agents.agents import Agent, ListAgents, RequestAgentCancel
+from contracts.agents.log_chunks import ListLogChunks
 from contracts.planning.tasks import CreateTask, GetTask, Task
 from fleetbus.client import Bus
+from fleetbus.importing.present import all_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -137,6 +139,44 @@ async def test_a_task_is_kept_while_it_is_worked_on_and_given_back_at_the_end(
     assert (after.status, after.claimed_by, after.retry_count) == ("pending", None, 0)
     [ended] = (await bus.call(ListAgents())).items
     _ended_in_good_order(ended)
+
+
+OUTPUTS = {
+    "nul": r"import sys; sys.stdout.buffer.write(b'ok\0done')",
+    "bytes": r"import sys; sys.stdout.buffer.write(b'ok\xffdone')",
+    "colours": r"import sys; sys.stdout.buffer.write(b'ok\x1bdone')",
+    "long": "print('ok ' + 'x' * 200_000 + ' done')",
+    "escapes": "print('ok ' + chr(27) * 100_000 + ' done')",
+}
+
+
+@pytest.mark.parametrize("command", WORKERS)
+async def test_whatever_is_printed_the_work_is_not_lost(
+    command: Command, bus: Bus, nats_url: str, tmp_path: Path
+) -> None:
+    program = f"import sys\ntold = sys.stdin.read()\nsay = {OUTPUTS!r}\n"
+    program += "exec(next(code for name, code in say.items() if f'say {name}' in told))\n"
+    (tmp_path / "say.py").write_text(program)
+    tasks = [await bus.call(CreateTask(name=f"say {name}")) for name in OUTPUTS]
+    async with started(*command(tmp_path), nats_url, sys.executable, tmp_path / "say.py"):
+        done = dict(zip(OUTPUTS, await settled(bus, *tasks), strict=True))
+        [agent] = (await bus.call(ListAgents())).items
+
+        async def logged() -> int:
+            chunks = await all_of(bus, ListLogChunks(agent_id=agent.id))
+            return sum(len(chunk.content) for chunk in chunks)
+
+        async with asyncio.timeout(PATIENCE):
+            while await logged() < 300_000:  # noqa: ASYNC110  nothing tells of a log
+                await asyncio.sleep(0.05)
+
+    assert {(task.status, task.attempt) for task in done.values()} == {("completed", 1)}
+    said = {name: task.summary or "" for name, task in done.items()}
+    assert said["nul"] in {"ok\ufffddone", "ok?done"}
+    assert said["bytes"] in {"ok\ufffddone", "okdone"}
+    assert said["colours"] in {"ok\x1bdone", "ok?done"}
+    assert all(" … cut: " in said[name] for name in ("long", "escapes"))
+    assert agent.status in {"running", "idle"}
 
 
 def _ended_in_good_order(agent: Agent) -> None:

@@ -1,4 +1,5 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from fleetbus.importing.plan import Dependency, Plan
 
@@ -7,6 +8,7 @@ def never_completed(
     phase_of: dict[str, str | None],
     dependencies: Iterable[Dependency],
     phase_dependencies: Iterable[Dependency],
+    parents: Mapping[str, str | None] = MappingProxyType({}),
 ) -> set[str]:
     """Execute a plan as the service would, and name the tasks that never become ready."""
     dependencies, phase_dependencies = list(dependencies), list(phase_dependencies)
@@ -15,6 +17,8 @@ def never_completed(
         unfinished = {phase_of[ref] for ref in left}
         held = {edge.ref for edge in phase_dependencies if edge.depends_on in unfinished}
         waiting = {edge.ref for edge in dependencies if edge.depends_on in left}
+        while below := {ref for ref in left - waiting if parents.get(ref) in waiting}:
+            waiting |= below
         ready = {ref for ref in left - waiting if phase_of[ref] not in held}
         if not ready:
             break
@@ -24,7 +28,8 @@ def never_completed(
 
 def stuck(plan: Plan) -> set[str]:
     phase_of = {task.ref: task.phase_ref for task in plan.tasks}
-    return never_completed(phase_of, plan.dependencies, plan.phase_dependencies)
+    parents = {task.ref: task.parent_ref for task in plan.tasks}
+    return never_completed(phase_of, plan.dependencies, plan.phase_dependencies, parents)
 
 
 def assert_consistent(plan: Plan) -> None:

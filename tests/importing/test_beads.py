@@ -83,11 +83,11 @@ class TestFields:
         [
             ("open", "pending", None, 0),
             ("in_progress", "pending", None, 1),
-            ("hooked", "pending", None, 1),
+            ("In-Progress", "pending", None, 1),
+            ("hooked", "blocked", "Hooked in Beads: a worker there has it", 0),
             ("closed", "completed", None, 0),
             ("blocked", "blocked", "Blocked in Beads", 0),
             ("deferred", "blocked", "Deferred in Beads", 0),
-            ("pinned", "blocked", "Pinned in Beads: stays open and is not worked off", 0),
             ("simmering", "blocked", "Status 'simmering' in Beads", 1),
         ],
     )
@@ -97,18 +97,31 @@ class TestFields:
         assert len(plan.notes) == noted
 
     @pytest.mark.parametrize(
-        ("fields", "reason"),
+        ("fields", "reason", "outcome"),
         [
-            ({"status": "tombstone"}, "tombstone"),
-            ({"issue_type": "agent"}, "agent record"),
-            ({"issue_type": "message"}, "message record"),
-            ({"is_template": True}, "template"),
+            ({"status": "tombstone"}, "tombstone", "met"),
+            ({"deleted_at": "2026-01-01T00:00:00Z"}, "tombstone", "met"),
+            ({"status": "pinned"}, "pinned", "met"),
+            ({"pinned": True}, "pinned", "met"),
+            ({"issue_type": "agent"}, "agent record", "held"),
+            ({"issue_type": "message"}, "message record", "held"),
+            ({"issue_type": "molecule"}, "molecule record", "held"),
+            ({"issue_type": "molecule", "status": "closed"}, "molecule record", "met"),
+            ({"is_template": True}, "template", "held"),
+            ({"ephemeral": True}, "wisp", "held"),
+            ({"wisp": True, "status": "closed"}, "wisp", "met"),
         ],
     )
-    def test_what_is_no_work_is_skipped(self, fields: dict[str, Any], reason: str) -> None:
+    def test_what_is_no_work_is_skipped(
+        self, fields: dict[str, Any], reason: str, outcome: str
+    ) -> None:
         plan = read(issue("bd-1", **fields), issue("bd-2", "bd-1", parent="bd-1"))
         assert [(record.ref, record.reason) for record in plan.skipped] == [("bd-1", reason)]
-        assert outcomes(plan) == ["skipped", "skipped"]
+        assert outcomes(plan) == ["skipped", outcome]
+        assert task(plan, "bd-2").status == ("pending" if outcome == "met" else "blocked")
+
+    def test_a_pinned_record_that_is_closed_was_work(self) -> None:
+        assert read(issue("bd-1", pinned=True, status="closed")).tasks[0].status == "completed"
 
 
 class TestEpics:
@@ -178,12 +191,13 @@ class TestEpics:
 
 class TestRelations:
     def test_blocks_is_a_dependency_and_other_kinds_are_reported(self) -> None:
-        plan = read(issue("bd-1", "bd-2", "related:bd-2", "waits-for:bd-2"), issue("bd-2"))
+        plan = read(issue("bd-1", "bd-2", "related:bd-2", "tracks:bd-2"), issue("bd-2"))
         assert plan.dependencies == (Dependency("bd-1", "bd-2"),)
         assert [edge.detail for edge in plan.left_out] == [
-            "related does not order tasks",
-            "waits-for does not order tasks",
+            "related does not order tasks; it is named in the description",
+            "tracks does not order tasks; it is named in the description",
         ]
+        assert task(plan, "bd-1").description == "## In Beads\n\n- Related: bd-2\n- Tracks: bd-2"
 
     def test_a_missing_id_is_named(self) -> None:
         plan = read(issue("bd-1", "external-x-y", parent="bd-9"))

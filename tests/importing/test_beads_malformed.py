@@ -10,8 +10,8 @@ from fleetbus.importing.plan import PlanUnreadable
 from tests.importing._execution import assert_consistent
 from tests.importing.test_beads import issue, outcomes, read
 
-KINDS = ["task", "bug", "epic", "agent"]
-IDS = [f"bd-{number}" for number in range(7)]
+KINDS = ["task", "bug", "epic", "agent", "molecule", "gate"]
+IDS = ["bd-0", "bd-0.1", *(f"bd-{number}" for number in range(1, 6))]
 
 
 class TestMalformedLines:
@@ -45,8 +45,61 @@ class TestMalformedLines:
         assert outcomes(plan) == ["used"]
         assert {note.ref for note in plan.notes} == {plan.tasks[0].ref}
 
+    def test_a_record_without_an_id_is_found_again_by_its_title(self) -> None:
+        bare: dict[str, object] = {"title": "A line with a title only"}
+        plan = read(bare, bare)
+        first, second = (one.ref for one in plan.tasks)
+        assert read(bare).tasks[0].ref == first
+        assert second == f"{first}~2"
+        assert {note.text for note in plan.notes} == {"has no id; it is found again by its title"}
+
+    def test_a_title_that_is_too_long_stands_whole_in_the_description(self) -> None:
+        [one] = read({"id": "bd-1", "title": "x" * 2_000}).tasks
+        assert one.name.endswith(" … cut: 469 of 2,000 characters")
+        assert one.description == "## Title\n\n" + "x" * 2_000
+
+    def test_a_description_of_a_megabyte_is_cut_with_a_mark(self) -> None:
+        [one] = read(issue("bd-1", description="x" * 1_048_576, design="How.")).tasks
+        assert len(one.description) <= 100_000
+        assert " of 1,048,576 characters" in one.description
+        assert one.description.endswith("## Design\n\nHow.")
+
+
+class TestOtherLines:
+    def test_memories_and_headers_are_named(self) -> None:
+        lines = [
+            {"_schema": "beads-jsonl/1"},
+            {"_type": "memory", "key": "style", "value": "Tabs are forbidden."},
+            {"_type": "memory"},
+            {"_type": "memory", "key": 7},
+            {"_type": "issue", "id": "bd-1", "title": "T"},
+        ]
+        plan = read_beads(map(json.dumps, lines))
+        assert_consistent(plan)
+        assert [(one.ref, one.reason) for one in plan.skipped] == [
+            ("line 1", "header"),
+            ("style", "memory"),
+            ("line 3", "memory"),
+            ("7", "memory"),
+        ]
+        assert (len(plan.tasks), plan.not_kept) == (1, ())
+
 
 class TestOpenBeads:
+    def test_bytes_that_are_no_text_cost_no_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "issues.jsonl"
+        path.write_bytes(
+            b'\xef\xbb\xbf{"id": "bd-1", "title": "caf\xe9"}\r\n'
+            b'{"id": "bd-2", "title": "a\x00b\\u0000c\\ud800"}\n\x00\xff\n'
+        )
+        plan = open_beads(path)
+        assert [one.name for one in plan.tasks] == ["caf\ufffd", "a\ufffdb\ufffdc\ufffd"]
+        assert [note.text for note in plan.notes] == [
+            "title had 1 characters that cannot be stored, now U+FFFD",
+            "title had 3 characters that cannot be stored, now U+FFFD",
+        ]
+        assert [problem.where for problem in plan.problems] == ["line 3"]
+
     def test_the_name_is_that_of_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "issues.jsonl"
         path.write_text('{"id": "bd-1", "title": "a\u2028b"}\r\n', encoding="utf-8")
@@ -72,7 +125,13 @@ fields = st.fixed_dictionaries(
     {"id": st.sampled_from(IDS) | json_values},
     optional={
         "title": json_values,
-        "status": st.sampled_from(["open", "closed", "tombstone"]) | json_values,
+        "status": st.sampled_from(["open", "closed", "tombstone", "pinned"]) | json_values,
+        "ephemeral": st.booleans() | json_values,
+        "defer_until": st.sampled_from(["2031-01-01T00:00:00Z"]) | json_values,
+        "labels": json_values,
+        "comments": json_values | st.lists(st.fixed_dictionaries({"text": json_values})),
+        "metadata": json_values,
+        "assignee": json_values,
         "issue_type": st.sampled_from(KINDS) | json_values,
         "priority": json_values,
         "parent": st.sampled_from(IDS) | json_values,
@@ -81,7 +140,8 @@ fields = st.fixed_dictionaries(
             st.fixed_dictionaries(
                 {
                     "depends_on_id": st.sampled_from(IDS) | json_values,
-                    "type": st.sampled_from(["blocks", "parent-child"]) | json_values,
+                    "type": st.sampled_from(["blocks", "parent-child", "waits-for"]) | json_values,
+                    "metadata": st.sampled_from(['{"gate":"any-children"}', "{}"]) | json_values,
                 }
             ),
             max_size=5,

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from fleetbus.importing.plan import Note, Plan, PlanUnreadable
 from fleetbus.importing.records import (
     MAX_DESCRIPTION,
+    MAX_DESCRIPTION_BYTES,
     MAX_NAME,
     MAX_REF,
     Record,
@@ -35,6 +37,8 @@ class TestText:
     def test_what_is_too_long_is_cut_and_noted(self) -> None:
         read, notes = record(title="x" * (MAX_NAME + 1))
         assert len(read.name()) == MAX_NAME
+        assert read.name().endswith(" of 501 characters")
+        assert read.whole_name() == "x" * 501
         assert [note.text for note in notes] == ["title was cut from 501 to 500 characters"]
 
     def test_no_text_is_left_out_and_noted(self) -> None:
@@ -48,17 +52,60 @@ class TestText:
         assert (read.name(), len(notes)) == ("r", 1)
 
 
-class TestSections:
-    def test_each_field_under_its_heading(self) -> None:
-        read, _ = record(description="What.", design="How.", notes="")
-        sections = read.sections("description", design="Design", notes="Notes")
-        assert sections == "What.\n\n## Design\n\nHow."
+class TestDescribed:
+    def test_each_section_under_its_heading(self) -> None:
+        read, _ = record(design="How.", notes="", criteria=["One.", {"two": 2}])
+        headed = read.headed(design="Design", notes="Notes", criteria="Criteria")
+        assert read.described([("", "What."), *headed]) == (
+            'What.\n\n## Design\n\nHow.\n\n## Criteria\n\n- One.\n- {"two":2}'
+        )
 
-    def test_the_whole_fits_too(self) -> None:
-        half = "x" * (MAX_DESCRIPTION // 2)
-        read, notes = record(description=half, design=half)
-        assert len(read.sections("description", design="Design")) == MAX_DESCRIPTION
+    def test_of_what_is_too_long_the_longest_section_is_cut(self) -> None:
+        read, notes = record()
+        described = read.described([("", "x" * MAX_DESCRIPTION), ("Design", "How.")])
+        assert len(described) <= MAX_DESCRIPTION
+        assert " … cut: " in described
+        assert described.endswith("## Design\n\nHow.")
         assert len(notes) == 1
+
+    def test_it_is_measured_as_json_too(self) -> None:
+        read, notes = record()
+        described = read.described([("", "\x1b" * MAX_DESCRIPTION)])
+        assert len(json.dumps(described)) <= MAX_DESCRIPTION_BYTES
+        assert len(notes) == 1
+
+    def test_many_long_sections_fit_too(self) -> None:
+        read, _ = record()
+        half = "x" * (MAX_DESCRIPTION // 2)
+        described = read.described([(f"Part {n}", half) for n in range(300)])
+        assert len(described) <= MAX_DESCRIPTION
+
+
+class TestListed:
+    @pytest.mark.parametrize(
+        ("value", "line"),
+        [
+            ("ana", "- Who: ana"),
+            (["db", "ui"], "- Who: db, ui"),
+            (["db", 7, None], "- Who: db, 7, null"),
+            (30, "- Who: 30"),
+            ({"a": 1}, '- Who: {"a":1}'),
+            ("two\nlines\x00", "- Who: two lines\ufffd"),
+            ("", ""),
+            ([], ""),
+            (None, ""),
+        ],
+    )
+    def test_any_value_is_one_line(self, value: object, line: str) -> None:
+        read, _ = record(who=value)
+        assert read.listed(who="Who") == line
+
+
+class TestNotKept:
+    def test_what_nobody_has_read(self) -> None:
+        read, _ = record(title="T", colour="red", empty="", no=False, parent="p")
+        read.name()
+        assert list(read.not_kept({"parent"})) == [Note("r", "colour is not kept")]
 
 
 class TestExternalRef:
@@ -104,6 +151,10 @@ class TestReadText:
         (tmp_path / "f").write_bytes(content)
         with pytest.raises(PlanUnreadable, match=reason):
             read_text(tmp_path / "f")
+
+    def test_bytes_that_are_no_text_within_a_plan_are_kept_for_a_note(self, tmp_path: Path) -> None:
+        (tmp_path / "f").write_bytes(b'{"title": "caf\xe9"}')
+        assert read_text(tmp_path / "f") == '{"title": "caf\udce9"}'
 
     def test_a_byte_order_mark_is_no_content(self, tmp_path: Path) -> None:
         (tmp_path / "f").write_bytes(b"\xef\xbb\xbf{}")

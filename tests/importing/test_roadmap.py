@@ -23,7 +23,7 @@ def test_is_forty_tasks_in_six_phases(roadmap: Plan) -> None:
     assert (len(roadmap.tasks), len(roadmap.phases)) == (40, 6)
     assert {task.phase_ref for task in roadmap.tasks} == {phase.ref for phase in roadmap.phases}
     assert {task.status for task in roadmap.tasks} == {"pending"}
-    assert all(task.description.endswith(".") for task in roadmap.tasks)
+    assert all(task.description.partition("\n\n## ")[0].endswith(".") for task in roadmap.tasks)
     assert len({task.name for task in roadmap.tasks}) == 40
 
 

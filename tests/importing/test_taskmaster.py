@@ -53,7 +53,10 @@ class TestFields:
         ("word", "status", "reason", "noted"),
         [
             ("pending", "pending", None, 0),
+            ("todo", "pending", None, 0),
             ("in-progress", "pending", None, 1),
+            ("In_Progress", "pending", None, 1),
+            ("Done", "completed", None, 0),
             ("done", "completed", None, 0),
             ("completed", "completed", None, 0),
             ("review", "blocked", "In review in Task Master", 0),
@@ -67,6 +70,38 @@ class TestFields:
         plan = read(item(1, status=word))
         assert (plan.tasks[0].status, plan.tasks[0].blocked_reason) == (status, reason)
         assert len(plan.notes) == noted
+
+    def test_all_that_is_known_has_a_place(self) -> None:
+        plan = read(
+            item(
+                1,
+                description="What.",
+                acceptanceCriteria=["One.", "Two."],
+                metadata={"ticket": 7},
+                complexity=4,
+                assignee="ana",
+                updatedAt="2026-05-01T08:00:00Z",
+                previousStatus="review",
+                subtasks=[item(1, parentTaskId=1)],
+            )
+        )
+        assert plan.tasks[0].description == (
+            "What.\n\n## Acceptance criteria\n\n- One.\n- Two."
+            '\n\n## Metadata\n\n```json\n{"ticket":7}\n```'
+            "\n\n## In Task Master\n\n- Assignee: ana\n- Complexity: 4\n- Previous status: review"
+            "\n- Updated: 2026-05-01T08:00:00Z"
+        )
+        assert plan.not_kept == ()
+
+    def test_what_has_no_place_is_named(self) -> None:
+        tag = {"tasks": [item(1, colour="red")], "metadata": {"created": "2026", "size": 1}, "x": 1}
+        plan = read(work=tag)
+        assert [(note.ref, note.text) for note in plan.not_kept] == [
+            ("work/1", "colour is not kept"),
+            ("work", "size is not kept"),
+            ("work", "x is not kept"),
+        ]
+        assert plan.phases[0].description == "## In Task Master\n\n- Created: 2026"
 
     def test_a_subtask_has_the_priority_of_its_parent_unless_it_has_one(self) -> None:
         plan = read(item(1, priority="critical", subtasks=[item(1), item(2, priority="low")]))
@@ -150,6 +185,10 @@ class TestDependencies:
     def test_what_is_left_out(self, needs: list[object], outcome: str) -> None:
         plan = read(item(1, *needs), item(2))
         assert [edge.outcome for edge in plan.left_out] == [outcome]
+
+    def test_a_task_that_waits_for_its_subtask(self) -> None:
+        plan = read(item(1, "1.1", subtasks=[item(1)]))
+        assert plan.left_out[0].detail == "would close the cycle main/1 → main/1.1 → main/1"
 
     def test_a_cycle(self) -> None:
         plan = read(item(1, 2), item(2, 1))
