@@ -41,7 +41,6 @@ PUBLISHED_SUBJECT: Final = "_fleetbus.published"
 """Where the active relay says how far the stream has the outbox."""
 RECONCILE_SUBJECT: Final = "_fleetbus.reconcile"
 """Where the active relay is asked to compare the stream with the outbox."""
-"""Where answers go, and nowhere else: on another subject they would be the relay's own acts."""
 _WAKES_APART: Final = 0.1
 
 

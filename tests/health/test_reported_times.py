@@ -167,7 +167,7 @@ async def test_times_ahead_from_before_are_put_right(
     await record(bus, "success", duration_ms=1_000)
     project = await bus.call(projects.CreateProject(name="a", url="https://a.example"))
     await bus.call(projects.RecordProjectFetch(id=project.id, fetched_at=NOW))
-    revision = "0006"
+    revision = "0009"
     await migrate.downgrade(database_url, revision)
     for statement in (
         "UPDATE health.test_runs SET started_at = '2031-01-01Z', completed_at = '2031-01-01Z'",
