@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import growth, heartbeats, latency, picture, relaying, report, soak, wire
+from benchmarks import growth, heartbeats, idle, latency, picture, relaying, report, soak, wire
 from benchmarks.compare import IN_FLIGHT, NAMES, Comparison, Plan
 from benchmarks.contenders import ACCOUNTS
 from benchmarks.results import FILE, Results
@@ -107,6 +107,18 @@ def run_heartbeats(
     """What many living agents cost a handler process; none may be taken for crashed."""
     work = heartbeats.run(console, agents, seconds, keys=keys, durable=_common.durable)
     _run("heartbeats", work)
+
+
+@app.command("idle")
+def run_idle(
+    claimers: Annotated[int, typer.Option(min=1, help="Who asks for work and finds none.")] = 200,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that wait.")] = 300_000,
+    every: Annotated[float, typer.Option(min=0.01, help="Seconds between two claims.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds that count.")] = 10.0,
+) -> None:
+    """What idle claimers cost, and everybody else beside them."""
+    work = idle.run(console, claimers, tasks, every, seconds, durable=_common.durable)
+    _run("idle", work)
 
 
 @app.command("soak")

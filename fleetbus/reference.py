@@ -234,6 +234,8 @@ def states_page() -> str:
         )
         starts = "\n".join(f"    [*] --> {status}" for status in machine.initial)
         parts.append(f"## {machine.noun}\n\n```mermaid\nstateDiagram-v2\n{starts}\n{edges}\n```")
+        if machine.more:
+            parts.append(machine.more.strip())
     return _joined(parts)
 
 

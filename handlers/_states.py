@@ -19,6 +19,8 @@ class Transitions:
     noun: str
     initial: tuple[str, ...]
     actions: Mapping[str, Mapping[str, tuple[str, ...]]]
+    more: str = ""
+    """What the statuses alone do not say, for the docs."""
 
     def require(self, entity: Any, action: str) -> None:
         """Refuse unless the action may start from the entity's present status."""

@@ -5,7 +5,7 @@ Mapped classes only declare tables; statements are SQLAlchemy Core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -57,7 +57,7 @@ class VersionedRow(Row):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=-1)
 
 
-DERIVED: Mapping[str, bool] = {"derived": True}
+DERIVED: dict[Any, Any] = {"derived": True}
 """``info`` of a column beside an entity's own, which follows from other rows."""
 
 

@@ -7,6 +7,7 @@ needed least goes first, and only as much of it as has to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic_core import to_json
@@ -59,10 +60,10 @@ def _cuts(item: C) -> Iterator[Callable[[C], C]]:
     listed = ("children", "dependencies") if isinstance(item, TaskContext) else ("dependencies",)
     for name in ("parent", *listed):
         if getattr(item, name, None):
-            yield lambda one, name=name: _without_summaries(one, name)
+            yield partial(_without_summaries, name=name)
     for name in listed:
         if getattr(item, name):
-            yield lambda one, name=name: _marked(one, name, **{name: []})
+            yield partial(_marked, name=name, **{name: []})
 
 
 def _without_content(item: C) -> C:
@@ -84,7 +85,7 @@ def _with_task(item: C, name: Shortened, field: str, room: int) -> C:
     value = getattr(item.task, field)
     if not value:
         return item
-    nothing = [] if field == "late_results" else None
+    nothing: Any = [] if field == "late_results" else None
     empty = _marked(item, name, task=_task(item.task, field, nothing))
     if not isinstance(value, str) or field == "result":
         return empty

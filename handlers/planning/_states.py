@@ -22,6 +22,30 @@ TASK = Transitions(
         },
         "add_dependency": {"pending": ("pending",), "blocked": ("blocked",)},
     },
+    more="""
+A task is **ready**, and so can be claimed, when all of this holds:
+
+- it is pending;
+- every task that it depends on is completed, and so is every task that a task above it (its parent,
+  the parent of that, …) depends on;
+- no task above it is blocked; one that is in progress or completed holds nothing back;
+- the phase that it is in, if any, is in progress. It is in its own phase, or else in that of the
+  nearest task above it that has one;
+- its initiative, if it has one, is active: not waiting for its review, completed or archived.
+
+Whatever makes a task ready that was there before emits `task.ready`, once, in the same transaction:
+what it or a task above it waited for is completed or deleted, or the dependency is removed; it is
+moved; its phase is started, unblocked or gets changes to make; its initiative is unarchived or gets
+changes to make; what blocked it from above is tried again or completed; it is released, retried, or
+comes back from a lease that ran out or an agent that crashed. A task that is ready as soon as it is
+created is told by `task.created` alone. What comes back while something above it says otherwise is
+pending, not ready.
+
+A task that depended on one that is deleted, alone or with its phase, is told by
+`task.dependency_removed`, one version on for each dependency that it loses.
+
+The claim, the filter `ready` of `db.tasks.list` and the counts of `db.tasks.queue` go by this.
+""",
 )
 
 PHASE = Transitions(

@@ -160,7 +160,7 @@ def _candidates(filters: Filters, window: int) -> CTE:
         for n in range(filters.categories)
     ]
     merged = union_all(*(select(*one.c) for one in each))
-    names = [literal_column(str(n)) for n in range(1, len(_ORDER) + 1)]
+    names: list[ColumnElement[Any]] = [literal_column(str(n)) for n in range(1, len(_ORDER) + 1)]
     return merged.order_by(*names).cte("candidates")
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.planning.tasks import (
@@ -28,7 +27,7 @@ from handlers.planning._shortening import MARK, shorten
 from handlers.planning._task_rules import new_task
 from persistence import _entities
 from tests.planning import _plans as plans
-from tests.planning.arranging import add_task, depend, row
+from tests.planning.arranging import add_task, depend
 
 ESCAPED = "\x1b"
 """One character, six bytes of JSON."""
@@ -77,24 +76,6 @@ class TestClaims:
         assert one.shortened == ["phase.content"]
         assert {other.summary for other in one.dependencies} == {ESCAPED * 4_000}
 
-    async def test_a_larger_task_that_was_stored_before(
-        self, bus: Bus, db: AsyncConnection
-    ) -> None:
-        id_ = await surrounded(bus, db, description=ESCAPED * 100_000)
-        values = {"id": id_, "summary": ESCAPED * 66_000}
-        await db.execute(
-            text("UPDATE planning.tasks SET summary = :summary WHERE id = :id"), values
-        )
-
-        context = await bus.call(GetTaskContext(id=id_))
-        (one,) = (await bus.call(ClaimTasks(agent_id="a"))).tasks
-
-        assert context.shortened[-1] == one.shortened[-1] == "task.summary"
-        assert one.task.summary is not None
-        assert one.task.summary.endswith(ESCAPED + MARK)
-        assert one.task.description == ESCAPED * 100_000
-        assert (await row(db, id_)).summary == values["summary"]
-
     async def test_fewer_than_asked_for_and_the_others_stay_ready(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
@@ -110,6 +91,20 @@ class TestClaims:
 
 
 class TestContext:
+    async def test_a_task_larger_than_a_message(self, bus: Bus, db: AsyncConnection) -> None:
+        late = {"attempt": 1, "summary": ESCAPED * 20_000, "result": None}
+        late["received_at"] = "2026-01-01T00:00:00Z"
+        long: Any = {"description": ESCAPED * 100_000, "summary": ESCAPED * 20_000}
+        id_ = await surrounded(bus, db, **long, result="x" * 250_000, late_results=[late])
+
+        context = await bus.call(GetTaskContext(id=id_))
+
+        assert context.shortened == [
+            *("phase.content", "dependencies.summary", "dependencies", "task.late_results")
+        ]
+        assert context.task.late_results == []
+        assert (context.task.description, context.task.summary) == tuple(long.values())
+
     async def test_much_around_a_task(self, bus: Bus, db: AsyncConnection) -> None:
         id_ = await surrounded(bus, db)
         for _ in range(60):
@@ -165,7 +160,10 @@ class TestShorten:
         item = TaskContext(
             task=task,
             phase=PhaseBrief(
-                id=uuid7(), name="p", status="in_progress", content=content and {"text": content}
+                id=uuid7(),
+                name="p",
+                status="in_progress",
+                content=None if content is None else {"text": content},
             ),
             initiative=None,
             dependencies=dependencies,
