@@ -227,7 +227,9 @@ class Reference:
 
 def states_page() -> str:
     """The state machines, drawn from the transition tables that the deciders use."""
-    parts = [_head("States", "Which action leads from which status to which.")]
+    lead = "Which action leads from which status to which."
+    more = "What a phase or an initiative is, given what it holds: [containers](containers.md)."
+    parts = [_head("States", lead), more]
     for machine in state_machines():
         edges = "\n".join(
             f"    {before} --> {after}: {action}" for before, action, after in machine.edges()

@@ -1,8 +1,14 @@
 """What phases are refused with and answered with, beside themselves."""
 
 from contracts._declare import Reply
-from contracts._errors import Conflict
+from contracts._errors import Conflict, NotFound
 from contracts._fields import Count, Id
+
+
+class PhaseNotFound(NotFound, detail="phase {id} does not exist"):
+    """There is no such phase."""
+
+    id: Id
 
 
 class DependenciesOpen(Conflict, detail="phase {id} depends on phases that are not completed"):

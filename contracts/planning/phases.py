@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from contracts._declare import Command, Entity, Event, ListOf, Query
-from contracts._errors import NotFound
 from contracts._fields import (
     ABSENT,
     ExternalRef,
@@ -35,6 +34,7 @@ from contracts.planning._phase_parts import (
     DependenciesOpen,
     PhaseContents,
     PhaseDeletion,
+    PhaseNotFound,
     PhaseSequence,
 )
 from contracts.planning._task import TaskReady
@@ -44,12 +44,6 @@ PhaseOrder = Literal["position", "-position", "created_at", "-created_at", "name
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000002"
 _EXAMPLE_OTHER = "0199c0de-0000-7000-8000-000000000003"
 _EXAMPLE_INITIATIVE = "0199c0de-0000-7000-8000-000000000001"
-
-
-class PhaseNotFound(NotFound, detail="phase {id} does not exist"):
-    """There is no such phase."""
-
-    id: PhaseId
 
 
 class Phase(Entity, not_found=PhaseNotFound):
@@ -228,10 +222,7 @@ class DeletePhase(
     emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskReady),
     example={"id": _EXAMPLE_ID},
 ):
-    """Delete a phase for good, with its tasks and its dependencies.
-
-    Phases that depended on it wait for it no longer; each is told as ``phase.updated``.
-    """
+    """Delete a phase for good, with its tasks; what depended on it waits for it no longer."""
 
     id: PhaseId
 
@@ -267,11 +258,7 @@ class StartPhase(
     emits=(PhaseStarted,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Start an approved phase; every phase that it depends on must be completed.
-
-    One whose tasks are all completed already goes on at once, as after its last task; one without
-    tasks waits for some, or to be completed.
-    """
+    """Start an approved phase; every phase that it depends on must be completed."""
 
     id: PhaseId
 
@@ -296,10 +283,7 @@ class UnblockPhase(
     emits=(PhaseUnblocked,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Return a blocked phase to the status that it had before.
-
-    If its tasks were completed meanwhile it goes on from there, as after its last task.
-    """
+    """Return a blocked phase to the status that it had before, and go on from there."""
 
     id: PhaseId
 
@@ -364,10 +348,7 @@ class AddPhaseDependency(
     emits=(PhaseUpdated,),
     example={"id": _EXAMPLE_ID, "depends_on_phase_id": _EXAMPLE_OTHER},
 ):
-    """Let a phase wait for another phase of its initiative.
-
-    Refused if something in that one waits for this one, a task for a task too.
-    """
+    """Let a phase wait for another phase of its initiative, in which nothing waits for it."""
 
     id: PhaseId
     depends_on_phase_id: PhaseId

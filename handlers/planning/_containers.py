@@ -162,7 +162,6 @@ def _adds_work(event: Adding) -> bool:
             return event.task.retry_count == 0 and event.task.initiative_id is not None
         case TaskUpdated():
             return event.moved
-    return False
 
 
 def _containers_of(event: Adding) -> Iterable[UUID]:

@@ -125,7 +125,7 @@ def _may_leave_its_phase(one: PlannedTask, new: Mapping[UUID, Task]) -> bool:
 
 def _place(new: Mapping[UUID, Task], task: Task) -> UUID | None:
     """The phase that a new task is in, or the task above it that says where it is."""
-    while task.phase_id is None and task.parent_task_id in new:
+    while task.phase_id is None and task.parent_task_id and task.parent_task_id in new:
         task = new[task.parent_task_id]
     return task.phase_id or task.parent_task_id
 

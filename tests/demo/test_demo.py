@@ -134,7 +134,7 @@ class TestDemo:
         lines = {" ".join(line.split()) for line in run.output.splitlines()}
         assert "tasks 4 completed, 1 blocked, 1 pending" in lines
         assert "phases 2 completed" in lines
-        assert "initiative 1 pending review" in lines
+        assert "initiative 1 active" in lines
         assert "worker-3 gets a SIGKILL" in run.output
         assert "worker-4 gets a SIGSTOP" in run.output
         assert "worker-3 is started again, as the same agent" in lines

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from contracts.planning._errors import DependencyCycle
 from contracts.planning.initiatives import FindInitiative, InitiativeNotFound
 from contracts.planning.phases import ListDispatchablePhases, Phase
 from contracts.planning.tasks import ClaimTasks, CompleteTask, GetTaskQueue, Task
@@ -132,12 +133,17 @@ class TestFirstImport:
         assert (await bus.call(dispatchable)).items == []
         assert (await load_plan(bus, plan)).unchanged
 
-    async def test_a_parent_may_wait_for_what_is_below_it(self, bus: Bus) -> None:
-        plan = planned(task("epic"), task("part", parent_ref="epic"), waits=(("epic", "part"),))
+    async def test_what_is_below_a_task_may_wait_for_it(self, bus: Bus) -> None:
+        plan = planned(task("epic"), task("part", parent_ref="epic"), waits=(("part", "epic"),))
         assert counts(await load_plan(bus, plan))["dependencies"] == (1, 0, 0, 0)
         present = await read_present(bus, "plan:small")
         assert present.tasks["part"].parent_task_id == present.tasks["epic"].id
-        assert present.dependencies == {Dependency("epic", "part")}
+        assert present.dependencies == {Dependency("part", "epic")}
+
+    async def test_a_task_cannot_wait_for_what_is_below_it(self, bus: Bus) -> None:
+        plan = planned(task("epic"), task("part", parent_ref="epic"), waits=(("epic", "part"),))
+        with pytest.raises(DependencyCycle):
+            await load_plan(bus, plan)
 
     async def test_a_task_may_wait_for_very_many(self, bus: Bus) -> None:
         refs = [f"t{number}" for number in range(250)]

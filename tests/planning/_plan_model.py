@@ -41,7 +41,8 @@ class Plan:
         return deepcopy(self)
 
     def statuses(self) -> dict[UUID, str]:
-        return {id_: one.status for id_, one in [*self.tasks.items(), *self.phases.items()]}
+        found = {id_: task.status for id_, task in self.tasks.items()}
+        return found | {id_: phase.status for id_, phase in self.phases.items()}
 
     def phase_of(self, id_: UUID) -> UUID | None:
         task = self.tasks[id_]

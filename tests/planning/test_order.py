@@ -38,7 +38,8 @@ async def phases(bus: Bus, *names: str) -> list[Phase]:
 
 
 async def add(bus: Bus, phase: Phase | None = None, **fields: Any) -> UUID:
-    made = await bus.call(CreateTask(name="t", phase_id=phase and phase.id, **fields))
+    phase_id = phase.id if phase is not None else None
+    made = await bus.call(CreateTask(name="t", phase_id=phase_id, **fields))
     return made.id
 
 
