@@ -162,13 +162,7 @@ class ListAgents(ListOf[Agent], subject="db.agents.list", example={"status": "ru
 class UpdateAgent(
     Command[Agent],
     subject="db.agents.update",
-    errors=(
-        AgentNotFound,
-        VersionConflict,
-        AlreadyExists,
-        InvalidReference,
-        StaleIncarnation,
-    ),
+    errors=(AgentNotFound, VersionConflict, AlreadyExists, InvalidReference, StaleIncarnation),
     emits=(AgentUpdated,),
     example={"id": EXAMPLE_ID, "session_id": "s-17", "pid": 4712},
 ):
@@ -352,10 +346,7 @@ class DeleteAgent(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentDeleted, TaskReleased),
 ):
-    """Delete an agent that works no more; what it said remains until its retention.
-
-    A task that it still has goes back to the queue, as when it is stopped.
-    """
+    """Delete an agent that works no more; what it said remains, a task that it has goes back."""
 
     id: RunningAgentId
 
