@@ -230,7 +230,9 @@ def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
     if not headers:
         return
     if isinstance(headers, UnreadableHeaders):
-        raise wrong_header("headers", "are lines of `Name: value` after a line `NATS/1.0`")
+        raise wrong_header(
+            "headers", "are lines `Name: value` after a line `NATS/1.0`, 64 KiB at most"
+        )
     command = call.bound.declared.kind == "command"
     if command and (key := headers.get("Nats-Msg-Id")):
         # U+FFFD stands for bytes that are no UTF-8: different keys would become one.

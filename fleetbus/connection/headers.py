@@ -11,6 +11,9 @@ from typing import Final
 BLANKS: Final = " \t\n\r\v\f"
 """What surrounds a value and is none of it; other blanks of Unicode make another value."""
 
+LONGEST: Final = 64 * 1024
+"""Bytes of headers that are read; to take more of them apart would keep others waiting."""
+
 STATUS: Final = "Status"
 DESCRIPTION: Final = "Description"
 """Where nats-py looks for the status of a message of the server's own."""
@@ -32,6 +35,8 @@ def read_block(block: bytes) -> dict[str, str] | None:
     A status line gives the headers ``Status`` and ``Description``, as nats-py has it. What cannot
     be read is left out, and then they are ``UnreadableHeaders``.
     """
+    if len(block) > LONGEST:
+        return UnreadableHeaders()
     if block.startswith(_FIRST_LINE):
         return parse_header_lines(block[len(_FIRST_LINE) :]) or None
     found = _STATUS_LINE.match(block)

@@ -63,6 +63,7 @@ class TestReadBlock:
             b"NATS/1.0\r\nno colon\r\n\r\n",
             b"NATS/1.0\r\n\xff: x\r\n\r\n",
             b"NATS/1.0 503\r\nno colon\r\n\r\n",
+            b"NATS/1.0\r\n" + b"H: v\r\n" * 11_000 + b"\r\n",
         ],
     )
     def test_what_is_no_header_is_known_as_such(self, block: bytes) -> None:
