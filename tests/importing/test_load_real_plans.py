@@ -1,4 +1,3 @@
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -6,11 +5,8 @@ from typing import Any
 import pytest
 
 from contracts._declare import Operation
-from contracts.planning.tasks import CreateManyTasks, GetTaskQueue, Task
+from contracts.planning.tasks import CreateManyTasks
 from fleetbus.client import Bus
-from fleetbus.demo.recorder import Recorder, read_stored
-from fleetbus.demo.verify import verify
-from fleetbus.demo.worker import work_off
 from fleetbus.importing.beads import open_beads
 from fleetbus.importing.load import load_plan
 from fleetbus.importing.plan import Plan
@@ -19,10 +15,6 @@ from fleetbus.importing.taskmaster import open_taskmaster
 from tests.importing.test_real_plans import real
 
 Outbox = Callable[[], Awaitable[list[Any]]]
-
-WORKERS = 8
-IDLE_SECONDS = 3.0
-"""After so long without anything to claim a worker takes it that there is nothing left."""
 
 
 def _beads() -> Plan:
@@ -125,43 +117,3 @@ async def test_an_import_that_broke_off_is_completed(
     assert present.tasks.keys() == {one.ref for one in plan.tasks}
     assert present.dependencies == set(plan.dependencies)
     assert (await load_plan(bus, plan)).unchanged
-
-
-@pytest.mark.parametrize("mode", ["yolo", "review_per_phase"])
-async def test_a_fleet_finishes_what_can_be_finished(bus: Bus, plan: Plan, mode: Any) -> None:
-    expected = _finishable(plan)
-    recorder = Recorder(bus, durable="recorder")
-    recording = asyncio.create_task(recorder.run())
-    try:
-        report = await load_plan(bus, plan, execution_mode=mode)
-        assert report.initiative_id is not None
-        done = sum(await asyncio.gather(*(_work(bus, f"worker-{n}") for n in range(WORKERS))))
-        stored = await read_stored(bus, report.initiative_id)
-        await recorder.catch_up(stored)
-    finally:
-        recording.cancel()
-        await asyncio.wait([recording])
-
-    checks = verify(recorder.history, stored, plan.dependencies + plan.phase_dependencies)
-    assert {check.promise: check.violations for check in checks if not check.kept} == {}
-    completed = {e.external_ref for e in stored if isinstance(e, Task) and e.status == "completed"}
-    before = {one.ref for one in plan.tasks if one.status == "completed"}
-    assert completed == before | expected
-    assert done == len(expected) == sum(recorder.done_by.values())
-    queue = await bus.call(GetTaskQueue())
-    assert (queue.ready, queue.in_progress, queue.completed) == (0, 0, len(completed))
-
-
-async def _work(bus: Bus, name: str) -> int:
-    async with bus.agent(name=name) as agent:
-        return await work_off(agent, work=(0, 0), idle_seconds=IDLE_SECONDS)
-
-
-def _finishable(plan: Plan) -> set[str]:
-    """The pending tasks that no blocked one holds up, from above or at whatever distance."""
-    pending = {one.ref for one in plan.tasks if one.status == "pending"}
-    held = {one.ref for one in plan.tasks if one.status == "blocked"}
-    names = [*plan.dependencies, *((one.ref, one.parent_ref) for one in plan.tasks)]
-    while more := {ref for ref, other in names if other in held} & pending - held:
-        held |= more
-    return pending - held
