@@ -104,11 +104,16 @@ class ConstraintViolated(Unprocessable, detail="the rule {constraint} refuses th
     constraint: str
 
 
-class Overloaded(TooMany, detail="{in_flight} requests are in work; try again later"):
-    """The service has as much work as it takes on; nothing was done."""
+class Overloaded(TooMany, detail="{in_flight} requests are in work ({budget}); try again later"):
+    """The service has as much work as it takes on; nothing was done.
+
+    ``budget`` names what is used up: ``commands``, ``queries``, ``vital``, ``operation``, ``bytes``
+    or this caller's share, ``caller`` and ``caller_bytes``.
+    """
 
     in_flight: int
     retry_after_ms: int
+    budget: str = "requests"
 
 
 class InternalError(Internal, detail="an internal error; the log has it as {error_id}"):

@@ -31,6 +31,8 @@ class Answer:
     detail: str = ""
     position: int | None = None
     replayed: bool = False
+    sent: Callable[[], None] | None = None
+    """What wants to know that it is with the socket, or that nobody wants it."""
 
     @classmethod
     def refused(cls, refusal: Refusal) -> Answer:

@@ -13,6 +13,9 @@ from fleetbus.bus.calls import Answer
 _STEPS = 8
 """Buckets per doubling: a quantile is exact to about 9 %."""
 
+_REMEMBERED = 16
+"""Answers over which the size of the next one is guessed."""
+
 
 class Histogram:
     """Durations in nanoseconds, in logarithmic buckets."""
@@ -64,16 +67,20 @@ class OperationStats:
         "errors",
         "errors_by_status",
         "errors_by_type",
+        "expected",
         "in_flight",
         "last_error",
         "requests",
         "shed",
+        "shed_by_budget",
         "times",
     )
 
     def __init__(self) -> None:
         self.batches: Counter[int] = Counter()
         self.in_flight = 0
+        self.expected = 0
+        """Bytes of its answers lately, on average."""
         self.reset()
 
     def reset(self) -> None:
@@ -81,6 +88,7 @@ class OperationStats:
         self.requests = 0
         self.errors = 0
         self.shed = 0
+        self.shed_by_budget: Counter[str] = Counter()
         self.last_error = ""
         self.errors_by_type: Counter[str] = Counter()
         self.errors_by_status: Counter[int] = Counter()
@@ -93,6 +101,7 @@ class OperationStats:
         same.batches = self.batches.copy()
         same.errors_by_type = self.errors_by_type.copy()
         same.errors_by_status = self.errors_by_status.copy()
+        same.shed_by_budget = self.shed_by_budget.copy()
         same.times = self.times.copy()
         return same
 
@@ -100,13 +109,15 @@ class OperationStats:
         """Count one answered request."""
         self.requests += 1
         self.times.add(nanoseconds)
+        self.expected += (len(answer.body) - self.expected) // _REMEMBERED
         if answer.status != 200:
             self._count_error(answer)
 
-    def count_shed(self, answer: Answer) -> None:
+    def count_shed(self, answer: Answer, budget: str = "requests") -> None:
         """Count one that was refused unseen: its time would make the others look fast."""
         self.requests += 1
         self.shed += 1
+        self.shed_by_budget[budget] += 1
         self._count_error(answer)
 
     def _count_error(self, answer: Answer) -> None:
@@ -122,6 +133,7 @@ class OperationStats:
             "p99_ns": self.times.quantile(0.99),
             "in_flight": self.in_flight,
             "shed": self.shed,
+            "shed_by_budget": dict(self.shed_by_budget),
             "errors_by_type": dict(self.errors_by_type),
             "batches": self.batches.total(),
             "largest_batch": max(self.batches, default=0),

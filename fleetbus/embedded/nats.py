@@ -21,6 +21,7 @@ ports_file_dir: "$directory"
 
 ping_interval: "5s"
 ping_max: 2
+max_pending: 1GB
 
 jetstream {
   store_dir: "$directory"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from faststream.nats import NatsBroker
+from nats.aio import client as nats_client
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -29,8 +30,14 @@ QUEUE_GROUP = "fleetbus"
 CONNECT_ATTEMPTS = 1
 """Attempts on each server before a first connection is given up."""
 
-PENDING_MESSAGES = 65_536
-"""Messages that a subscription keeps before it drops any; admission sheds long before."""
+UNLIMITED = 2**40
+"""What nats-py may keep for a subscription: beyond any limit it would drop without a word. It keeps
+what has been read at once only, some hundred KiB; from there on admission counts."""
+
+
+READ_SIZE = 1024 * 1024
+"""Bytes that are read at once: nats-py's 32 KiB cost half as much again for large requests, and a
+client that reads too slowly is cut off."""
 
 
 class Wire:
@@ -59,6 +66,7 @@ class Wire:
 
     async def connect(self) -> Client:
         """Connect; raises what nats-py raises when the server cannot be reached."""
+        nats_client.DEFAULT_BUFFER_SIZE = READ_SIZE  # pinned by a test
         self.client = await self.broker.connect()
         # With -1 from the start, nats-py would try for ever to reach a server that is not there.
         self.client.options["max_reconnect_attempts"] = -1
@@ -71,7 +79,10 @@ class Wire:
         function: Any = _placeholder
         for bound in dispatcher.registry.operations.values():
             subscriber = self.broker.subscriber(
-                bound.subject, queue=QUEUE_GROUP, pending_msgs_limit=PENDING_MESSAGES
+                bound.subject,
+                queue=QUEUE_GROUP,
+                pending_msgs_limit=UNLIMITED,
+                pending_bytes_limit=UNLIMITED,
             )
             function = subscriber(function)
             subscriber.consume = self._consumer(dispatcher, bound)  # type: ignore[assignment, method-assign]  # pinned by a test
@@ -123,6 +134,7 @@ class Wire:
                 message.data,
                 message.headers or _NO_HEADERS,
                 lambda answer: respond(subject, reply, answer),
+                reply,
             )
 
         return consume

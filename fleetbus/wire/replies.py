@@ -21,6 +21,10 @@ _EMPTY = Answer(200, b"")
 TOGETHER = 64 * 1024
 """Bytes of answers that are written as one piece."""
 
+MOST_UNCOUNTED = 16 * 1024 * 1024
+"""Bytes of answers that wait to be written and count in no budget, most of them refusals at
+admission; beyond it, which takes a server that reads nothing, further ones are given up."""
+
 
 class Responder:
     """Sends answers in order from one task, so that no broken reply disturbs the work."""
@@ -31,6 +35,9 @@ class Responder:
         self._awake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._uncounted = 0
+        self.given_up = 0
+        """Refusals that were not sent, because the server read nothing for too long."""
         self._writer = asyncio.create_task(self._write(), name="fleetbus-replies")
 
     def respond(self, subject: str, reply: str, answer: Answer) -> None:
@@ -38,7 +45,14 @@ class Responder:
         if not reply:
             if answer.status != 200:
                 log.warning("%s: %s %s: %s", subject, answer.status, answer.kind, answer.detail)
+            if answer.sent is not None:
+                answer.sent()
             return
+        if answer.sent is None:
+            if self._uncounted > MOST_UNCOUNTED:
+                self.given_up += 1
+                return
+            self._uncounted += len(answer.body)
         self._answers.append((reply, answer))
         self._empty.clear()
         self._awake.set()
@@ -64,33 +78,48 @@ class Responder:
             await self._awake.wait()
             while self._answers:
                 if self._client.is_connected:
-                    await self._send(self._take())
+                    taken = self._take()
+                    await self._send(taken)
                 else:
-                    await self._publish(*self._answers.popleft())
+                    taken = [self._answers.popleft()]
+                    await self._publish(*taken[0])
+                self._let_go(taken)
             self._empty.set()
             self._awake.clear()
 
-    def _take(self) -> bytes:
-        """What waits, as one piece."""
+    def _take(self) -> list[tuple[str, Answer]]:
+        """What waits, as much of it as is written together."""
         taken, size = [], 0
         while self._answers and size < TOGETHER:
-            subject, answer = self._answers.popleft()
+            taken.append(self._answers.popleft())
+            size += len(taken[-1][1].body)
+        return taken
+
+    async def _send(self, taken: list[tuple[str, Answer]]) -> None:
+        """Write what `Client.publish` would, without its cost for each."""
+        frames = []
+        for subject, answer in taken:
             if len(answer.body) > self._client.max_payload:
                 log.warning("a reply to %r could not be sent: too large", subject)
                 continue
-            taken.append(frame(subject, answer))
-            size += len(taken[-1])
-        self._client.stats["out_msgs"] += len(taken)
-        self._client.stats["out_bytes"] += size
-        return b"".join(taken)
-
-    async def _send(self, frames: bytes) -> None:
-        """Write what `Client.publish` would, without its cost for each."""
+            frames.append(frame(subject, answer))
+        piece = b"".join(frames)
+        self._client.stats["out_msgs"] += len(frames)
+        self._client.stats["out_bytes"] += len(piece)
         try:
-            await self._client._send_command(frames)  # noqa: SLF001  pinned by a test
+            # Beyond what nats-py gathers, some MiB, this waits until the socket takes more.
+            await self._client._send_command(piece)  # noqa: SLF001  pinned by a test
             await self._client._flush_pending()  # noqa: SLF001  as above
         except Exception as error:  # noqa: BLE001  the next ones may be sendable
             log.warning("replies could not be sent: %s", error)
+
+    def _let_go(self, taken: list[tuple[str, Answer]]) -> None:
+        """They wait no more, whether they could be sent or not."""
+        for _, answer in taken:
+            if answer.sent is not None:
+                answer.sent()
+            else:
+                self._uncounted -= len(answer.body)
 
     async def _publish(self, subject: str, answer: Answer) -> None:
         """While there is no connection: kept by the client, as far as it does, for the next one."""
