@@ -91,6 +91,16 @@ class ReplyTooLarge(TooLarge, detail="{bytes} bytes do not fit into {limit}; {ad
     advice: str
 
 
+class EntityTooLarge(
+    TooLarge, detail="the {entity} would have {bytes} bytes as JSON of {limit}; keep texts shorter"
+):
+    """What was to be stored would not fit into one message together with what tells of it."""
+
+    entity: str
+    bytes: int
+    limit: int
+
+
 class InvalidReference(Unprocessable, detail="{field} names a {entity} that does not exist"):
     """Another entity that the request names does not exist."""
 
@@ -140,6 +150,7 @@ EVERYWHERE = (
     NotAllowed,
     IdempotencyKeyReused,
     ReplyTooLarge,
+    EntityTooLarge,
     Overloaded,
     InternalError,
     Unavailable,
