@@ -11,6 +11,8 @@ its answer is with the socket.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from dataclasses import dataclass
 
 from contracts._declare import Declared
@@ -79,6 +81,7 @@ class Ticket:
         caller.waiting -= 1
         caller.bytes -= self._size
         budget.bytes -= self._size
+        budget.let_one_on()
         if not (caller.requests or caller.waiting):
             budget.forget(self._name)
 
@@ -97,6 +100,7 @@ class Budget:
         self._bytes_limit = size * ALPHA // (ALPHA + 1)
         self._bytes_share = size // 4
         self._callers: dict[str, Caller] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def callers(self) -> int:
@@ -119,6 +123,24 @@ class Budget:
         self.requests += 1
         self.bytes += size
         return Ticket(self, name, caller, size)
+
+    async def room(self) -> None:
+        """Wait until answers that are ready are with the socket, where they are too many bytes.
+
+        How large an answer is shows when it is made; those who have been admitted make theirs then.
+        """
+        while self.bytes > self._bytes_of_all:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def let_one_on(self) -> None:
+        """One of those that wait for room looks again."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def is_small(self, name: str, free: int) -> bool:
         """Whether a caller has little in flight, as what is left of something is divided."""

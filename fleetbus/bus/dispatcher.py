@@ -61,9 +61,9 @@ class Dispatcher:
             for bound in registry.operations.values()
             if bound.batched
         }
-        self._admission = Admission(self.limits)
+        self.admission = Admission(self.limits)
         self._budgets = {
-            bound.subject: self._admission.budget(bound.declared)
+            bound.subject: self.admission.budget(bound.declared)
             for bound in registry.operations.values()
         }
         self._refusals: dict[str, tuple[int, Answer]] = {}
@@ -90,7 +90,7 @@ class Dispatcher:
         subject = bound.subject
         stats, budget = self.stats.operations[subject], self._budgets[subject]
         caller = caller_of(reply)
-        if self._admission.is_full(budget, caller, stats.in_flight):
+        if self.admission.is_full(budget, caller, stats.in_flight):
             self._shed(stats, "operation", respond)
             return
         ticket = budget.admit(caller, len(body) + stats.expected)
@@ -143,12 +143,16 @@ class Dispatcher:
         if batcher is not None:
             batcher.submit(call)
             return
-        run = self._executor.run_query
-        if call.bound.handling.shape == "handler":
-            run = self._executor.run_handler
-        task = asyncio.create_task(run(call))
+        handler = call.bound.handling.shape == "handler"
+        run = self._executor.run_handler(call) if handler else self._query(call)
+        task = asyncio.create_task(run)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
+
+    async def _query(self, call: Call) -> None:
+        await self.admission.queries.room()
+        if not call.answered:
+            await self._executor.run_query(call)
 
     def _watch_over(self, call: Call) -> None:
         self._open.add(call)

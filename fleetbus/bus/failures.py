@@ -12,8 +12,10 @@ from contracts.errors import (
     AlreadyExists,
     ConstraintViolated,
     DeadlineExceeded,
+    FieldError,
     InternalError,
     InvalidReference,
+    InvalidRequest,
     Unavailable,
 )
 from fleetbus.bus.registry import Bound
@@ -28,6 +30,9 @@ SERIALIZATION_FAILURES = {"40001", "40P01"}
 
 LOCK_NOT_AVAILABLE = "55P03"
 QUERY_CANCELED = "57014"
+
+PROGRAM_LIMIT_EXCEEDED = "54000"
+"""A value is too long for an index, which takes some 2,700 bytes."""
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -54,6 +59,9 @@ def _translated(error: BaseException) -> Refusal | None:
         return DeadlineExceeded(when="during the work")
     if state in SERIALIZATION_FAILURES:
         return Unavailable(what="other transactions were in the way, three times")
+    if state == PROGRAM_LIMIT_EXCEEDED:
+        message = "a name, address or reference has too many bytes to be found by"
+        return InvalidRequest(errors=[FieldError(field="", message=message)])
     if state is not None and state.startswith("23"):
         return _violated(error)
     return None
