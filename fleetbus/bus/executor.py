@@ -37,7 +37,7 @@ from handlers._shapes import Handling
 from persistence import _commit, _entities, _sizes
 from persistence._commit import KeptReply, Written
 from persistence._driver import Compiled
-from persistence._shortening import shorten
+from persistence._shortening import may_be_short, shorten
 
 log = logging.getLogger("fleetbus.bus")
 
@@ -346,8 +346,9 @@ class Executor:
         room = self.settings.max_payload - _sizes.HEADER_ROOM
         if len(body) <= room:
             return Answer(200, body, shortened=_is_shortened(reply))
-        if type(reply) is call.bound.declared.reply and isinstance(reply, Entity):
-            return Answer(200, shorten(type(reply), body, room), shortened=True)
+        kind = type(reply)
+        if may_be_short(kind) and len(short := shorten(kind, body, room)) <= room:
+            return Answer(200, short, shortened=True)
         raise ReplyTooLarge(bytes=len(body), limit=room, advice=self.settings.reply_advice)
 
     def _encoded(self, bound: Bound, reply: Any) -> bytes:

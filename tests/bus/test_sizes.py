@@ -7,14 +7,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import EVENTS, Event
+from contracts.planning._task import Task
 from fleetbus.bus.registry import Registry
 from fleetbus.ids import uuid7
 from fleetbus.service import Service
 from fleetbus.sweeper.sweeper import Sweeper, tasks
+from persistence._shortening import shorten
 from persistence._sizes import FACT_ROOM, HEADER_ROOM, limit
 from tests.bus.asking import Asker, Got, assert_problem, count_of
 
@@ -27,7 +32,7 @@ Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 async def registered(ask: Asker, **fields: Any) -> str:
-    agent = await ask("db.agents.register", {"name": "big", **fields})
+    agent = await ask("db.agents.register", {"name": "big"} | fields)
     assert agent.status == 200
     return str(agent.body["id"])
 
@@ -221,6 +226,48 @@ class TestPages:
             body["cursor"] = page.body["next_cursor"]
 
         assert found == ids
+
+
+class TestReplies:
+    """A reply that tells of several entities is told in a short form where it is too large."""
+
+    async def test_agents_behind_one_connection_can_be_suspected(self, ask: Asker) -> None:
+        names = [f"agent {n}" for n in range(4)]
+        for name in names:
+            agent = await registered(ask, name=name, connection_name="one")
+            assert (await beat(ask, agent, 80_000)).status == 200
+
+        got = await ask("db.agents.suspect", {"connection_name": "one"})
+
+        assert (got.status, got.headers["Fleet-Shortened"]) == (200, "true")
+        assert [agent["name"] for agent in got.body["agents"]] == names
+        assert all(agent["suspected_at"] for agent in got.body["agents"])
+
+    @examples(max_examples=60, deadline=None)
+    @given(st.lists(st.integers(0, 40_000), min_size=1, max_size=12), st.integers(3_000, 60_000))
+    def test_whatever_is_large_a_short_form_fits_and_is_valid(
+        self, sizes: list[int], room: int
+    ) -> None:
+        late = [
+            {"attempt": n, "summary": WIDE * size, "result": {"x": WIDE * size}}
+            | {"received_at": "2026-01-01T00:00:00Z"}
+            for n, size in enumerate(sizes)
+        ]
+        task = json.loads(TASK) | {"description": WIDE * sizes[0], "late_results": late}
+
+        short = shorten(Task, json.dumps(task).encode(), room + 1_200 * 6 * (len(sizes) + 1))
+
+        assert len(short) <= room + 1_200 * 6 * (len(sizes) + 1)
+        told = Task.model_validate_json(short)
+        assert (told.id, len(told.late_results)) == (UUID(task["id"]), len(sizes))
+
+
+TASK = """{"id": "0199c0de-0000-7000-8000-0000000000a1", "version": 1, "initiative_id": null,
+"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "phase_id": null,
+"parent_task_id": null, "name": "a", "description": null, "type": "auto", "category": "execute",
+"priority": "low", "status": "pending", "position": 0, "summary": null, "result": null,
+"retry_count": 0, "blocked_reason": null, "external_ref": null, "claimed_by": null, "attempt": 0,
+"lease_expires_at": null, "late_results": []}"""
 
 
 class TestFacts:
