@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from typing import Any
@@ -147,6 +147,14 @@ class Stats:
         self.operations = {subject: OperationStats() for subject in subjects}
         self.started = datetime.now(UTC)
         self.in_flight = 0
+
+
+def shed_by_budget(operations: Iterable[OperationStats]) -> Counter[str]:
+    """How many requests of these operations were refused for which budget."""
+    total: Counter[str] = Counter()
+    for stats in operations:
+        total.update(stats.shed_by_budget)
+    return total
 
 
 def _bucket(nanoseconds: int) -> int:
