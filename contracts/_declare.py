@@ -109,9 +109,10 @@ class Reply(Documented):
 class Entity(Reply):
     """What has an id, a version and times; declare it with ``not_found=``, its refusal by id."""
 
-    __slots__ = ("_encoded",)
+    __slots__ = ("_encoded", "_origin")
     if TYPE_CHECKING:
         _encoded: bytes | None
+        _origin: Self | None
 
     _field_names: ClassVar[set[str]]
     not_found: ClassVar[type[NotFound]]
@@ -148,6 +149,7 @@ class Entity(Reply):
         set_value(made, "__pydantic_extra__", None)
         set_value(made, "__pydantic_private__", None)
         set_value(made, "_encoded", None)
+        set_value(made, "_origin", None)
         return made
 
     def evolve(self, now: datetime, **changes: Any) -> Self:
@@ -158,7 +160,14 @@ class Entity(Reply):
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
         values["version"] = self.version + 1
         values["updated_at"] = now
-        return self.trusted(values)
+        evolved = self.trusted(values)
+        object.__setattr__(evolved, "_origin", self.origin or self)
+        return evolved
+
+    @property
+    def origin(self) -> Self | None:
+        """What this was before it was changed; None if it was not, or is new."""
+        return getattr(self, "_origin", None)
 
     def encoded(self) -> bytes:
         """The entity as JSON; made once, for the table, the reply and the events."""

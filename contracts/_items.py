@@ -13,9 +13,11 @@ M = TypeVar("M", bound=BaseModel)
 class EncodedItems(Sequence[M]):
     """Items as the database encoded them; entities for whoever looks into it."""
 
-    def __init__(self, entity: type[M], texts: Sequence[str]) -> None:
+    def __init__(self, entity: type[M], texts: Sequence[str], *, shortened: bool = False) -> None:
         self.entity = entity
         self.texts = texts
+        self.shortened = shortened
+        """Whether one of them is not told in full: it does not fit a message."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -98,6 +98,16 @@ class TooExpensive(Unprocessable, detail="not found within {seconds} s; {advice}
     advice: str = "narrow it by filters that are not search, or leave out the count"
 
 
+class EntityTooLarge(
+    TooLarge, detail="the {entity} would have {bytes} bytes as JSON of {limit}; keep texts shorter"
+):
+    """What was to be stored would not fit into one message together with what tells of it."""
+
+    entity: str
+    bytes: int
+    limit: int
+
+
 class InvalidReference(Unprocessable, detail="{field} names a {entity} that does not exist"):
     """Another entity that the request names does not exist."""
 
@@ -111,11 +121,16 @@ class ConstraintViolated(Unprocessable, detail="the rule {constraint} refuses th
     constraint: str
 
 
-class Overloaded(TooMany, detail="{in_flight} requests are in work; try again later"):
-    """The service has as much work as it takes on; nothing was done."""
+class Overloaded(TooMany, detail="{in_flight} requests are in work ({budget}); try again later"):
+    """The service has as much work as it takes on; nothing was done.
+
+    ``budget`` names what is used up: ``commands``, ``queries``, ``vital``, ``operation``, ``bytes``
+    or this caller's share, ``caller`` and ``caller_bytes``.
+    """
 
     in_flight: int
     retry_after_ms: int
+    budget: str = "requests"
 
 
 class InternalError(Internal, detail="an internal error; the log has it as {error_id}"):
@@ -143,6 +158,7 @@ EVERYWHERE = (
     IdempotencyKeyReused,
     ReplyTooLarge,
     TooExpensive,
+    EntityTooLarge,
     Overloaded,
     InternalError,
     Unavailable,

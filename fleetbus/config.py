@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fleetbus.bus.dispatcher import Limits
+from fleetbus.bus.admission import MEBIBYTE, Limits
 from fleetbus.bus.executor import ExecutorSettings
 from fleetbus.connection.answering import checked_prefix
 from fleetbus.connection.client import inbox_prefix_or_default
@@ -74,11 +74,20 @@ class Settings(BaseSettings):
     """Bytes that the stream may have, 0 without end; beyond it the oldest events are dropped. What
     it has is left as it is if not set. ``fleetbus up`` gives a stream that it makes 8 GiB."""
     max_in_flight: Positive = 1024
-    """Requests in work at once in a process; beyond it 429. What is vital is not counted."""
-    max_in_flight_per_operation: Positive = 512
-    """Requests of one operation in work at once in a process; beyond it 429."""
+    """Commands in work at once in a process; beyond it 429. A third more is for callers that have
+    little in work, as of each of these limits. What is vital is not counted."""
+    max_queries_in_flight: Positive = 1024
+    """Queries in work at once in a process; beyond it 429."""
     max_vital_in_flight: Positive = 8192
     """Heartbeats and what else is vital in work at once in a process; beyond it 429."""
+    max_in_flight_per_operation: Positive = 512
+    """Requests of one operation in work at once in a process; beyond it 429."""
+    max_in_flight_per_caller: Positive | None = None
+    """Commands, queries and vital requests, each, of one connection in work at once in a process as
+    soon as there is another one; if not set a quarter of each limit."""
+    max_bytes_in_flight: Annotated[int, Field(ge=4 * MEBIBYTE)] = 64 * MEBIBYTE
+    """Bytes of requests, and of answers until they are with the socket, at once in a process; three
+    eighths each for commands and queries, a quarter for what is vital; beyond it 429."""
     batch_limit: Positive = 256
     """Commands that share a transaction, at most."""
     concurrent_batches: Positive = 2
@@ -169,6 +178,9 @@ class Settings(BaseSettings):
             in_flight=self.max_in_flight,
             per_operation=self.max_in_flight_per_operation,
             vital=self.max_vital_in_flight,
+            queries=self.max_queries_in_flight,
+            per_caller=self.max_in_flight_per_caller,
+            bytes=self.max_bytes_in_flight,
             batch=self.batch_limit,
             concurrent_batches=self.concurrent_batches,
         )

@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Entity
 from persistence._driver import Compiled, compiled, execute, fetch
+from persistence._sizes import require_fitting
 from persistence._tables import INSERTED, TABLES, holds_a_field
 
 E = TypeVar("E", bound=Entity)
@@ -131,7 +132,8 @@ async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
 
 
 def encode(entities: Sequence[Entity]) -> str:
-    """Entities as one JSON array."""
+    """Entities as one JSON array; a command whose entities have become too large is refused."""
+    require_fitting(entities)
     return (b"[" + b",".join([entity.encoded() for entity in entities]) + b"]").decode()
 
 

@@ -12,11 +12,13 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import pydantic_core
+from asyncpg import Record
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import (
     BigInteger,
     Column,
     Integer,
+    Select,
     bindparam,
     func,
     literal,
@@ -32,6 +34,8 @@ from contracts.errors import FieldError, InvalidRequest
 from persistence._driver import Compiled, compiled, fetch
 from persistence._encoding import Encoding, encoding
 from persistence._filters import Condition, Filters
+from persistence._shortening import how_many_fit, shorten
+from persistence._sizes import room_for_page
 from persistence._tables import TABLES
 
 E = TypeVar("E", bound=Entity)
@@ -91,16 +95,36 @@ class Listing(Generic[E]):
             column = self._table.c[query.order.removeprefix("-")]
             key = decode(query, column)
             values |= {"after": key.value, "after_id": key.id}
-        rows = await fetch(db, self._page(shape), values)
-        finished = self._encoding.finished
-        texts = [finished(item) for (item,) in rows[: query.limit]]
-        cursor = _cursor(query, texts[-1]) if len(rows) > query.limit else None
+        room = room_for_page()
+        rows = await fetch(db, self._page(shape), values | {"room": room})
+        texts, more, shortened = self._fitting(rows, query.limit, room)
+        cursor = _cursor(query, texts[-1]) if more else None
         total = None
         if query.count == "exact":
             [[total]] = await fetch(db, self._count(shape.given), values)
-        items = cast("list[E]", EncodedItems(self._entity, texts))
+        items = cast("list[E]", EncodedItems(self._entity, texts, shortened=shortened))
         # Not validated: the items are trusted, and the rest is ours.
         return Page.model_construct(items=items, next_cursor=cursor, total=total)
+
+    def _fitting(
+        self, rows: Sequence[Record], limit: int, room: int
+    ) -> tuple[list[str], bool, bool]:
+        """The items that fit a reply, whether there are more, and whether one had to be shortened.
+
+        The database leaves out what lies behind the first item that is too much by its measure,
+        which is a little larger than ours: that one may be the last or not.
+        """
+        finished = self._encoding.finished
+        texts = [finished(item) for item, _ in rows[:limit]]
+        fitting = how_many_fit(texts, room)
+        if len(texts) > 1 and rows[len(texts) - 1]["over"]:
+            fitting = min(fitting, len(texts) - 1)
+        if fitting == len(texts):
+            return texts, len(rows) > limit or bool(rows and rows[-1]["over"]), False
+        if fitting:
+            return texts[:fitting], True, False
+        short = shorten(self._entity, texts[0].encode(), room).decode()
+        return [short], len(rows) > 1 or rows[0]["over"], True
 
     @cached_property
     def _encoding(self) -> Encoding:
@@ -124,12 +148,23 @@ class Listing(Generic[E]):
             last = [bindparam(name, type_=each.type) for name, each in ends.items()]
             where.append(_behind(column, table.c.id, last, descending=descending))
         direction = (column.desc(), table.c.id.desc()) if descending else (column, table.c.id)
-        items = select(self._encoding.item).select_from(table).where(*where)
-        return compiled(items.order_by(*direction).limit(bindparam("rows", type_=Integer)))
+        item = self._encoding.item.label("item")
+        items = select(item).select_from(table).where(*where).order_by(*direction)
+        return compiled(_cut(items.limit(bindparam("rows", type_=Integer))))
 
     def _compile_count(self, given: tuple[tuple[str, Any], ...]) -> Compiled:
         counted = select(func.count()).select_from(self._table)
         return compiled(counted.where(*self._where(given)))
+
+
+def _cut(items: Select[Any]) -> Select[Any]:
+    """The items of a page up to the first with which it is larger than a reply may be."""
+    page = items.subquery("page")
+    up_to = func.sum(func.octet_length(page.c.item)).over(rows=(None, 0)).label("up_to")
+    sized = select(page.c.item, up_to).subquery("sized")
+    room = bindparam("room", type_=BigInteger)
+    over = (sized.c.up_to > room).label("over")
+    return select(sized.c.item, over).where(sized.c.up_to - func.octet_length(sized.c.item) <= room)
 
 
 def _cursor(query: ListOf[Any], item: str) -> str:

@@ -1,6 +1,8 @@
 """An agent, and the events that tell of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from contracts._declare import Entity, Event, Reply
 from contracts._errors import Conflict, NotFound
@@ -99,6 +101,10 @@ class Agent(Entity, not_found=AgentNotFound):
     """When somebody asked it to end the run that it is in."""
 
 
+MAX_LOST_TASKS = 100
+"""Tasks that the event of a crash names."""
+
+
 class LostTask(Reply):
     """A task that a crashed agent had, and what became of it."""
 
@@ -178,8 +184,9 @@ class AgentCrashed(Event, type="agent.crashed"):
     cause: CrashCause
     reason: Reason
     exit_code: ExitCode | None
-    tasks: list[LostTask]
-    """The tasks that it had, and what became of each."""
+    tasks: Annotated[list[LostTask], Field(max_length=MAX_LOST_TASKS)]
+    """The tasks that it had, and what became of each: the first 100 of them. Of every one its own
+    event tells."""
     progress: JsonObject | None
     """The last that it said of its progress."""
 

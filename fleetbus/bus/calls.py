@@ -31,6 +31,10 @@ class Answer:
     detail: str = ""
     position: int | None = None
     replayed: bool = False
+    shortened: bool = False
+    """Whether it does not tell all, because it would not fit a message."""
+    sent: Callable[[], None] | None = None
+    """What wants to know that it is with the socket, or that nobody wants it."""
 
     @classmethod
     def refused(cls, refusal: Refusal) -> Answer:

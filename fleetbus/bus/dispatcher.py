@@ -7,7 +7,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,13 +18,15 @@ from contracts.errors import (
     Overloaded,
     Unavailable,
 )
+from fleetbus.bus.admission import Admission, Limits, Ticket, caller_of
 from fleetbus.bus.attempts import UNKNOWN
 from fleetbus.bus.batcher import Batcher
 from fleetbus.bus.calls import OUTSIDE, Answer, Call
+from fleetbus.bus.decoding import LARGE, Decoding
 from fleetbus.bus.executor import Executor
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.registry import Bound, Registry
-from fleetbus.bus.stats import Stats
+from fleetbus.bus.stats import OperationStats, Stats
 from fleetbus.connection.headers import UnreadableHeaders
 
 log = logging.getLogger("fleetbus.bus")
@@ -46,21 +47,6 @@ COMMIT_GRACE = 1.0
 Respond = Callable[[Answer], None]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a process takes on at once; beyond it requests are shed with 429.
-
-    What is vital counts for itself, with ``vital`` for its only limit.
-    """
-
-    in_flight: int = 1024
-    per_operation: int = 512
-    vital: int = 8192
-    batch: int = 256
-    concurrent_batches: int = 2
-    retry_after_ms: int = 100
-
-
 class Dispatcher:
     """Takes every request of the process and sees to it that each gets its answer."""
 
@@ -76,10 +62,16 @@ class Dispatcher:
             for bound in registry.operations.values()
             if bound.batched
         }
+        self.admission = Admission(self.limits)
+        self._budgets = {
+            bound.subject: self.admission.budget(bound.declared)
+            for bound in registry.operations.values()
+        }
+        self._refusals: dict[str, tuple[int, Answer]] = {}
+        self._decoding = Decoding(self._decode)
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[Call] = set()
         self._watching = False
-        self._vital_in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -89,61 +81,89 @@ class Dispatcher:
         body: bytes,
         headers: Mapping[str, str],
         respond: Respond,
+        reply: str = "",
         *,
         caller: str = OUTSIDE,
     ) -> None:
         """Take a request; ``respond`` is called exactly once, now or later.
 
-        Whatever comes from outside has one ``caller``, whatever its headers say.
+        It is admitted before anything of it is read: what is refused costs next to nothing.
+        ``reply`` is the reply subject, by which connections are told apart. Whatever comes from
+        outside has one ``caller``, whatever its headers say.
         """
-        stats = self.stats.operations[bound.subject]
-        if self._is_full(bound):
-            self._shed(bound, respond)
+        subject = bound.subject
+        stats, budget = self.stats.operations[subject], self._budgets[subject]
+        connection = caller or caller_of(reply)
+        if self.admission.is_full(budget, connection, stats.in_flight):
+            self._shed(stats, "operation", respond)
             return
-        self._vital_in_flight += bound.declared.vital
+        ticket = budget.admit(connection, len(body) + stats.expected)
+        if isinstance(ticket, str):
+            self._shed(stats, ticket, respond)
+            return
         self.stats.in_flight += 1
         stats.in_flight += 1
         self._idle.clear()
         call = Call(
             bound,
             None,
-            self._finisher(respond),
+            self._finisher(respond, ticket),
             caller,
             deadline=time.monotonic() + self._executor.settings.timeout,
             started=time.perf_counter_ns(),
         )
         try:
-            _read_headers(call, headers, body)
-            call.message = bound.validator.validate_json(body or b"{}")
-        except ValidationError as error:
-            call.refuse(invalid_request(error))
+            _read_headers(call, headers)
         except Exception as error:  # noqa: BLE001  every exception becomes an answer
             call.refuse(refusal_for(error, bound))
+            return
+        if len(body) < LARGE:
+            self._decode(call, body)
         else:
-            self._submit(call)
+            self._watch_over(call)
+            self._decoding.add(call, body)
 
     async def drained(self) -> None:
         """Wait until nothing is in flight."""
         await self._idle.wait()
 
+    def _decode(self, call: Call, body: bytes) -> None:
+        try:
+            if call.key is not None:
+                call.fingerprint = fingerprint(call.bound.subject, body)
+            call.message = call.bound.validator.validate_json(body or b"{}")
+        except ValidationError as error:
+            call.refuse(invalid_request(error))
+        except Exception as error:  # noqa: BLE001  every exception becomes an answer
+            call.refuse(refusal_for(error, call.bound))
+        else:
+            self._submit(call)
+
     def _submit(self, call: Call) -> None:
         if call.expired:
             call.refuse(DeadlineExceeded())
             return
-        self._open.add(call)
-        if not self._watching:
-            self._watching = True
-            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
+        self._watch_over(call)
         batcher = self._batchers.get(call.bound.subject)
         if batcher is not None:
             batcher.submit(call)
             return
-        run = self._executor.run_query
-        if call.bound.handling.shape == "handler":
-            run = self._executor.run_handler
-        task = asyncio.create_task(run(call))
+        handler = call.bound.handling.shape == "handler"
+        run = self._executor.run_handler(call) if handler else self._query(call)
+        task = asyncio.create_task(run)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
+
+    async def _query(self, call: Call) -> None:
+        await self.admission.queries.room()
+        if not call.answered:
+            await self._executor.run_query(call)
+
+    def _watch_over(self, call: Call) -> None:
+        self._open.add(call)
+        if not self._watching:
+            self._watching = True
+            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
 
     def _watch(self) -> None:
         """Answer calls whose deadline has passed, whatever their work is waiting for.
@@ -167,34 +187,35 @@ class Dispatcher:
         self._tasks.discard(task)
         call.settle(task)
 
-    def _finisher(self, respond: Respond) -> Callable[[Call, Answer], None]:
+    def _finisher(self, respond: Respond, ticket: Ticket) -> Callable[[Call, Answer], None]:
         def finish(call: Call, answer: Answer) -> None:
             self._open.discard(call)
             stats = self.stats.operations[call.bound.subject]
             stats.in_flight -= 1
             self.stats.in_flight -= 1
-            self._vital_in_flight -= call.bound.declared.vital
             stats.count(answer, time.perf_counter_ns() - call.started)
             if self.stats.in_flight == 0:
                 self._idle.set()
+            ticket.answered(len(answer.body))
+            answer.sent = ticket.sent
             respond(answer)
 
         return finish
 
-    def _is_full(self, bound: Bound) -> bool:
-        if bound.declared.vital:
-            return self._vital_in_flight >= self.limits.vital
-        return (
-            self.stats.in_flight - self._vital_in_flight >= self.limits.in_flight
-            or self.stats.operations[bound.subject].in_flight >= self.limits.per_operation
-        )
-
-    def _shed(self, bound: Bound, respond: Respond) -> None:
-        stats = self.stats.operations[bound.subject]
-        answer = Answer.refused(
-            Overloaded(in_flight=self.stats.in_flight, retry_after_ms=self.limits.retry_after_ms)
-        )
-        stats.count_shed(answer)
+    def _shed(self, stats: OperationStats, budget: str, respond: Respond) -> None:
+        """Refuse; while nothing has changed, with the same answer again."""
+        in_flight, answer = self._refusals.get(budget, (-1, None))
+        if answer is None or in_flight != self.stats.in_flight:
+            in_flight = self.stats.in_flight
+            answer = Answer.refused(
+                Overloaded(
+                    in_flight=in_flight,
+                    budget=budget,
+                    retry_after_ms=self.limits.retry_after_ms,
+                )
+            )
+            self._refusals[budget] = in_flight, answer
+        stats.count_shed(answer, budget)
         respond(answer)
 
     def _batcher(self, bound: Bound) -> Batcher:
@@ -226,7 +247,7 @@ def wrong_header(name: str, message: str) -> InvalidRequest:
     return InvalidRequest(errors=[FieldError(field=name, message=message)])
 
 
-def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
+def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
     if not headers:
         return
     if isinstance(headers, UnreadableHeaders):
@@ -239,7 +260,6 @@ def _read_headers(call: Call, headers: Mapping[str, str], body: bytes) -> None:
         if len(key) > MAX_KEY_LENGTH or not key.isprintable() or "\ufffd" in key:
             raise wrong_header("Nats-Msg-Id", f"at most {MAX_KEY_LENGTH} printable characters")
         call.key = key
-        call.fingerprint = fingerprint(call.bound.subject, body)
     if deadline := headers.get("Fleet-Deadline"):
         call.deadline = min(call.deadline, time.monotonic() + _seconds_until(deadline))
     if dry_run := headers.get("Fleet-Dry-Run"):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from contracts._declare import Entity
 from contracts._errors import Refusal
-from contracts._items import are_all
+from contracts._items import EncodedItems, are_all
 from contracts.errors import (
     DeadlineExceeded,
     ReplyTooLarge,
@@ -35,17 +35,21 @@ from fleetbus.database import Database
 from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate
 from fleetbus.slots import Slots
 from handlers._secrets import KeyRing
-from persistence import _commit, _entities
+from persistence import _commit, _entities, _sizes
 from persistence._commit import KeptReply, Written
 from persistence._driver import Compiled
+from persistence._shortening import may_be_short, shorten
 
 log = logging.getLogger("fleetbus.bus")
 
 CLEAN_UP_TIME = 0.5
 """Seconds beyond the deadline after which the database is not waited for any more."""
 
-HEADER_ROOM = 4096
-"""Bytes of a message that are kept for its headers."""
+
+_DECLARATIONS = frozenset({"catalogue"})
+
+MOST_FIXED = 1024
+"""Replies that are the same for all and kept as JSON, at most."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,12 @@ class Executor:
         self._reader = Reader(
             database, self._dependencies, self.settings.expensive_in_flight, self._room
         )
+        self._fixed: dict[int, tuple[Any, bytes]] = {}
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
-        await self._attempts.run([call], self._query)
+        with _sizes.measured(self._max_payload()):
+            await self._attempts.run([call], self._query)
 
     async def run_lookups(
         self,
@@ -231,7 +237,9 @@ class Executor:
             if not fresh:
                 return
             tx.now = opening.now
-            outcomes = await self._recheck(tx, await work(tx, fresh))
+            with _sizes.measured(self._max_payload()):
+                outcomes = await work(tx, fresh)
+            outcomes = await self._recheck(tx, outcomes)
             position = await self._finish(tx, outcomes, leaving)
         for outcome in outcomes:
             outcome.answer.position = position if outcome.kept else None
@@ -261,7 +269,7 @@ class Executor:
 
     async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        for decided in await decide(tx, calls):
+        for decided in await decide(tx, calls, self._max_payload()):
             if decided.error is not None:
                 answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
             else:
@@ -292,11 +300,12 @@ class Executor:
         written = None if dry_run else await self._write_at_once(tx, caller, replies)
         if written is None:
             await tx.save()
+            measured = self._events(tx)
             await react(self._registry, tx)
-            events = self._events(tx)
             if dry_run:
                 return None
-            written = await tx.append(caller, events, replies)
+            followed = tx.outbox_rows(tx.told[len(measured) :])
+            written = await tx.append(caller, [*measured, *followed], replies)
         if not (tx.wrote or tx.told or replies):
             return None
         if any(outcome.call.answered for outcome in outcomes):
@@ -320,10 +329,17 @@ class Executor:
         return None if written.found else written
 
     def _events(self, tx: Transaction) -> list[bytes]:
-        events = tx.outbox_rows()
-        for row in events:
-            self._fits(len(row), "an event of this size cannot be told; keep texts shorter")
-        return events
+        """The outbox rows of a command, whose facts must fit beside an entity that does.
+
+        Those of reactions and jobs are bounded; what is told of an entity that is too large already
+        is told in a short form.
+        """
+        rows = tx.outbox_rows(tx.told)
+        room = self._room()
+        for told, row in zip(tx.told, rows, strict=True):
+            if len(row) > room:
+                _sizes.require_room_for(told.event, len(row), self._max_payload())
+        return rows
 
     async def _commit(
         self, tx: Transaction, outcomes: Sequence[Outcome], leaving: Callable[[], None]
@@ -340,17 +356,29 @@ class Executor:
             raise
 
     def _reply(self, call: Call, reply: Any) -> Answer:
-        body = encoded(call.bound, reply)
-        self._fits(len(body), self.settings.reply_advice)
-        return Answer(200, body)
-
-    def _fits(self, size: int, advice: str) -> None:
-        if size > self._room():
-            raise ReplyTooLarge(bytes=size, limit=self._room(), advice=advice)
+        body = self._encoded(call.bound, reply)
+        room = self._room()
+        if len(body) <= room:
+            return Answer(200, body, shortened=_is_shortened(reply))
+        kind = type(reply)
+        if may_be_short(kind) and len(short := shorten(kind, body, room)) <= room:
+            return Answer(200, short, shortened=True)
+        raise ReplyTooLarge(bytes=len(body), limit=room, advice=self.settings.reply_advice)
 
     def _room(self) -> int:
         """The bytes that a reply may take."""
-        return self._max_payload() - HEADER_ROOM
+        return self._max_payload() - _sizes.HEADER_ROOM
+
+    def _encoded(self, bound: Bound, reply: Any) -> bytes:
+        """A reply as JSON; what tells of nothing but the declarations is encoded once for all."""
+        if bound.handling.dependencies != _DECLARATIONS:
+            return encoded(bound, reply)
+        if (kept := self._fixed.get(id(reply))) is None:
+            if len(self._fixed) >= MOST_FIXED:
+                self._fixed.clear()
+            # With the reply itself: as long as it is kept nothing else has its id.
+            kept = self._fixed[id(reply)] = reply, encoded(bound, reply)
+        return kept[1]
 
     def _left(self, calls: Sequence[Call]) -> float:
         """Seconds until the last of these callers stops listening, within the default limit."""
@@ -367,6 +395,12 @@ def encoded(bound: Bound, reply: Any) -> bytes:
         body: bytes = reply.encoded()
         return body
     return bound.serializer.to_json(reply)
+
+
+def _is_shortened(reply: Any) -> bool:
+    """Whether an item of a page had to be."""
+    items = getattr(reply, "items", None)
+    return isinstance(items, EncodedItems) and items.shortened
 
 
 async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:

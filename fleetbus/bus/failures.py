@@ -12,8 +12,10 @@ from contracts.errors import (
     AlreadyExists,
     ConstraintViolated,
     DeadlineExceeded,
+    FieldError,
     InternalError,
     InvalidReference,
+    InvalidRequest,
     Unavailable,
 )
 from fleetbus.bus.registry import Bound
@@ -35,6 +37,9 @@ _INTERNAL = "internal error %s in %s%s"
 
 _logged: dict[str, str] = {}
 """The ids that were logged last, of an operation and a class of errors each."""
+
+PROGRAM_LIMIT_EXCEEDED = "54000"
+"""A value is too long for an index, which takes some 2,700 bytes."""
 
 
 def is_retryable(error: BaseException, bound: Bound) -> bool:
@@ -71,6 +76,9 @@ def _translated(error: BaseException, bound: Bound) -> Refusal | None:
     state = sqlstate(error)
     if state in SERIALIZATION_FAILURES:
         return Unavailable(what="other transactions were in the way, three times")
+    if state == PROGRAM_LIMIT_EXCEEDED:
+        message = "a name, address or reference has too many bytes to be found by"
+        return InvalidRequest(errors=[FieldError(field="", message=message)])
     if state is not None and state.startswith("23"):
         return _violated(error)
     if state == READ_ONLY and bound.declared.kind == "query":

@@ -61,6 +61,8 @@ class Inside:
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def respond(answer: Answer) -> None:
+            if answer.sent is not None:
+                answer.sent()
             if not answered.done():
                 answered.set_result(answer)
 

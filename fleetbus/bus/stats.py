@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,9 @@ from fleetbus.bus.calls import Answer
 
 _STEPS = 8
 """Buckets per doubling: a quantile is exact to about 9 %."""
+
+_REMEMBERED = 16
+"""Answers over which the size of the next one is guessed."""
 
 
 class Histogram:
@@ -64,10 +67,12 @@ class OperationStats:
         "errors",
         "errors_by_status",
         "errors_by_type",
+        "expected",
         "in_flight",
         "last_error",
         "requests",
         "shed",
+        "shed_by_budget",
         "times",
         "unanswerable",
     )
@@ -75,6 +80,8 @@ class OperationStats:
     def __init__(self) -> None:
         self.batches: Counter[int] = Counter()
         self.in_flight = 0
+        self.expected = 0
+        """Bytes of its answers lately, on average."""
         self.reset()
 
     def reset(self) -> None:
@@ -83,6 +90,7 @@ class OperationStats:
         self.errors = 0
         self.shed = 0
         self.unanswerable = 0
+        self.shed_by_budget: Counter[str] = Counter()
         self.last_error = ""
         self.errors_by_type: Counter[str] = Counter()
         self.errors_by_status: Counter[int] = Counter()
@@ -95,6 +103,7 @@ class OperationStats:
         same.batches = self.batches.copy()
         same.errors_by_type = self.errors_by_type.copy()
         same.errors_by_status = self.errors_by_status.copy()
+        same.shed_by_budget = self.shed_by_budget.copy()
         same.times = self.times.copy()
         return same
 
@@ -102,13 +111,15 @@ class OperationStats:
         """Count one answered request."""
         self.requests += 1
         self.times.add(nanoseconds)
+        self.expected += (len(answer.body) - self.expected) // _REMEMBERED
         if answer.status != 200:
             self._count_error(answer)
 
-    def count_shed(self, answer: Answer) -> None:
+    def count_shed(self, answer: Answer, budget: str = "requests") -> None:
         """Count one that was refused unseen: its time would make the others look fast."""
         self.requests += 1
         self.shed += 1
+        self.shed_by_budget[budget] += 1
         self._count_error(answer)
 
     def _count_error(self, answer: Answer) -> None:
@@ -125,6 +136,7 @@ class OperationStats:
             "in_flight": self.in_flight,
             "shed": self.shed,
             "unanswerable": self.unanswerable,
+            "shed_by_budget": dict(self.shed_by_budget),
             "errors_by_type": dict(self.errors_by_type),
             "batches": self.batches.total(),
             "largest_batch": max(self.batches, default=0),
@@ -138,6 +150,14 @@ class Stats:
         self.operations = {subject: OperationStats() for subject in subjects}
         self.started = datetime.now(UTC)
         self.in_flight = 0
+
+
+def shed_by_budget(operations: Iterable[OperationStats]) -> Counter[str]:
+    """How many requests of these operations were refused for which budget."""
+    total: Counter[str] = Counter()
+    for stats in operations:
+        total.update(stats.shed_by_budget)
+    return total
 
 
 def _bucket(nanoseconds: int) -> int:

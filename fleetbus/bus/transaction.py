@@ -62,9 +62,9 @@ class Transaction:
 
         return emit
 
-    def outbox_rows(self) -> list[bytes]:
-        """The outbox rows of everything told, each a JSON object."""
-        return [_outbox_row(told) for told in self.told]
+    def outbox_rows(self, told: Sequence[Told] | None = None) -> list[bytes]:
+        """The outbox rows of everything told, or of some of it, each a JSON object."""
+        return [_outbox_row(one) for one in (self.told if told is None else told)]
 
     async def save(self) -> None:
         """Write the changes, where something is going to read that may need to see them."""

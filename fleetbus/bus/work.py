@@ -9,7 +9,7 @@ from uuid import UUID
 
 from contracts._declare import Entity, Event, Reply
 from contracts._errors import Refusal
-from contracts.errors import InvalidReference
+from contracts.errors import EntityTooLarge, InvalidReference
 from fleetbus.bus.calls import Call
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.transaction import Transaction
@@ -17,6 +17,7 @@ from fleetbus.ids import uuid7
 from handlers._shapes import Decision, Handling, Job, Needed
 from persistence import _entities, _pulse
 from persistence._commit import Changes
+from persistence._sizes import too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
@@ -66,7 +67,7 @@ async def gather(
     return answers
 
 
-async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
+async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> list[Decided]:
     """Load every entity that the calls are about and decide each; the changes go with the rest."""
     handling = calls[0].bound.handling
     loaded = {need.name: await _load(tx, need, calls) for need in handling.entities}
@@ -81,12 +82,15 @@ async def decide(tx: Transaction, calls: Sequence[Call]) -> list[Decided]:
             # The batcher keeps calls with one ``id`` apart, not those that name it otherwise.
             if entities and not handling.creates and (own := entities[0]) is not None:
                 entities[0] = after.get(own.id, own)
+            own = entities[0] if entities and not handling.creates else None
             given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
-            decision = handling.function(call.message, *entities, **_pick(handling, given))
+            given = _pick(handling, given)
+            decision = handling.function(call.message, *entities, **given)
+            if (refusal := too_large(decision.entity, own, max_payload)) is not None:
+                decision = _without_what_is_too_large(call, entities, given, refusal, decision)
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error
             continue
-        own = entities[0] if entities and not handling.creates else None
         _note(tx, decided, decision, own)
         if decided.changed:
             after[decision.entity.id] = decision.entity
@@ -174,6 +178,29 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
     if need.may_be_missing:
         return None
     raise InvalidReference(field=need.field, entity=need.entity.noun)
+
+
+def _without_what_is_too_large(
+    call: Call,
+    entities: Sequence[Entity | None],
+    given: Mapping[str, Any],
+    refusal: EntityTooLarge,
+    decision: Decision[Any],
+) -> Decision[Any]:
+    """What is done of a command that makes its entity too large: nothing, save if it is vital.
+
+    A heartbeat with too much progress still says that its agent lives. A refusal stays what it is,
+    and keeps nothing.
+    """
+    if decision.refusal is not None:
+        return Decision(entities[0], refusal=decision.refusal)
+    if not call.bound.declared.vital:
+        raise refusal
+    fields = call.bound.operation.model_fields
+    needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
+    message = call.bound.operation.model_construct(None, **needed)
+    bare = call.bound.handling.function(message, *entities, **given)
+    return Decision(bare.entity, *bare.events, refusal=refusal)
 
 
 def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:

@@ -21,6 +21,8 @@ ports_file_dir: "$directory"
 
 ping_interval: "5s"
 ping_max: 2
+max_pending: 1GB
+write_deadline: "30s"
 
 jetstream {
   store_dir: "$directory"

@@ -21,7 +21,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from fleetbus import logs
-from fleetbus.bus.stats import OperationStats
+from fleetbus.bus.stats import OperationStats, shed_by_budget
 from fleetbus.config import VERSION
 from fleetbus.database import PoolUse
 from fleetbus.monitoring.figures import Figures
@@ -93,6 +93,7 @@ def _requests(operations: Operations) -> Iterator[Metric]:
     requests = _counter("requests", "Answered requests by HTTP-like status.", "subject", "status")
     errors = _counter("request_errors", "Refused or failed requests by type.", "subject", "type")
     shed = _counter("requests_shed", "Requests refused unseen with 429.", "subject")
+    budgets = _counter("requests_shed_by_budget", "The same by what was used up.", "budget")
     in_flight = _family("requests_in_flight", "Requests in work.", "subject")
     for subject, stats in operations.items():
         requests.add_metric([subject, "200"], stats.requests - stats.errors)
@@ -102,7 +103,9 @@ def _requests(operations: Operations) -> Iterator[Metric]:
             errors.add_metric([subject, kind], count)
         shed.add_metric([subject], stats.shed)
         in_flight.add_metric([subject], stats.in_flight)
-    yield from (requests, errors, shed, in_flight)
+    for budget, count in shed_by_budget(operations.values()).items():
+        budgets.add_metric([budget], count)
+    yield from (requests, errors, shed, budgets, in_flight)
 
 
 def _foreign(found: Snapshot) -> Iterator[Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fleetbus.bus.stats import shed_by_budget
 from fleetbus.monitoring.figures import Figures
 from fleetbus.relay.metrics import RelayMetrics
 from handlers._secrets import KeyRing
@@ -25,6 +26,7 @@ async def process_figures(service: Service) -> dict[str, Any]:
         "in_flight": stats.in_flight,
         "shed": sum(operation.shed for operation in stats.operations.values()),
         "unanswerable": service.replies.refused.total(),
+        "shed_by_budget": dict(shed_by_budget(stats.operations.values())),
         "pools": {name: use._asdict() for name, use in service.database.use().items()},
         "relay": _relay(service.relay.metrics) if service.relay else None,
         "outbox": _outbox(figures) if figures else None,

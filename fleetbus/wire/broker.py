@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from faststream.nats import NatsBroker
+from nats.aio import client as nats_client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -27,8 +28,13 @@ log = logging.getLogger("fleetbus.wire")
 
 QUEUE_GROUP = "fleetbus"
 
-PENDING_MESSAGES = 65_536
-"""Messages that a subscription keeps before it drops any; admission sheds long before."""
+UNLIMITED = 2**40
+"""What nats-py may keep for a subscription: beyond any limit it would drop without a word. It keeps
+what has been read at once only, some hundred KiB; from there on admission counts."""
+
+READ_SIZE = 1024 * 1024
+"""Bytes that are read at once: nats-py's 32 KiB cost half as much again for large requests, and a
+client that reads too slowly is cut off."""
 
 
 class _Broker(NatsBroker):
@@ -79,6 +85,7 @@ class Wire:
 
     async def connect(self) -> SteadyClient:
         """Connect; raises what nats-py raises when the server cannot be reached."""
+        nats_client.DEFAULT_BUFFER_SIZE = READ_SIZE  # pinned by a test
         client = await self.broker.connect()
         assert isinstance(client, SteadyClient)
         self.client = client
@@ -90,7 +97,10 @@ class Wire:
         function: Any = _placeholder
         for bound in dispatcher.registry.operations.values():
             subscriber = self.broker.subscriber(
-                bound.subject, queue=QUEUE_GROUP, pending_msgs_limit=PENDING_MESSAGES
+                bound.subject,
+                queue=QUEUE_GROUP,
+                pending_msgs_limit=UNLIMITED,
+                pending_bytes_limit=UNLIMITED,
             )
             function = subscriber(function)
             subscriber.consume = self._consumer(dispatcher, bound)  # type: ignore[assignment, method-assign]  # pinned by a test
@@ -150,6 +160,7 @@ class Wire:
                 message.data,
                 message.headers or _NO_HEADERS,
                 lambda answer: respond(subject, reply, answer),
+                reply,
             )
 
         return consume

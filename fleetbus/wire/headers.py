@@ -12,7 +12,8 @@ MAX_ERROR_LINE = 200
 
 def headers_of(answer: Answer) -> dict[str, str] | None:
     """The headers of an answer, None where it needs none."""
-    if answer.status == 200 and answer.position is None and not answer.replayed:
+    plain = answer.status == 200 and not (answer.replayed or answer.shortened)
+    if plain and answer.position is None:
         return None
     headers: dict[str, str] = {}
     if answer.status != 200:
@@ -22,6 +23,8 @@ def headers_of(answer: Answer) -> dict[str, str] | None:
         headers["Fleet-Position"] = str(answer.position)
     if answer.replayed:
         headers["Fleet-Replayed"] = "true"
+    if answer.shortened:
+        headers["Fleet-Shortened"] = "true"
     return headers
 
 

@@ -26,16 +26,28 @@ ADVICE = "the NATS server takes no larger messages now; ask for a smaller page w
 TOGETHER = 64 * 1024
 """Bytes of answers that are written as one piece."""
 
+MOST_UNCOUNTED = 16 * 1024 * 1024
+"""Bytes of answers that wait to be written and count in no budget, most of them refusals at
+admission; beyond it, which takes a server that reads nothing, further ones are given up."""
+
 
 class Responder:
-    """Sends answers in order from one task, so that no broken reply disturbs the work."""
+    """Sends answers in order from one task, so that no broken reply disturbs the work.
+
+    Small ones do not wait for large ones: a large one goes out with as many small ones as are sent
+    together.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._answers: deque[tuple[str, Answer]] = deque()
+        self._large: deque[tuple[str, Answer]] = deque()
         self._awake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._uncounted = 0
+        self.given_up = 0
+        """Refusals that were not sent, because the server read nothing for too long."""
         self._writer = asyncio.create_task(self._write(), name="fleetbus-replies")
 
     def respond(self, subject: str, reply: str, answer: Answer) -> None:
@@ -44,13 +56,21 @@ class Responder:
             if answer.status != 200:
                 said = (subject, answer.status, answer.kind, shown(answer.detail))
                 limited(log, logging.WARNING, "refused unheard", "%s: %s %s: %s", *said)
+            if answer.sent is not None:
+                answer.sent()
             return
-        self._answers.append((reply, answer))
+        if answer.sent is None:
+            if self._uncounted > MOST_UNCOUNTED:
+                self.given_up += 1
+                return
+            self._uncounted += len(answer.body)
+        (self._answers if len(answer.body) < TOGETHER else self._large).append((reply, answer))
         self._empty.clear()
         self._awake.set()
 
     def notify(self, subject: str, body: bytes = b"") -> None:
         """Queue a message to a subject of our own."""
+        self._uncounted += len(body)
         self._answers.append((subject, Answer(200, body)))
         self._empty.clear()
         self._awake.set()
@@ -73,7 +93,7 @@ class Responder:
     async def _write(self) -> None:
         while True:
             await self._awake.wait()
-            while self._answers:
+            while self._answers or self._large:
                 try:
                     await self._write_some()
                 except Exception as error:  # noqa: BLE001  the next ones may be sendable
@@ -82,21 +102,25 @@ class Responder:
             self._awake.clear()
 
     async def _write_some(self) -> None:
-        if self._client.is_connected:
-            await self._send(self._take())
-        else:
-            await self._publish(*self._answers.popleft())
+        connected = self._client.is_connected
+        taken = self._take() if connected else [(self._answers or self._large).popleft()]
+        try:
+            if connected:
+                await self._send(taken)
+            else:
+                await self._publish(*taken[0])
+        finally:
+            self._let_go(taken)
 
-    def _take(self) -> bytes:
-        """What waits, as one piece."""
+    def _take(self) -> list[tuple[str, Answer]]:
+        """What waits, as much of it as is written together: small answers, and a large one."""
         taken, size = [], 0
         while self._answers and size < TOGETHER:
-            subject, answer = self._answers.popleft()
-            taken.append(frame(subject, self._fitting(subject, answer)))
-            size += len(taken[-1])
-        self._client.stats["out_msgs"] += len(taken)
-        self._client.stats["out_bytes"] += size
-        return b"".join(taken)
+            taken.append(self._answers.popleft())
+            size += len(taken[-1][1].body)
+        if self._large:
+            taken.append(self._large.popleft())
+        return taken
 
     def _fitting(self, subject: str, answer: Answer) -> Answer:
         """The answer, or that it is too large: the limit is the server's, who may have changed it.
@@ -111,13 +135,26 @@ class Responder:
         limited(log, logging.WARNING, kind, "a reply of %d bytes to %s is too large", size, where)
         return Answer.refused(ReplyTooLarge(bytes=size, limit=limit, advice=ADVICE))
 
-    async def _send(self, frames: bytes) -> None:
+    async def _send(self, taken: list[tuple[str, Answer]]) -> None:
         """Write what `Client.publish` would, without its cost for each."""
+        frames = [frame(subject, self._fitting(subject, answer)) for subject, answer in taken]
+        piece = b"".join(frames)
+        self._client.stats["out_msgs"] += len(frames)
+        self._client.stats["out_bytes"] += len(piece)
         try:
-            await self._client._send_command(frames)  # noqa: SLF001  pinned by a test
+            # Beyond what nats-py gathers, some MiB, this waits until the socket takes more.
+            await self._client._send_command(piece)  # noqa: SLF001  pinned by a test
             await self._client._flush_pending()  # noqa: SLF001  as above
         except Exception as error:  # noqa: BLE001  the next ones may be sendable
             limited(log, logging.WARNING, "unsent", "replies could not be sent: %s", error)
+
+    def _let_go(self, taken: list[tuple[str, Answer]]) -> None:
+        """They wait no more, whether they could be sent or not."""
+        for _, answer in taken:
+            if answer.sent is not None:
+                answer.sent()
+            else:
+                self._uncounted -= len(answer.body)
 
     async def _publish(self, subject: str, answer: Answer) -> None:
         """While there is no connection: kept by the client, as far as it does, for the next one."""

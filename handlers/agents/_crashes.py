@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from contracts.agents._agent import Agent, AgentCrashed, LostTask
+from contracts.agents._agent import MAX_LOST_TASKS, Agent, AgentCrashed, LostTask
 from contracts.agents._fields import CrashCause
 from contracts.agents.agents import ConfirmSuspicion, CrashAgent
 from contracts.planning.tasks import Task
@@ -71,7 +71,7 @@ def crash(agent: Agent, tasks: Sequence[Task], how: Crash, now: datetime) -> Dep
         cause=how.cause,
         reason=how.reason,
         exit_code=how.exit_code,
-        tasks=[_lost(decision.entity) for decision in lost],
+        tasks=[_lost(decision.entity) for decision in lost[:MAX_LOST_TASKS]],
         progress=agent.progress,
     )
 

@@ -16,6 +16,7 @@ from persistence._bus_tables import pulse
 from persistence._entities import columns, entity_from
 from persistence._filters import equal, is_set
 from persistence._paging import Listing
+from persistence._sizes import require_fitting
 from persistence.agents.tables import agent, prompt
 
 _LIST = Listing(
@@ -84,6 +85,7 @@ async def keep_prompt(db: AsyncConnection, id_: UUID, words: str) -> None:
 
 async def add_unless_named(db: AsyncConnection, new: Agent) -> bool:
     """Insert an agent; whether it was, for another one may have its name."""
+    require_fitting([new])
     adding = postgresql.insert(agent).values(new.model_dump())
     adding = adding.on_conflict_do_nothing(index_elements=["name"])
     return (await db.execute(adding.returning(agent.c.id))).one_or_none() is not None

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.agents.log_chunks import MAX_JSON_BYTES, ListLogChunks, LogChunk
-from persistence import _paging
+from persistence import _paging, _sizes
 from persistence._entities import columns, entity_from
 from persistence.agents.tables import log_chunk
 
@@ -84,7 +84,7 @@ async def _places(
     statement = select(created_at, id_, size.label("size")).where(*where).order_by(*order)
     rows = (await db.execute(statement.limit(query.limit + 1))).all()
     fitting: list[Any] = []
-    left = REPLY_BYTES
+    left = min(REPLY_BYTES, _sizes.room_for_page())
     for row in rows[: query.limit]:
         left -= row.size + ITEM_BYTES
         if left < 0 and fitting:

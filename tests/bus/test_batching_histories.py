@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.bus.admission import Limits
 from fleetbus.bus.calls import Answer
-from fleetbus.bus.dispatcher import Dispatcher, Limits
+from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.executor import Executor
 from fleetbus.bus.registry import Registry
 from fleetbus.database import Database

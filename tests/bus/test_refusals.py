@@ -94,14 +94,14 @@ class TestTooLarge:
 
         assert (fits.status, too_large.status) == (200, 413)
 
-    async def test_a_decider_whose_reply_does_not_fit_is_rolled_back(
+    async def test_a_decider_whose_entity_does_not_fit_is_rolled_back(
         self, ask: Asker, db: AsyncConnection
     ) -> None:
         [task] = await add_tasks(db)
 
         got = await ask(NOTE, {"id": str(task), "how": "huge"}, key="huge")
 
-        assert_problem(got, 413, "reply_too_large")
+        assert_problem(got, 413, "entity_too_large")
         assert await column_of(db, "summary", task) is None
         assert [await count_of(db, f"bus.{name}") for name in ("outbox", "requests")] == [0, 0]
 

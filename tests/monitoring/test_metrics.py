@@ -75,9 +75,11 @@ class TestRequests:
 
     async def test_what_was_shed_has_no_duration(self, service: Service, port: int) -> None:
         shed = Answer.refused(Overloaded(in_flight=1, retry_after_ms=1))
-        service.dispatcher.stats.operations[GET].count_shed(shed)
+        service.dispatcher.stats.operations[GET].count_shed(shed, "queries")
 
         found = await scrape(port)
+
+        assert found("requests_shed_by_budget_total", budget="queries") == 1
 
         assert found("requests_shed_total", subject=GET) == 1
         assert found("requests_total", subject=GET, status="429") == 1
