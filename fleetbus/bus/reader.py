@@ -62,7 +62,9 @@ class Reader:
 
     async def _read_much(self, call: Call) -> Any:
         if self._expensive >= self._most:
-            raise Overloaded(in_flight=self._expensive, retry_after_ms=RETRY_AFTER_MS)
+            raise Overloaded(
+                in_flight=self._expensive, budget="expensive", retry_after_ms=RETRY_AFTER_MS
+            )
         self._expensive += 1
         limit = self._database.pools.expensive_timeout
         began = float("inf")

@@ -14,9 +14,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from contracts.errors import Unavailable
-from fleetbus.bus.failures import LOCK_NOT_AVAILABLE
 from fleetbus.bus.transaction import begin
-from fleetbus.database import Database, is_outage, sqlstate
+from fleetbus.database import Database
+from fleetbus.outages import LOCK_NOT_AVAILABLE, is_outage, sqlstate
 from persistence import _pulse
 
 log = logging.getLogger("fleetbus.sweeper")

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from fleetbus.sweeper.pulse import OUTAGE_AFTER
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,10 +19,11 @@ from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.endings import end
 from fleetbus.service import Service
+from fleetbus.sweeper.liveness import OUTAGE_AFTER
 from tests.bus.asking import eventually
 from tests.bus.outages import frozen
 from tests.servers import connection_to, migrate
-from tests.sweeper.test_pulse import pulse
+from tests.sweeper.test_liveness import pulse
 
 
 class Working:
