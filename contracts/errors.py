@@ -124,8 +124,9 @@ class ConstraintViolated(Unprocessable, detail="the rule {constraint} refuses th
 class Overloaded(TooMany, detail="{in_flight} requests are in work ({budget}); try again later"):
     """The service has as much work as it takes on; nothing was done.
 
-    ``budget`` names what is used up: ``commands``, ``queries``, ``vital``, ``operation``, ``bytes``,
-    this caller's share, ``caller`` and ``caller_bytes``, or ``expensive``, for queries that read much.
+    ``budget`` names what is used up: ``commands``, ``queries``, ``vital``, ``operation``,
+    ``bytes``; this caller's share of it, ``caller`` and ``caller_bytes``; or ``expensive``, for
+    queries that read much.
     """
 
     in_flight: int
