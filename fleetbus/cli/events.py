@@ -94,7 +94,6 @@ async def _print(
 
     from fleetbus.cli.connection import connected
     from fleetbus.cli.stream import StreamReader
-    from fleetbus.relay.claims import claimed
 
     stream = os.environ.get("FLEETBUS_STREAM") or "EVENTS"
     async with connected(address) as client:
@@ -102,8 +101,6 @@ async def _print(
         reader = StreamReader(client, stream, _subjects(types, entity), since, only_new)
         async with aclosing(reader.messages(follow=follow)) as messages:
             async for message in messages:
-                if claimed(message.headers) is None:
-                    continue  # no event, whoever put it there
                 say(json.dumps(cloud_event(message)) if as_json else line(message))
                 if follow:
                     sys.stdout.flush()

@@ -12,7 +12,7 @@ from fleetbus.endings import end
 from fleetbus.relay.holes import Cursor, Hole, Step, View, step
 from fleetbus.relay.metrics import RelayMetrics
 from fleetbus.relay.packing import bounded, packed
-from fleetbus.relay.publisher import TakenForDuplicate
+from fleetbus.relay.publisher import Publisher, TakenForDuplicate
 from fleetbus.relay.tail import Tail
 from persistence import _outbox
 from persistence._outbox import OutboxRow, RelayState
@@ -55,6 +55,11 @@ class Leader:
     def sequence(self) -> int:
         """Where the stream ends, as far as it is known."""
         return self.tail.sequence
+
+    @property
+    def publisher(self) -> Publisher:
+        """How transactions get into the stream."""
+        return self.tail.publisher
 
     async def advance(self) -> bool:
         """Publish the next page and save how far it came; true if there may be more to read.
