@@ -32,16 +32,11 @@ admission; beyond it, which takes a server that reads nothing, further ones are 
 
 
 class Responder:
-    """Sends answers in order from one task, so that no broken reply disturbs the work.
-
-    Small ones do not wait for large ones: a large one goes out with as many small ones as are sent
-    together.
-    """
+    """Sends answers in order from one task, so that no broken reply disturbs the work."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._answers: deque[tuple[str, Answer]] = deque()
-        self._large: deque[tuple[str, Answer]] = deque()
         self._awake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -64,7 +59,7 @@ class Responder:
                 self.given_up += 1
                 return
             self._uncounted += len(answer.body)
-        (self._answers if len(answer.body) < TOGETHER else self._large).append((reply, answer))
+        self._answers.append((reply, answer))
         self._empty.clear()
         self._awake.set()
 
@@ -93,7 +88,7 @@ class Responder:
     async def _write(self) -> None:
         while True:
             await self._awake.wait()
-            while self._answers or self._large:
+            while self._answers:
                 try:
                     await self._write_some()
                 except Exception as error:  # noqa: BLE001  the next ones may be sendable
@@ -103,7 +98,7 @@ class Responder:
 
     async def _write_some(self) -> None:
         connected = self._client.is_connected
-        taken = self._take() if connected else [(self._answers or self._large).popleft()]
+        taken = self._take() if connected else [self._answers.popleft()]
         try:
             if connected:
                 await self._send(taken)
@@ -113,13 +108,11 @@ class Responder:
             self._let_go(taken)
 
     def _take(self) -> list[tuple[str, Answer]]:
-        """What waits, as much of it as is written together: small answers, and a large one."""
+        """What waits, as much of it as is written together."""
         taken, size = [], 0
         while self._answers and size < TOGETHER:
             taken.append(self._answers.popleft())
             size += len(taken[-1][1].body)
-        if self._large:
-            taken.append(self._large.popleft())
         return taken
 
     def _fitting(self, subject: str, answer: Answer) -> Answer:
