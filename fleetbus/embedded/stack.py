@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from fleetbus.embedded._cluster import open_directory
 from fleetbus.embedded.errors import AlreadyRunning
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
@@ -85,7 +86,7 @@ class EmbeddedStack:
 
     async def start(self) -> None:
         """Take the directory and start both servers; on failure nothing is left of either."""
-        self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=not self.is_ephemeral)
+        open_directory(self.data_dir, exist_ok=not self.is_ephemeral)
         self._lock.acquire()
         try:
             self._lock.tell(pid=os.getpid())
