@@ -61,7 +61,7 @@ async def _measure(
 
 async def _gets(client: Client, ids: list[str], seconds: float) -> dict[str, Any]:
     """One get after the other, at a pace."""
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         body = json.dumps({"id": ids[len(times) % len(ids)]}).encode()

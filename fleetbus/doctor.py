@@ -27,7 +27,8 @@ from fleetbus import migrate
 from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
-from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.connecting import CONNECT_TIMEOUT
+from fleetbus.database import describe, driver_url
 from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream

@@ -93,7 +93,7 @@ async def strike(db: AsyncConnection, strikes: list[Strike]) -> None:
 
 async def at_sleep(db: AsyncConnection, count: int) -> bool:
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {OURS} AND {SLEEPS}"
-    return (await db.execute(text(query))).scalar_one() == count
+    return int((await db.execute(text(query))).scalar_one()) == count
 
 
 @given(strikes=STRIKES)

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -87,17 +86,17 @@ class TestSettings:
         [("LOG_LEVEL", "LOUD"), ("POOL_WRITE", "0"), ("EXPENSIVE_TIMEOUT", "soon")],
     )
     async def test_a_wrong_one_is_named(self, nats_url: str, name: str, value: str) -> None:
-        given = {f"FLEETBUS_{name}": value}
-        ended = await fleetbus("serve", DATABASE_URL=NOWHERE, NATS_URL=nats_url, **given)
+        given = {"DATABASE_URL": NOWHERE, "NATS_URL": nats_url, f"FLEETBUS_{name}": value}
+        ended = await fleetbus("serve", cwd=Path("/"), stdin="", **given)
         assert_one_line(ended, f"FLEETBUS_{name}", code=WRONG_USAGE)
 
 
 class TestUp:
     @pytest.fixture
-    async def made(self, data_dir: Path, pristine_cluster: PristineCluster) -> AsyncIterator[Path]:
+    async def made(self, data_dir: Path, pristine_cluster: PristineCluster) -> Path:
         """A data directory that has been used."""
         pristine_cluster.copy_to(data_dir)
-        yield data_dir
+        return data_dir
 
     async def test_on_a_newer_schema(self, made: Path) -> None:
         server = EmbeddedPostgres(made, durable=False)
