@@ -117,6 +117,9 @@ async def _server(db: AsyncConnection, where: str) -> Check:
     detail = f"{version.partition(' ')[0]} at {where}, a query takes {took * 1000:.1f} ms"
     if await db.scalar(text("SELECT pg_is_in_recovery()")):
         return Check("Postgres", False, f"{detail}; a standby", "name the primary server")
+    if await db.scalar(text("SELECT current_setting('transaction_read_only') = 'on'")):
+        let = "let the service write: default_transaction_read_only is on"
+        return Check("Postgres", False, f"{detail}; read-only", let)
     near = "bring handlers and database nearer to each other"
     return Check("Postgres", took <= LARGEST_ROUND_TRIP, detail, near)
 
