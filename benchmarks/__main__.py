@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import growth, heartbeats, idle, latency, picture, relaying, report, soak, wire
+from benchmarks import (
+    growth,
+    heartbeats,
+    idle,
+    latency,
+    picture,
+    relaying,
+    report,
+    searches,
+    soak,
+    wire,
+)
 from benchmarks.compare import IN_FLIGHT, NAMES, Comparison, Plan
 from benchmarks.contenders import ACCOUNTS
 from benchmarks.results import FILE, Results
@@ -119,6 +130,17 @@ def run_idle(
     """What idle claimers cost, and everybody else beside them."""
     work = idle.run(console, claimers, tasks, every, seconds, durable=_common.durable)
     _run("idle", work)
+
+
+@app.command("searches")
+def run_searches(
+    tasks: Annotated[int, typer.Option(min=1000, help="Tasks that are searched.")] = 1_000_000,
+    in_flight: Annotated[int, typer.Option(min=1, help="Searches at once.")] = 8,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds that count.")] = 10.0,
+) -> None:
+    """What a get by id notices of searches over all tasks."""
+    work = searches.run(console, tasks, in_flight, seconds, durable=_common.durable)
+    _run("searches", work)
 
 
 @app.command("soak")

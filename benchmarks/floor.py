@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+from sqlalchemy.engine import make_url
+
 from benchmarks.contenders import PGBENCH
 from benchmarks.peers import _statements
 from benchmarks.runner import FIRST_GUESS, Measurement, Window
@@ -88,7 +90,7 @@ async def _run(servers: Servers, script: str, clients: int, seconds: int) -> str
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=server_environment(),
+        env=server_environment() | {"PGPASSWORD": make_url(servers.postgres.url).password or ""},
     )
     output, errors = await process.communicate(script.encode())
     if process.returncode != 0:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -23,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, to_json
 
+from contracts._declared import Declared, Fact
 from contracts._docs import attribute_docs, summary
 from contracts._errors import DeclarationError, NotFound, Refusal, snake_case
 from contracts._fields import Id, Time, Version
@@ -34,42 +34,6 @@ T = TypeVar("T")
 
 SUBJECT = re.compile(r"^db\.([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)$")
 EVENT_TYPE = re.compile(r"^([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)$")
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What the class statement of an operation says."""
-
-    subject: str
-    kind: Literal["command", "query"]
-    context: str
-    noun: str
-    verb: str
-    reply: type[Reply]
-    errors: tuple[type[Refusal], ...]
-    emits: tuple[type[Event], ...]
-    summary: str
-    example: Mapping[str, Any]
-    vital: bool
-    """Whether somebody is wrongly taken for dead, or for living, where it comes too late: it waits
-    behind no other work, and is not refused for it."""
-    expensive: bool
-    """Whether it always reads more the more there is: it keeps to connections for its like."""
-
-    @property
-    def endpoint(self) -> str:
-        """The name of the NATS service endpoint: ``tasks_claim``."""
-        return f"{self.noun}_{self.verb}"
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What the class statement of an event says."""
-
-    type: str
-    entity: str
-    context: str
-    summary: str
 
 
 OPERATIONS: dict[str, type[Operation[Any]]] = {}

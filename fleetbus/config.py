@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleetbus.bus.admission import MEBIBYTE, Limits
@@ -26,6 +26,10 @@ DEFAULT_DATABASE_URL = "postgresql://fleetbus@127.0.0.1:5432/fleetbus"
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda level: level.upper() if isinstance(level, str) else level),
+]
 
 
 class Settings(BaseSettings):
@@ -138,7 +142,7 @@ class Settings(BaseSettings):
     """Port for metrics and health over HTTP; 0 takes a free one, without it there is none."""
     http_host: str = "127.0.0.1"
     """Address that the HTTP port is bound to."""
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
     @property

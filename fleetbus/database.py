@@ -126,8 +126,8 @@ class Database:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with the database at the moment, in words."""
-        return self.troubles.what if self.available else self._lost_for
+        """What is wrong with the database at the moment for everybody, in words."""
+        return self.troubles.lasting if self.available else self._lost_for
 
     @property
     def available(self) -> bool:

@@ -27,8 +27,9 @@ from fleetbus import stream_condition as condition
 from fleetbus.bus.registry import load
 from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import Settings
+from fleetbus.connecting import CONNECT_TIMEOUT
 from fleetbus.connection.client import RepliesRefused, connect
-from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+from fleetbus.database import describe, driver_url
 from fleetbus.detector.detector import ASK_SUBJECT
 from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
@@ -117,6 +118,9 @@ async def _server(db: AsyncConnection, where: str) -> Check:
     detail = f"{version.partition(' ')[0]} at {where}, a query takes {took * 1000:.1f} ms"
     if await db.scalar(text("SELECT pg_is_in_recovery()")):
         return Check("Postgres", False, f"{detail}; a standby", "name the primary server")
+    if await db.scalar(text("SELECT current_setting('transaction_read_only') = 'on'")):
+        let = "let the service write: default_transaction_read_only is on"
+        return Check("Postgres", False, f"{detail}; read-only", let)
     near = "bring handlers and database nearer to each other"
     return Check("Postgres", took <= LARGEST_ROUND_TRIP, detail, near)
 

@@ -67,17 +67,12 @@ async def current(engine: AsyncEngine) -> str | None:
 async def check(engine: AsyncEngine) -> None:
     """Refuse a schema that is older or newer than this code."""
     found, wanted = await current(engine), head()
-    if found == wanted:
-        return
-    if found is None or found in older():
+    _refuse_newer(found)
+    if found != wanted:
         raise SchemaMismatch(
             f"the database schema is at {found or 'nothing'}, this version needs {wanted}: "
             "run `fleetbus migrate`"
         )
-    raise SchemaMismatch(
-        f"the database schema is at {found}, which this version (up to {wanted}) does not know: "
-        "run the newer fleetbus that migrated it"
-    )
 
 
 async def _run(url: str, action: Any, revision: str) -> str:
@@ -86,10 +81,20 @@ async def _run(url: str, action: Any, revision: str) -> str:
         async with engine.begin() as connection:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             await connection.execute(text("CREATE SCHEMA IF NOT EXISTS bus"))
+            _refuse_newer(await connection.run_sync(_revision))
             await connection.run_sync(lambda sync: action(config(sync), revision))
         return await current(engine) or "base"
     finally:
         await engine.dispose()
+
+
+def _refuse_newer(found: str | None) -> None:
+    """Refuse a schema that only a newer version can have migrated."""
+    if found is not None and found not in older() and found != head():
+        raise SchemaMismatch(
+            f"the database schema is at {found}, which this version (up to {head()}) does not "
+            "know: run the newer fleetbus that migrated it"
+        )
 
 
 def _revision(connection: Connection) -> str | None:

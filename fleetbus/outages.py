@@ -70,6 +70,11 @@ _WORDS: Final[Mapping[str, str]] = {
 """By SQLSTATE or its class: what is the server's, in words. All others are the statement's."""
 
 
+_LASTING: Final = {READ_ONLY, "42501", "42P01", "53100", "53200"}
+_LASTING_CLASSES: Final = {"3F", "58", "F0"}
+"""What every command of some kind meets until a person does something."""
+
+
 def sqlstate(error: BaseException) -> str | None:
     """The SQLSTATE that Postgres gave, if this error is one of its answers."""
     origin = error.orig if isinstance(error, DBAPIError) else error
@@ -97,6 +102,12 @@ def is_passing(error: BaseException) -> bool:
     """Whether running the transaction again, at once, may help."""
     passing = SERIALIZATION_FAILURES | {QUERY_CANCELED}
     return is_outage(error) or is_stale(error) or sqlstate(error) in passing
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether others will meet it as well, so that this process is of little use for now."""
+    state = sqlstate(error)
+    return state is not None and (state in _LASTING or state[:2] in _LASTING_CLASSES)
 
 
 def trouble(error: BaseException) -> str | None:

@@ -14,16 +14,18 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
-import nats
+from sqlalchemy.exc import ArgumentError
 
 from fleetbus import migrate
 from fleetbus.config import Settings
+from fleetbus.connection.client import connect
 from fleetbus.endings import end
 from fleetbus.keys import make_key_file
 from fleetbus.logs import configure
 from fleetbus.monitoring.monitor import monitored
 from fleetbus.relay.stream import StreamUnfit, ensure_stream
-from fleetbus.service import CannotStart, Service
+from fleetbus.service import Service
+from fleetbus.starting import NO_DATABASE_URL, CannotStart, why
 from fleetbus.supervisor import Supervisor
 
 log = logging.getLogger("fleetbus")
@@ -140,13 +142,15 @@ def stop_on_signals() -> asyncio.Event:
 async def _started(settings: Settings, stopped: asyncio.Event, *, wait: bool) -> Service | None:
     said = ""
     while not stopped.is_set():
-        service = Service(settings)
+        try:
+            service = Service(settings)
+        except (ArgumentError, ValueError):
+            raise CannotStart(NO_DATABASE_URL) from None
         try:
             await service.start()
         except CannotStart as error:
             if not wait:
-                log.error("cannot start: %s", error)  # noqa: TRY400  a message, not a traceback
-                return None
+                raise
             if str(error) != said:
                 log.warning("waiting: %s", error)
                 said = str(error)
@@ -172,13 +176,13 @@ async def _serve_many(settings: Settings, workers: int, *, wait: bool) -> int:
 
 
 async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers: int) -> int:
-    from fleetbus.embedded.errors import EmbeddedError
-
     stopped = stop_on_signals()
+    url = ""
     try:
         async with _stack(data_dir, nats_port) as stack:
+            url = stack.postgres.url
             urls: dict[str, Any] = {
-                "database_url": stack.postgres.url,
+                "database_url": url,
                 "database_pooler_url": "",
                 "nats_url": stack.nats.url,
                 "nats_system_url": stack.nats.system_url,
@@ -186,7 +190,7 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
             }
             if not settings.credentials_keys and settings.credentials_key_file is None:
                 urls["credentials_key_file"] = make_key_file(stack.data_dir / KEY_FILE)
-            await migrate.upgrade(stack.postgres.url)
+            await migrate.upgrade(url)
             await _make_stream(stack.nats.url, settings)
             supervisor = Supervisor(settings.model_copy(update=urls), workers, wait=False)
             keepers = [
@@ -202,8 +206,10 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
                 stopped.set()
                 await supervisor.stop()
                 await end(*keepers)
-    except EmbeddedError as error:
-        log.error("%s", error)  # noqa: TRY400  a message, not a traceback
+    except Exception as error:
+        if (reason := why(error, url)) is None:
+            raise
+        log.error("cannot start: %s", reason)  # noqa: TRY400  a message, not a traceback
         return EXIT_FAILED
     return 0
 
@@ -212,7 +218,7 @@ async def _make_stream(url: str, settings: Settings) -> None:
     """A stream that is made on somebody's own machine does not fill its disk."""
     wanted = settings.events_stream
     limits = dataclasses.replace(wanted.limits, max_bytes_at_creation=STREAM_BYTES)
-    client = await nats.connect(url, name="fleetbus-up")
+    client = await connect(url, name="fleetbus-up")
     try:
         await ensure_stream(
             client.jetstream(), dataclasses.replace(wanted, limits=limits), report=False

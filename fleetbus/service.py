@@ -14,6 +14,7 @@ from fleetbus.bus.dispatcher import Dispatcher
 from fleetbus.bus.executor import Executor
 from fleetbus.bus.published import Published
 from fleetbus.bus.registry import Registry, load
+from fleetbus.cli.addresses import without_secrets
 from fleetbus.config import VERSION, Settings
 from fleetbus.connection.answering import ReplyRule
 from fleetbus.connection.client import SteadyClient
@@ -27,6 +28,7 @@ from fleetbus.monitoring.process import process_figures
 from fleetbus.pulse import Pulse
 from fleetbus.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.starting import CannotStart, words
 from fleetbus.sweeper.liveness import INTERVAL, Liveness
 from fleetbus.sweeper.sweeper import Sweeper, tasks
 from fleetbus.wire.broker import Wire
@@ -39,10 +41,6 @@ WAKE_INTERVAL = 0.005
 
 BACKGROUND_TIMEOUT = 5.0
 """Seconds that relay, sweeper and detector have to finish the step in hand."""
-
-
-class CannotStart(Exception):
-    """Something that the service needs is missing; the message says what."""
 
 
 class Service:
@@ -143,15 +141,14 @@ class Service:
         except migrate.SchemaMismatch as error:
             raise CannotStart(str(error)) from None
         except Exception as error:
-            raise CannotStart(f"Postgres at {shown} cannot be used: {_words(error)}") from error
+            raise CannotStart(f"Postgres at {shown} cannot be used: {words(error)}") from error
 
     async def _connect(self) -> SteadyClient:
         try:
             return await self.wire.connect()
         except Exception as error:
-            raise CannotStart(
-                f"NATS at {self.settings.nats_url} cannot be reached: {_words(error)}"
-            ) from error
+            shown = without_secrets(self.settings.nats_url)
+            raise CannotStart(f"NATS at {shown} cannot be reached: {words(error)}") from error
 
     async def _check_stream(self) -> None:
         if not self.settings.relay:
@@ -159,7 +156,7 @@ class Service:
         try:
             await ensure_stream(self.client.jetstream(), self._stream)
         except Exception as error:
-            raise CannotStart(f"the stream {self.settings.stream}: {_words(error)}") from error
+            raise CannotStart(f"the stream {self.settings.stream}: {words(error)}") from error
 
     async def _serve(self) -> None:
         settings, registry = self.settings, self.registry
@@ -269,8 +266,3 @@ class Service:
     @property
     def _stream(self) -> StreamSettings:
         return self.settings.events_stream
-
-
-def _words(error: BaseException) -> str:
-    """An error in words: some say nothing but their class."""
-    return str(error) or type(error).__name__

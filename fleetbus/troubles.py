@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from fleetbus.endings import end
-from fleetbus.outages import READ_ONLY, sqlstate, trouble
+from fleetbus.outages import READ_ONLY, is_lasting, sqlstate, trouble
 
 log = logging.getLogger("fleetbus.database")
 
@@ -29,6 +29,8 @@ class Troubles:
     def __init__(self, takes_writes: Callable[[], Awaitable[bool]]) -> None:
         self.what: str | None = None
         """What is wrong at the moment, in words."""
+        self.lasting: str | None = None
+        """The same, if everybody meets it and not one statement alone."""
         self.read_only: str | None = None
         """The same, where no write can succeed."""
         self._takes_writes = takes_writes
@@ -48,6 +50,8 @@ class Troubles:
         if self.what is None:
             log.error("Postgres refuses work: %s: %s", words, _first_line(error))
         self.what = words
+        if is_lasting(error):
+            self.lasting = words
         self._doubted |= sqlstate(error) == READ_ONLY
         if self._watching is None:
             self._watching = asyncio.create_task(self._until_over())
@@ -68,7 +72,8 @@ class Troubles:
                 self.read_only, self._last = self.what, 0.0
             await asyncio.sleep(LOOK_INTERVAL)
         log.warning("Postgres works again; %d times it had refused to", self._met)
-        self.what, self._met, self._watching = None, 0, None
+        self.what = self.lasting = None
+        self._met, self._watching = 0, None
 
 
 def _first_line(error: BaseException) -> str:

@@ -150,4 +150,5 @@ class PristineCluster:
 
     def copy_to(self, data_dir: Path) -> None:
         # Unlike shutil, cp keeps the owner, whom Postgres insists on.
-        subprocess.run(["cp", "-a", self._data_dir / "postgres", data_dir], check=True)
+        made = (self._data_dir / "postgres", self._data_dir / "postgres.password")
+        subprocess.run(["cp", "-a", *made, data_dir], check=True)

@@ -13,7 +13,8 @@ from pydantic_core import SchemaSerializer, SchemaValidator
 import handlers
 from contracts import _catalogue
 from contracts._catalogue import Catalogue
-from contracts._declare import Declared, Entity, Event, Operation, Page
+from contracts._declare import Entity, Event, Operation, Page
+from contracts._declared import Declared
 from contracts._errors import DeclarationError, Refusal
 from contracts.errors import EVERYWHERE
 from handlers._shapes import HANDLERS, Handling, Job

@@ -205,7 +205,8 @@ async def _both(settings: Settings) -> AsyncIterator[tuple[Client, AsyncConnecti
 
     from fleetbus.cli.addresses import Address
     from fleetbus.cli.connection import connected
-    from fleetbus.database import CONNECT_TIMEOUT, describe, driver_url
+    from fleetbus.connecting import CONNECT_TIMEOUT
+    from fleetbus.database import describe, driver_url
 
     engine = create_async_engine(
         driver_url(settings.database_url),

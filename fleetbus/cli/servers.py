@@ -174,12 +174,11 @@ def _variable(name: str) -> str:
 
 
 async def _upgrade(url: str, revision: str) -> str:
-    import asyncpg
     from alembic.util import CommandError
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError
 
-    from fleetbus.database import describe
     from fleetbus.migrate import upgrade
+    from fleetbus.starting import why
 
     try:
         return await upgrade(url, revision)
@@ -187,6 +186,7 @@ async def _upgrade(url: str, revision: str) -> str:
         raise Failed("this is no URL of a Postgres database: postgresql://…") from None
     except CommandError as error:
         raise Failed(f"the schema cannot be brought to {revision}: {error}") from None
-    except (OSError, SQLAlchemyError, asyncpg.PostgresError) as error:
-        reason = str(getattr(error, "orig", error)) or type(error).__name__
-        raise Failed(f"Postgres at {describe(url)} cannot be used: {reason}") from None
+    except Exception as error:
+        if (reason := why(error, url)) is None:
+            raise
+        raise Failed(reason) from None

@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.nuid import NUID
 
 from contracts._catalogue import Context
-from contracts._declare import Declared
+from contracts._declared import Declared
 from fleetbus.bus.registry import Registry
 from fleetbus.bus.stats import OperationStats, Stats
 from fleetbus.config import VERSION

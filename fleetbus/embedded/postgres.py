@@ -6,7 +6,7 @@ from typing import Literal
 
 import asyncpg
 
-from fleetbus.embedded._cluster import ROLE, Cluster
+from fleetbus.embedded._cluster import ROLE, Cluster, open_directory
 from fleetbus.embedded._ports import remembered_port
 from fleetbus.embedded._process import POLL_INTERVAL, STOP_TIMEOUT, ServerProcess
 from fleetbus.embedded.errors import ServerFailed
@@ -54,16 +54,18 @@ class EmbeddedPostgres:
         return self._process.pid
 
     def database_url(self, database: str) -> str:
-        return f"postgresql://{ROLE}@127.0.0.1:{self.port}/{database}"
+        password = self._cluster.password
+        user = ROLE if password is None else f"{ROLE}:{password}"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     async def start(self) -> None:
         """Start the server, first creating or recovering its files, and wait until it serves."""
         if self._process.is_running:
             return
-        # Traversable, so that Postgres, which does not run as root, reaches its own directory.
-        self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        open_directory(self.data_dir)
         await self._cluster.ensure_created(durable=self.durable)
         await self._cluster.end_leftover()
+        await self._cluster.ensure_closed(durable=self.durable)
         self.port = self.port or remembered_port(self.data_dir / "postgres.port")
         try:
             await self._serve()

@@ -6,10 +6,12 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from fleetbus.embedded._cluster import open_directory
 from fleetbus.embedded.errors import AlreadyRunning
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
@@ -45,7 +47,9 @@ class DirectoryLock:
             self._file = None
 
     def _describe(self, content: bytes) -> str:
-        facts = json.loads(content or b"{}")
+        facts = {}
+        with suppress(ValueError):
+            facts = json.loads(content or b"{}")
         pid, url = facts.get("pid", "unknown"), facts.get("nats_url", "still starting")
         return f"{self._path.parent} is in use by process {pid} (NATS: {url})"
 
@@ -85,7 +89,7 @@ class EmbeddedStack:
 
     async def start(self) -> None:
         """Take the directory and start both servers; on failure nothing is left of either."""
-        self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=not self.is_ephemeral)
+        open_directory(self.data_dir, exist_ok=not self.is_ephemeral)
         self._lock.acquire()
         try:
             self._lock.tell(pid=os.getpid())

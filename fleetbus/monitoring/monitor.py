@@ -16,7 +16,8 @@ from fleetbus.config import Settings
 from fleetbus.monitoring.collector import Exposition, snapshot
 from fleetbus.monitoring.readiness import FINE, readiness
 from fleetbus.monitoring.server import HttpServer, Response
-from fleetbus.service import CannotStart, Service
+from fleetbus.service import Service
+from fleetbus.starting import CannotStart, words
 
 log = logging.getLogger("fleetbus.monitoring")
 
@@ -41,7 +42,7 @@ class Monitor:
         try:
             self.port = await self._server.start(host, port)
         except OSError as error:
-            raise CannotStart(f"HTTP at {host}:{port}: {error}") from error
+            raise CannotStart(f"HTTP at {host}:{port}: {words(error)}") from error
         log.info("metrics and health at http://%s:%d", host, self.port)
 
     async def stop(self) -> None:

@@ -161,7 +161,9 @@ class TaskInHand:
         """
         request = RenewTask(id=self.id, attempt=self.attempt, lease_seconds=self._lease_seconds)
         try:
-            await self._bus.call(request, timeout=max(1.0, self._lease_seconds / 3))
+            # Without a key: renewed twice is as good as once, and it waits for no stored reply.
+            limit = max(1.0, self._lease_seconds / 3)
+            await self._bus.request(request, timeout=limit, keyed=False)
         except GONE as refusal:
             if not (self._deciding or self.settled):
                 raise self._lose(refusal) from refusal

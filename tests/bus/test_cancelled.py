@@ -93,13 +93,18 @@ async def strike(db: AsyncConnection, strikes: list[Strike]) -> None:
 
 async def at_sleep(db: AsyncConnection, count: int) -> bool:
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {OURS} AND {SLEEPS}"
-    return (await db.execute(text(query))).scalar_one() == count
+    return int((await db.execute(text(query))).scalar_one()) == count
+
+
+async def nothing_is_open(db: AsyncConnection) -> bool:
+    return await open_transactions(db) == 0
 
 
 @given(strikes=STRIKES)
 @hypothesis_settings(
-    max_examples=6,
+    max_examples=5,
     deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     database=None,
 )
@@ -120,7 +125,8 @@ async def test_whatever_is_struck_is_no_bug_and_is_over_with_the_last_strike(
     assert {got.status for got in afterwards} == {200}
     for connection in struck.database.idle():
         assert not driver_of(connection).is_in_transaction()
-    assert await open_transactions(db) == 0
+    # The sweeper begins one now and then; none stays open.
+    await eventually(partial(nothing_is_open, db))
     pools = struck.database.use().values()
     assert [pool.waiting for pool in pools] == [0] * len(pools)
     assert len(struck.database.idle()) <= sum(pool.size for pool in pools)

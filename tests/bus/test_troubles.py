@@ -173,6 +173,14 @@ class TestFull:
         await eventually(lambda: service.database.trouble is None)
         assert len(lines(caplog, "Postgres works again")) == 1
 
+    async def test_what_one_statement_met_is_not_what_everybody_meets(
+        self, ask: Asker, service: Service
+    ) -> None:
+        for state in ("53400", "55006", "57000", "XX000"):
+            got = await ask(RUN, {"sql": [RAISE.format(state)]})
+            assert_problem(got, 503, "unavailable", retryable=True)
+        assert service.database.trouble is None
+
     async def test_a_limit_of_the_server(
         self, data_dir: Path, pristine_cluster: PristineCluster, nats_url: str, registry: Registry
     ) -> None:

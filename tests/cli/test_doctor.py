@@ -24,6 +24,7 @@ from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.service import Service
 from persistence._reconciliation import State, save_verdict
 from tests.bus.outages import serving
+from tests.bus.test_troubles import read_only
 from tests.cli.program import fleetbus
 from tests.relay.running import client_of, eventually
 
@@ -52,6 +53,13 @@ async def complete(settings: Settings, registry: Registry) -> AsyncIterator[Sett
 
 def wrong(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks if not check.ok}
+
+
+class TestReadOnly:
+    async def test_it_is_told(self, service: Service, db: AsyncConnection) -> None:
+        async with read_only(db):
+            found = wrong(await examine(service.settings))["Postgres"]
+        assert "read-only" in found.detail
 
 
 class TestProgram:

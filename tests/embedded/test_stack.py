@@ -10,6 +10,7 @@ import asyncpg
 import nats
 import psutil
 import pytest
+from sqlalchemy.engine import URL, make_url
 
 from fleetbus.embedded import _cluster, _launch
 from fleetbus.embedded import nats as embedded_nats
@@ -62,6 +63,14 @@ async def stream_names(url: str) -> list[str | None]:
         return [stream.config.name for stream in await connection.jetstream().streams_info()]
     finally:
         await connection.close()
+
+
+def shown(address: URL) -> str:
+    return address.render_as_string(hide_password=False)
+
+
+def superuser(url: str) -> str:
+    return shown(make_url(url).set(username="postgres"))
 
 
 def listening_addresses(port: int) -> set[str]:
@@ -170,7 +179,7 @@ class TestEmbeddedPostgres:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await execute(own_postgres.url, "COPY (SELECT 1) TO PROGRAM 'true'")
         with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
-            await execute(own_postgres.url.replace("fleetbus@", "postgres@"), "SELECT 1")
+            await execute(superuser(own_postgres.url), "SELECT 1")
 
 
 class TestEmbeddedNats:

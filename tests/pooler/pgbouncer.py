@@ -44,7 +44,7 @@ async def pgbouncer(database_url: str, directory: Path, *, sessions: int) -> Asy
     """A pooler with so many sessions for all its clients; gives the URL that leads through it."""
     server = urlsplit(database_url)
     port = free_port()
-    users = _written(directory / "users.txt", f'"{server.username}" ""\n')
+    users = _written(directory / "users.txt", f'"{server.username}" "{server.password}"\n')
     config = CONFIG.format(
         host=server.hostname,
         server_port=server.port,

@@ -28,7 +28,8 @@ from fleetbus.client import Bus, connect
 from fleetbus.config import Settings
 from fleetbus.database import Database
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import CannotStart, Service
+from fleetbus.service import Service
+from fleetbus.starting import CannotStart
 from persistence import _sweeps
 from tests.bus.asking import asking, eventually
 from tests.bus.outages import serving
