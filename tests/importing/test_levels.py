@@ -1,4 +1,4 @@
-"""Tasks below tasks: a child begins when what its parent waits for is done, and nothing holds it."""
+"""Tasks below tasks: a child begins when what its parent waits for is done."""
 
 import asyncio
 from typing import Any
