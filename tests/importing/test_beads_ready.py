@@ -44,7 +44,7 @@ def read_graph(graph: Graph) -> Plan:
 
 def has_a_cycle(graph: Graph) -> bool:
     """Such a plan stands still in Beads, while here the relation that closes it is left out."""
-    return any(edge.outcome == "cycle" for edge in read_graph(graph).edges)
+    return any(edge.outcome in {"cycle", "self"} for edge in read_graph(graph).edges)
 
 
 async def compare(bus: Bus, graph: Graph) -> None:
