@@ -63,7 +63,7 @@ def _cuts(item: C) -> Iterator[Callable[[C], C]]:
             yield partial(_without_summaries, name=name)
     for name in listed:
         if getattr(item, name):
-            yield partial(_marked, name=name, **{name: []})
+            yield partial(_without_list, name=name)
 
 
 def _without_content(item: C) -> C:
@@ -78,6 +78,10 @@ def _without_summaries(item: C, name: Any) -> C:
     else:
         brief = found.model_copy(update={"summary": None})
     return item if brief == found else _marked(item, f"{name}.summary", **{name: brief})
+
+
+def _without_list(item: C, name: Any) -> C:
+    return _marked(item, name, **{name: []})
 
 
 def _with_task(item: C, name: Shortened, field: str, room: int) -> C:

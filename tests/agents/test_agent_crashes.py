@@ -53,7 +53,7 @@ class TestCrashAgent:
         assert await bus.call(GetAgent(id=agent.id)) == crashed
         again = await bus.call(GetTask(id=task.id))
         assert (again.status, again.retry_count, again.claimed_by) == ("pending", 1, None)
-        assert (await types(outbox))[-2:] == ["agent.crashed", "task.retried"]
+        assert (await types(outbox))[-3:] == ["agent.crashed", "task.retried", "task.ready"]
         [event] = await told(outbox, "agent.crashed")
         lost = {"id": str(task.id), "attempt": 1, "outcome": "retried", "retry_count": 1}
         assert event == {

@@ -132,7 +132,8 @@ class TestFinishAgent:
         found = [await bus.call(GetTask(id=task.id)) for task in tasks]
         assert [task.status for task in found] == ["completed", "pending", "pending"]
         assert {(task.claimed_by, task.retry_count) for task in found} == {(None, 0)}
-        assert (await types(outbox))[-3:] == ["agent.finished", "task.released", "task.released"]
+        released = ["task.released", "task.released", "task.ready", "task.ready"]
+        assert (await types(outbox))[-5:] == ["agent.finished", *released]
         event = (await told(outbox, "task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "agent_finished")
         assert {task.id for task in await claim(bus, agent, 3)} == {task.id for task in tasks[1:]}
@@ -182,7 +183,8 @@ class TestStopAgent:
         for task in tasks:
             released = await bus.call(GetTask(id=task.id))
             assert (released.status, released.retry_count) == ("pending", 0)
-        assert (await types(outbox))[-3:] == ["agent.stopped", "task.released", "task.released"]
+        released = ["task.released", "task.released", "task.ready", "task.ready"]
+        assert (await types(outbox))[-5:] == ["agent.stopped", *released]
         event = (await told(outbox, "task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "user_requested")
 
