@@ -264,8 +264,8 @@ def _report_differences(wanted: StreamConfig, found: StreamConfig) -> None:
     differ = {
         key: (_value(found, key), _value(wanted, key))
         for key in (
-            "subjects", "storage", "num_replicas", "duplicate_window", "max_age", "max_msgs",
-            "max_bytes", "max_msgs_per_subject", "allow_atomic", "allow_direct",
+            "subjects", "storage", "num_replicas", "duplicate_window", "max_msgs",
+            "max_msgs_per_subject", "allow_atomic", "allow_direct",
         )
         if _value(found, key) != _value(wanted, key)
     }  # fmt: skip

@@ -79,7 +79,7 @@ class Liveness:
             await _pulse.reach(tx.db)
             restored = await _pulse.beat(tx.db, outage_after=OUTAGE_AFTER)
             await tx.commit()
-        if restored is not None:
+        if restored is not None and any(restored.counts.values()):
             log.warning(
                 "for %.1f s nobody could be heard; what was live then holds anew: %s",
                 restored.seconds,
