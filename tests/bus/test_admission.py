@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.config import Settings
 from fleetbus.service import Service
+from fleetbus.wire.broker import QUEUE_GROUP, READ_SIZE, UNLIMITED
 from tests.bus.asking import (
     CREATE,
     NOTE,
@@ -283,6 +285,17 @@ class TestBytes:
         assert {got.status for got in await asyncio.gather(*flood)} == {400, 429}
         assert beats == [200] * 5
         assert service.client.stats["reconnects"] == 0
+
+    async def test_nats_py_reads_much_at_once_and_drops_nothing(self, service: Service) -> None:
+        transport: Any = service.client._transport
+        limits = {
+            (subscription._pending_msgs_limit, subscription._pending_bytes_limit)
+            for subscription in service.client._subs.values()
+            if subscription.queue == QUEUE_GROUP
+        }
+
+        assert transport._io_reader._limit == READ_SIZE
+        assert limits == {(UNLIMITED, UNLIMITED)}
 
 
 def is_empty(service: Service) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -150,6 +151,18 @@ class TestCommands:
 
         assert 1 < len(found.body["late_results"]) < 12
         assert len(found.data) <= ROOM // 2
+
+
+class TestIndexes:
+    """What no index takes is the request's fault, not ours."""
+
+    async def test_an_address_of_too_many_bytes(self, ask: Asker) -> None:
+        letters = random.Random(7).choices(range(0x4E00, 0x9FA5), k=1_900)
+        url = "https://" + "".join(map(chr, letters))
+
+        got = await ask("db.projects.create", {"name": "a", "url": url})
+
+        assert_problem(got, 400, "invalid_request")
 
 
 class TestStoredBefore:
