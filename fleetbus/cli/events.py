@@ -14,7 +14,7 @@ import typer
 
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.terminal import did_you_mean, printable, run, say
-from fleetbus.connection.foreign import is_event, position_of
+from fleetbus.connection.foreign import position_of
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -101,8 +101,6 @@ async def _print(
         reader = StreamReader(client, stream, _subjects(types, entity), since, only_new)
         async with aclosing(reader.messages(follow=follow)) as messages:
             async for message in messages:
-                if not is_event(message.headers):
-                    continue  # somebody else has put it there
                 say(json.dumps(cloud_event(message)) if as_json else line(message))
                 if follow:
                     sys.stdout.flush()
