@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from fleetbus.endings import end
-from fleetbus.logs import limited, shown
+from fleetbus.logs import limited
 
 log = logging.getLogger("fleetbus.monitoring")
 
@@ -108,7 +108,7 @@ class HttpServer:
             return method, await route()
         except Exception as error:  # noqa: BLE001  whatever it is, the caller is told
             kind, said = "http", "%s could not be answered"
-            limited(log, logging.ERROR, kind, said, shown(path), exc_info=error)
+            limited(log, logging.ERROR, kind, said, path, exc_info=error)
             return method, plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

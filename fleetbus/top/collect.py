@@ -16,7 +16,6 @@ from nats.aio.msg import Msg
 
 from fleetbus.cli.connection import ask
 from fleetbus.cli.terminal import Failed
-from fleetbus.connection.foreign import is_event
 from fleetbus.flushing import flush
 
 STATUSES = ("running", "waiting_for_input", "idle", "crashed")
@@ -164,8 +163,6 @@ class Collector:
     async def _count(self, message: Msg) -> None:
         from fleetbus.cli.events import line
 
-        if not is_event(message.headers):
-            return
         self._times.append(time.monotonic())
         self._latest.append(line(message))
 
