@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fleetbus.relay.events import message
 from fleetbus.relay.relay import RECONCILE_SUBJECT, Relay
 from persistence import _foreign
 from persistence._reconciliation import last_verdict
@@ -244,6 +245,20 @@ class TestWhileNoRelayRuns:
             async with running_relay(database_url, client, QUICK) as relay:
                 await eventually(partial(tells, client, ["a", "b", "c", "d"]))
                 assert relay.metrics.errors == 0
+
+    async def test_an_event_that_is_still_to_come_with_another_body(
+        self, database_url: str, nats_url: str, db: AsyncConnection
+    ) -> None:
+        async with client_of(nats_url) as client, session_of(database_url) as session:
+            await published(database_url, client, 1)
+            await record(session, "a", "b")
+            own = (await _foreign.rows_at(db, [2], bodies=True))[2]
+            told = message(own, "fleetbus")
+            await client.jetstream().publish(told.subject, b'{"id": "z"}', headers=told.headers)
+            async with running_relay(database_url, client, QUICK):
+                await eventually(partial(tells, client, ["e1", "a", "b"]))
+                bodies = [m.body for m in await held(client)][1:]
+                assert bodies == [b'{"id": "a"}', b'{"id": "b"}']
 
     async def test_bytes_that_are_no_headers(self, database_url: str, nats_url: str) -> None:
         async with client_of(nats_url) as client, session_of(database_url) as session:
