@@ -21,6 +21,7 @@ _TIMEOUT: Final = 5.0
 _FEW: Final = 32
 """Messages that are read at once: each may be as large as a message can be."""
 _NO_MESSAGE: Final = 10037
+_NO_SEQUENCE: Final = 10043
 _NOT_DELETED: Final = 10057
 _FIRST_LINE: Final = "NATS/1.0"
 
@@ -108,7 +109,7 @@ async def _delete(client: Client, stream: str, sequence: int) -> bool:
     told = await _ask(client, f"$JS.API.STREAM.MSG.DELETE.{stream}", wanted)
     if (error := told.get("error")) is None:
         return True
-    if error.get("err_code") in {_NO_MESSAGE, _NOT_DELETED} and not await found_at(
+    if error.get("err_code") in {_NO_MESSAGE, _NO_SEQUENCE, _NOT_DELETED} and not await found_at(
         client, stream, sequence
     ):
         return False

@@ -237,7 +237,7 @@ def _config(settings: StreamSettings) -> StreamConfig:
         storage=StorageType.FILE,
         num_replicas=settings.replicas,
         duplicate_window=window_within(settings.duplicate_window, settings.limits.new_age),
-        max_age=settings.limits.new_age,
+        max_age=settings.limits.new_age or 0,
         max_msgs=-1,
         max_bytes=settings.limits.new_bytes,
         # Servers before 2.12 do not know it and leave it out of what they answer.

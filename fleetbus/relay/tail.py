@@ -159,12 +159,12 @@ class Tail:
             )
         self.metrics.foreign += removed
         last = some[-1]
-        self.gone += len(some)
+        self.gone += removed
         async with self.database:
             await _foreign.note_removed(
                 self.conn,
                 removed=removed,
-                gone=len(some),
+                gone=removed,
                 subject=last.subject[:200],
                 sequence=last.sequence,
             )
