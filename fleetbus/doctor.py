@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,14 +30,13 @@ from fleetbus.connecting import CONNECT_TIMEOUT
 from fleetbus.connection.client import RepliesRefused, connect
 from fleetbus.database import describe, driver_url
 from fleetbus.detector.detector import ASK_SUBJECT
+from fleetbus.discovery.asking import everybody
 from fleetbus.discovery.srv import PROCESS_CONTEXT
 from fleetbus.relay.stream import StreamSettings, StreamUnfit, ensure_stream
+from fleetbus.starting import words
 from fleetbus.sweeper.sweeper import tasks
 from handlers._secrets import NOT_CONFIGURED
 from persistence import _outbox, _reconciliation, _sweeps
-
-PING_WAIT = 0.5
-"""Seconds in which handler processes may answer that they are there."""
 
 LARGEST_BACKLOG_AGE = timedelta(seconds=10)
 LARGEST_CLOCK_DIFFERENCE = 1.0
@@ -108,7 +106,7 @@ async def _examine_postgres(settings: Settings) -> AsyncIterator[Check]:
                 yield await _events(db)
                 yield await _sweeper(db, settings)
     except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        reason = _words(getattr(error, "orig", None) or error)
+        reason = words(getattr(error, "orig", None) or error)
         yield Check("Postgres", False, f"{where}: {reason}", remedy)
 
 
@@ -220,7 +218,7 @@ async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:
         )
     except (OSError, NatsError, TimeoutError, ValueError) as error:
         remedy = "start it, or name another with NATS_URL or --nats-url"
-        yield Check("NATS", False, f"{where}: {_words((*reasons, error)[0])}", remedy)
+        yield Check("NATS", False, f"{where}: {words((*reasons, error)[0])}", remedy)
         return
     try:
         took = await _fastest(client.flush)
@@ -254,7 +252,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
         return Check(name, False, str(unfit), "mend it with `nats stream edit`")
     except (NatsError, TimeoutError) as error:
         start = "start nats-server with --jetstream"
-        return Check(name, False, f"JetStream does not answer: {_words(error)}", start)
+        return Check(name, False, f"JetStream does not answer: {words(error)}", start)
     detail = await condition.described(js, info)
     if condition.refuses(info):
         return Check(name, False, f"{detail}; it is full", condition.MAKE_ROOM)
@@ -266,7 +264,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
 
 async def _handlers(client: Client) -> Check:
     """Ask who is there, as any client of a NATS service can."""
-    answers = await _answers(client, "$SRV.PING")
+    answers = await everybody(client, "$SRV.PING")
     processes = Counter(answer["name"] for answer in answers)
     contexts = [c.name for c in _catalogue.load().contexts if c.operations]
     versions = ", ".join(sorted({answer["version"] for answer in answers}))
@@ -286,7 +284,7 @@ async def _handlers(client: Client) -> Check:
 
 async def _processes(client: Client) -> list[dict[str, Any]]:
     """What each handler process says of itself."""
-    stats = await _answers(client, f"$SRV.STATS.{PROCESS_CONTEXT}")
+    stats = await everybody(client, f"$SRV.STATS.{PROCESS_CONTEXT}")
     told = [endpoint["data"] for answer in stats for endpoint in answer["endpoints"]]
     return [data["process"] for data in told if "process" in data]
 
@@ -339,7 +337,7 @@ def _keys(processes: list[dict[str, Any]]) -> Check:
 async def _detection(client: Client, settings: Settings) -> Check:
     """Ask the handler processes whether they hear of lost connections."""
     name, leases = "detection", "leases alone tell of crashes"
-    answers = await _answers(client, ASK_SUBJECT)
+    answers = await everybody(client, ASK_SUBJECT)
     troubles = sorted({trouble for answer in answers if (trouble := answer["trouble"])})
     if troubles:
         remedy = "see what FLEETBUS_NATS_SYSTEM_URL names, and the handlers' logs"
@@ -351,23 +349,6 @@ async def _detection(client: Client, settings: Settings) -> Check:
         return Check(name, True, f"off, {leases}: FLEETBUS_NATS_SYSTEM_URL is not set")
     remedy = "give the handlers FLEETBUS_NATS_SYSTEM_URL, and start one without --no-detector"
     return Check(name, False, f"no handler process listens, {leases}", remedy)
-
-
-async def _answers(client: Client, subject: str) -> list[dict[str, Any]]:
-    """What everybody answers who does so in time."""
-    answers: list[dict[str, Any]] = []
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
-    await client.publish(subject, reply=inbox)
-    end = time.monotonic() + PING_WAIT
-    while (left := end - time.monotonic()) > 0:
-        try:
-            message = await subscription.next_msg(timeout=left)
-            answers.append(json.loads(message.data))
-        except (NatsError, TimeoutError, ValueError):
-            continue
-    await subscription.unsubscribe()
-    return answers
 
 
 async def _query(client: Client) -> Check:
@@ -384,7 +365,7 @@ async def _query(client: Client) -> Check:
     except NoRespondersError:
         return Check("query", False, f"nobody answers {QUERY}", "start `fleetbus serve`")
     except (NatsError, TimeoutError) as error:
-        return Check("query", False, f"{QUERY}: {_words(error)}", "look into the handlers' logs")
+        return Check("query", False, f"{QUERY}: {words(error)}", "look into the handlers' logs")
     if refused:
         return Check("query", False, f"{QUERY}: {refused}", "look into the handlers' logs")
     detail = f"{QUERY} is answered in {took * 1000:.1f} ms"
@@ -399,8 +380,3 @@ async def _fastest(action: Callable[[], Awaitable[Any]]) -> float:
         await action()
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def _words(error: BaseException) -> str:
-    """An error in words, on one line; some say nothing but their class."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -15,12 +15,11 @@ fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``publ
 stream has the log), ``keys`` (what seals credentials), ``room`` (the bytes that a reply may take),
 ``limit`` (how much a step of a job may handle), ``served_at`` (the last moment at which requests
 were answered: what runs out later, and could have been prolonged, is not over yet) and two
-settings: ``retention`` (how long history is
-kept) and ``stall_after`` (how long an agent may work without progress; None if for ever). A
-decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
-subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
-``phase_id``. That one is None where the field is, or where the field is required and there is no
-such phase.
+settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an agent may work
+without progress; None if for ever). A decider's entity is found by the command's ``id``, or by
+``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
+entity parameter ``phase`` by its ``phase_id``. That one is None where the field is, or where the
+field is required and there is no such phase.
 """
 
 from __future__ import annotations

@@ -16,19 +16,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from contracts._declare import Entity
 from contracts._errors import Refusal
-from contracts._items import EncodedItems, are_all
-from contracts.errors import (
-    DeadlineExceeded,
-    ReplyTooLarge,
-)
+from contracts.errors import DeadlineExceeded
 from fleetbus.bus.attempts import Attempts, LockedOut, Overtaken, replay
 from fleetbus.bus.calls import OUTSIDE, Answer, Call
 from fleetbus.bus.failures import refusal_for
 from fleetbus.bus.published import Published
 from fleetbus.bus.reader import Reader
-from fleetbus.bus.registry import Bound, Registry
+from fleetbus.bus.registry import Registry
+from fleetbus.bus.replying import Replies
 from fleetbus.bus.transaction import CommitUnknown, Transaction, begin
 from fleetbus.bus.work import decide, following, gather, handle, named, react
 from fleetbus.database import Database
@@ -38,18 +34,11 @@ from handlers._secrets import KeyRing
 from persistence import _commit, _entities, _sizes
 from persistence._commit import KeptReply, Written
 from persistence._driver import Compiled
-from persistence._shortening import may_be_short, shorten
 
 log = logging.getLogger("fleetbus.bus")
 
 CLEAN_UP_TIME = 0.5
 """Seconds beyond the deadline after which the database is not waited for any more."""
-
-
-_DECLARATIONS = frozenset({"catalogue"})
-
-MOST_FIXED = 1024
-"""Replies that are the same for all and kept as JSON, at most."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,6 @@ class ExecutorSettings:
     """Seconds that a call that waits for a row lock keeps its connection at a time."""
     expensive_in_flight: int = 32
     """Expensive queries in work or waiting; beyond it they are shed."""
-    reply_advice: str = "ask for a smaller page with limit"
 
 
 def _nothing() -> None:
@@ -109,10 +97,10 @@ class Executor:
             "published": published or Published(database),
             "keys": keys or KeyRing.parse(""),
         }
+        self._replies = Replies(max_payload)
         self._reader = Reader(
-            database, self._dependencies, self.settings.expensive_in_flight, self._room
+            database, self._dependencies, self.settings.expensive_in_flight, self._replies.room
         )
-        self._fixed: dict[int, tuple[Any, bytes]] = {}
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -194,7 +182,7 @@ class Executor:
         call = calls[0]
         async with asyncio.timeout(self._left(calls)):
             reply = await self._reader.reply(call)
-        call.answer(self._reply(call, reply))
+        call.answer(self._replies.answer(call.bound, reply))
 
     async def _lookups(self, calls: Sequence[Call]) -> None:
         handling = calls[0].bound.handling
@@ -208,9 +196,8 @@ class Executor:
             try:
                 if call.message.id not in found:
                     raise entity.not_found(id=call.message.id)
-                call.answer(
-                    self._reply(call, handling.function(call.message, found[call.message.id]))
-                )
+                reply = handling.function(call.message, found[call.message.id])
+                call.answer(self._replies.answer(call.bound, reply))
             except Exception as error:  # noqa: BLE001  one call's error is its own
                 call.refuse(refusal_for(error, call.bound))
 
@@ -250,7 +237,7 @@ class Executor:
     async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         call = calls[0]
         reply = await handle(tx, call, self._dependencies)
-        return [Outcome(call, self._reply(call, reply), kept=True)]
+        return [Outcome(call, self._replies.answer(call.bound, reply), kept=True)]
 
     async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         gathered = calls[0].bound.handling.shape == "gathered handler"
@@ -258,12 +245,12 @@ class Executor:
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        replies = await gather(tx, calls, {"room": self._room()})
+        replies = await gather(tx, calls, {"room": self._replies.room()})
         for call, reply in zip(calls, replies, strict=True):
             if refused := isinstance(reply, Refusal):
                 answer = Answer.refused(refusal_for(reply, call.bound))
             else:
-                answer = self._reply(call, reply)
+                answer = self._replies.answer(call.bound, reply)
             outcomes.append(Outcome(call, answer, kept=not refused))
         return outcomes
 
@@ -273,7 +260,7 @@ class Executor:
             if decided.error is not None:
                 answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
             else:
-                answer = self._reply(decided.call, decided.reply)
+                answer = self._replies.answer(decided.call.bound, decided.reply)
             outcomes.append(Outcome(decided.call, answer, kept=decided.kept))
         return outcomes
 
@@ -335,7 +322,7 @@ class Executor:
         is told in a short form.
         """
         rows = tx.outbox_rows(tx.told)
-        room = self._room()
+        room = self._replies.room()
         for told, row in zip(tx.told, rows, strict=True):
             if len(row) > room:
                 _sizes.require_room_for(told.event, len(row), self._max_payload())
@@ -355,52 +342,12 @@ class Executor:
                     outcome.call.committing = False
             raise
 
-    def _reply(self, call: Call, reply: Any) -> Answer:
-        body = self._encoded(call.bound, reply)
-        room = self._room()
-        if len(body) <= room:
-            return Answer(200, body, shortened=_is_shortened(reply))
-        kind = type(reply)
-        if may_be_short(kind) and len(short := shorten(kind, body, room)) <= room:
-            return Answer(200, short, shortened=True)
-        raise ReplyTooLarge(bytes=len(body), limit=room, advice=self.settings.reply_advice)
-
-    def _room(self) -> int:
-        """The bytes that a reply may take."""
-        return self._max_payload() - _sizes.HEADER_ROOM
-
-    def _encoded(self, bound: Bound, reply: Any) -> bytes:
-        """A reply as JSON; what tells of nothing but the declarations is encoded once for all."""
-        if bound.handling.dependencies != _DECLARATIONS:
-            return encoded(bound, reply)
-        if (kept := self._fixed.get(id(reply))) is None:
-            if len(self._fixed) >= MOST_FIXED:
-                self._fixed.clear()
-            # With the reply itself: as long as it is kept nothing else has its id.
-            kept = self._fixed[id(reply)] = reply, encoded(bound, reply)
-        return kept[1]
-
     def _left(self, calls: Sequence[Call]) -> float:
         """Seconds until the last of these callers stops listening, within the default limit."""
         left = max(call.deadline for call in calls) - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded
         return min(left, self.settings.timeout)
-
-
-def encoded(bound: Bound, reply: Any) -> bytes:
-    """A reply as JSON: of entities what they were encoded to once."""
-    whole = type(reply) is bound.declared.reply and isinstance(reply, Entity)
-    if whole or (bound.item is not None and are_all(bound.item, reply.items)):
-        body: bytes = reply.encoded()
-        return body
-    return bound.serializer.to_json(reply)
-
-
-def _is_shortened(reply: Any) -> bool:
-    """Whether an item of a page had to be."""
-    items = getattr(reply, "items", None)
-    return isinstance(items, EncodedItems) and items.shortened
 
 
 async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:

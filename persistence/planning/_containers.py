@@ -4,10 +4,11 @@ Two transactions that complete the last two tasks see each other's as open. So a
 at under a lock of its row:
 
 - who asks whether it is over has it FOR UPDATE, and counts in a later statement;
-- who says that it is not, because of a task in it that nobody has in hand (``may_be_over``) or of
-  one that is added (``over``), has it FOR KEY SHARE until the transaction ends, and then that task.
-  These neither wait for each other nor for other changes. Whoever completes that task meanwhile
-  finds none like it, asks, and has to wait.
+- who says that it is not, because of a task in it that nobody has in hand (``may_be_over``), has it
+  FOR KEY SHARE until the transaction ends, and then that task. These neither wait for each other
+  nor for other changes. Whoever completes that task meanwhile finds none like it, asks, and has to
+  wait;
+- who adds to it (``over``) has it FOR SHARE, and so sees what became of it, archived as well.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ _HOLDING = f"""
         WHERE p.id IN (
             SELECT unnest(CAST(:ids AS uuid[])) UNION SELECT l.phase_id FROM lineage l
         )
-        FOR KEY SHARE OF p
+        FOR SHARE OF p
     ),
     initiatives AS MATERIALIZED (
         SELECT i.id, i.status FROM planning.initiatives i
@@ -135,7 +136,7 @@ _HOLDING = f"""
             SELECT unnest(CAST(:ids AS uuid[])) UNION SELECT l.initiative_id FROM lineage l
             UNION SELECT p.initiative_id FROM phases p
         )
-        FOR KEY SHARE OF i
+        FOR SHARE OF i
     )"""
 
 IS_OVER = numbered(

@@ -183,8 +183,8 @@ class TestStopAgent:
         for task in tasks:
             released = await bus.call(GetTask(id=task.id))
             assert (released.status, released.retry_count) == ("pending", 0)
-        released = ["task.released", "task.released", "task.ready", "task.ready"]
-        assert (await types(outbox))[-5:] == ["agent.stopped", *released]
+        freed = ["task.released", "task.released", "task.ready", "task.ready"]
+        assert (await types(outbox))[-5:] == ["agent.stopped", *freed]
         event = (await told(outbox, "task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "user_requested")
 

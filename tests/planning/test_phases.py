@@ -214,6 +214,7 @@ class TestDeletePhase:
             ("phase.updated", str(two.id)),
             ("phase.updated", str(other.id)),
             ("phase.dispatchable", str(two.id)),
+            ("task.dependency_removed", str(waiting)),
             ("task.ready", str(waiting)),
         ]
         assert [row.data["phase"]["version"] for row in rows[1:4]] == [3, 3, 3]

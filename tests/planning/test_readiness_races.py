@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Command
+from contracts.planning._errors import InitiativeClosed
 from contracts.planning.initiatives import ArchiveInitiative, UnarchiveInitiative
 from contracts.planning.phases import BlockPhase, StartPhase, UnblockPhase
 from contracts.planning.tasks import (
@@ -84,7 +85,8 @@ class TestCreation:
         await db.execute(text("UPDATE planning.initiatives SET status = 'archived'"))
         creation = await meanwhile(bus, db, made(many, initiative_id=initiative.id))
         await db.execute(text("COMMIT"))
-        await creation
+        with pytest.raises(InitiativeClosed):
+            await creation
 
         assert await claimed(bus) == set()
 

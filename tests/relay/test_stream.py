@@ -37,12 +37,13 @@ class TestEnsure:
     ) -> None:
         async with client_of(nats_url) as client:
             js = client.jetstream()
-            await js.add_stream(name="EVENTS", subjects=["events.>"], max_age=3600)
+            await js.add_stream(name="EVENTS", subjects=["events.>"], max_age=3600, max_msgs=1000)
             info = await ensure_stream(js, StreamSettings())
 
-        assert info.config.max_age == 3600
+        assert (info.config.max_age, info.config.max_msgs) == (3600, 1000)
         said = [entry.getMessage() for entry in caplog.records]
-        assert "stream EVENTS has max_age=3600.0, not 0" in said
+        assert "stream EVENTS has max_msgs=1000, not -1" in said
+        assert not any("max_age" in message for message in said)
         assert any("allow_atomic" in message for message in said)
 
     async def test_refuses_a_stream_that_would_lose_events(self, nats_url: str) -> None:
