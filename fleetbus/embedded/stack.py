@@ -93,6 +93,7 @@ class EmbeddedStack:
         self._lock.acquire()
         try:
             self._lock.tell(pid=os.getpid())
+            self._keep_out_of_git()
             await self._start_both()
             self._lock.tell(pid=os.getpid(), nats_url=self.nats.url)
         except BaseException:
@@ -111,6 +112,12 @@ class EmbeddedStack:
         stopping.result()
         if cancelled is not None:
             raise cancelled
+
+    def _keep_out_of_git(self) -> None:
+        """An `add` of all that is here commits no key and no password."""
+        ignore = self.data_dir / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
 
     async def _start_both(self) -> None:
         try:

@@ -16,6 +16,7 @@ from contracts.events.events import EventNotFound, ListEvents, ListTimeline, Rec
 from persistence import _paging
 from persistence._bus_tables import outbox
 from persistence._short_forms import shortened
+from persistence._sizes import room_for_page
 
 SLACK: Final = 10_000
 """Positions by which the order of times and that of positions may differ.
@@ -25,7 +26,7 @@ happens where the database's clock was set back.
 """
 
 ROOM: Final = 960 * 1024
-"""Bytes of the bodies in a reply, which has to fit one message."""
+"""Bytes of the bodies in a reply; fewer where the server takes smaller messages."""
 
 _BESIDE: Final = 1024
 """What an event says beside its body, at most."""
@@ -60,13 +61,14 @@ async def page(db: AsyncConnection, query: ListEvents) -> Page[RecordedEvent]:
         where.append(place < last if descending else place > last)
     order = place.desc() if descending else place
     statement = _COLUMNS.where(*where).order_by(order).limit(query.limit + 1)
-    bounded = _bounded(statement, ROOM, descending=descending)
-    return _cut(query, await _read(db, bounded, ROOM), ROOM)
+    room = _room()
+    bounded = _bounded(statement, room, descending=descending)
+    return _cut(query, await _read(db, bounded, room), room)
 
 
 async def get(db: AsyncConnection, event_id: UUID) -> RecordedEvent:
     """The event with this id, or ``EventNotFound``."""
-    found = await _read(db, _COLUMNS.where(outbox.c.event_id == event_id), ROOM)
+    found = await _read(db, _COLUMNS.where(outbox.c.event_id == event_id), _room())
     if not found or found[0] is None:
         raise EventNotFound(id=event_id)
     return found[0]
@@ -79,11 +81,15 @@ async def told_of(
     last = _position(query) if query.cursor is not None else 0
     statement = _COLUMNS.where(outbox.c.entity_id == query.entity, outbox.c.position >= last)
     # What changed is told twice, before and after.
-    room = ROOM // 4
+    room = _room() // 4
     bounded = _bounded(statement.order_by(outbox.c.position).limit(query.limit + 2), room)
     found = await _read(db, bounded, room)
     before = found.pop(0) if found and found[0] and found[0].position == last else None
     return before, _cut(query, found, room)
+
+
+def _room() -> int:
+    return min(ROOM, room_for_page() * 15 // 16)
 
 
 async def _between(

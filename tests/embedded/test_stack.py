@@ -241,6 +241,10 @@ class TestEmbeddedStack:
             with pytest.raises(AlreadyRunning, match=rf"process {os.getpid()} .*{first.nats.url}"):
                 await EmbeddedStack(data_dir).start()
 
+    async def test_git_leaves_the_directory_alone(self, data_dir: Path) -> None:
+        async with EmbeddedStack(data_dir):
+            assert (data_dir / ".gitignore").read_text() == "*\n"
+
     async def test_the_directory_is_free_again_afterwards(self, data_dir: Path) -> None:
         async with EmbeddedStack(data_dir) as first:
             pass
