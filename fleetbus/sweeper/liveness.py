@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from contracts.errors import Unavailable
 from fleetbus.bus.transaction import begin
 from fleetbus.database import Database
-from fleetbus.outages import LOCK_NOT_AVAILABLE, is_outage, sqlstate
+from fleetbus.outages import LOCK_NOT_AVAILABLE, sqlstate, trouble
 from persistence import _pulse
 
 log = logging.getLogger("fleetbus.sweeper")
@@ -89,8 +89,8 @@ class Liveness:
     def _failed(self, error: Exception) -> None:
         """Say once in a row why it does not beat, unless everybody knows that already."""
         locked = sqlstate(error) == LOCK_NOT_AVAILABLE
-        known = is_outage(error) or isinstance(error, (TimeoutError, Unavailable))
-        if known or not self._database.available:
+        known = trouble(error) is not None or isinstance(error, (TimeoutError, Unavailable))
+        if not self._database.available or (known and not locked):
             return
         words = "a lock of somebody else" if locked else f"{type(error).__name__}: {error}"
         if words != self._said:

@@ -134,8 +134,10 @@ class Wire:
             await self.client.close()
 
     async def _on_error(self, error: Exception) -> None:
+        # Before there is a connection whoever starts says why there is none.
+        level = logging.WARNING if hasattr(self, "client") else logging.DEBUG
         words = shown(str(error) or type(error).__name__)
-        limited(log, logging.WARNING, "nats error", "NATS: %s", words)
+        limited(log, level, "nats error", "NATS: %s", words)
 
     async def _on_disconnected(self) -> None:
         if not self._closing:

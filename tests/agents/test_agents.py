@@ -291,7 +291,7 @@ class TestDeleteAgent:
 
         task = await bus.call(GetTask(id=claimed.task.id))
         assert (task.status, task.claimed_by, task.retry_count) == ("pending", None, 0)
-        assert (await types(outbox))[-2:] == ["agent.deleted", "task.released"]
+        assert (await types(outbox))[-3:] == ["agent.deleted", "task.released", "task.ready"]
         [event] = await told(outbox, "task.released")
         assert (event["released_by"], event["reason"]) == (str(id_), "agent_deleted")
 

@@ -84,7 +84,8 @@ async def bombard(ask: Asker, ids: list[str]) -> list[str]:
         requests = [(subject, *fuzzer.request(SCHEMAS[subject])) for subject in chosen]
         answers = await asyncio.gather(*(send(ask, *request) for request in requests))
         for (subject, body, headers), (answer, took) in zip(requests, answers, strict=True):
-            if answer.status not in RIGHT or took > SOON:
+            # To wait is what one operation is for.
+            if answer.status not in RIGHT or (took > SOON and subject != "db.events.wait"):
                 shown = f"{body[:120]!r} ({len(body)} bytes) {headers}"
                 wrong.append(f"{subject} {shown}: {answer.status} {answer.type} {took:.2f} s")
     return wrong

@@ -60,6 +60,9 @@ async def test_pools_relay_outbox_and_jobs(bus: Bus, client: Client, settings: S
         "publish_errors": 0,
         "interruptions": 0,
         "last_error": "",
+        "trouble": "",
+        "foreign_messages": 0,
+        "shortened": 0,
     }
     assert found["outbox"] == {
         "backlog": 0,
