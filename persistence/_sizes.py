@@ -28,7 +28,10 @@ PAGE_ROOM = 4096
 """Bytes of a page beside its items: its cursor, its total."""
 
 LITTLE = 256
-"""Bytes that states, times and names may add to an entity that is too large already."""
+"""Bytes that states, times and names may add to an entity that is at its limit, or was beyond it."""
+
+SLACK = 8 * 1024
+"""Bytes beyond its limit that an entity may come to have in such small steps."""
 
 _max_payload: ContextVar[int | None] = ContextVar("max_payload", default=None)
 
@@ -70,7 +73,10 @@ def too_large(entity: Entity, before: Entity | None, max_payload: int) -> Entity
     if entity is before:
         return None
     size, most = len(entity.encoded()), limit(type(entity), max_payload)
-    if size <= most or (before is not None and size <= len(before.encoded()) + LITTLE):
+    if size <= most:
+        return None
+    was = 0 if before is None else len(before.encoded())
+    if was and size <= was + LITTLE and (size <= most + SLACK or was > most + SLACK):
         return None
     return EntityTooLarge(entity=entity.noun, bytes=size, limit=most)
 

@@ -21,7 +21,7 @@ from fleetbus.ids import uuid7
 from fleetbus.service import Service
 from fleetbus.sweeper.sweeper import Sweeper, tasks
 from persistence._shortening import shorten
-from persistence._sizes import FACT_ROOM, HEADER_ROOM, limit
+from persistence._sizes import FACT_ROOM, HEADER_ROOM, SLACK, limit
 from tests.bus.asking import Asker, Got, assert_problem, count_of
 
 MESSAGE = 1024 * 1024
@@ -163,6 +163,21 @@ class TestIndexes:
         got = await ask("db.projects.create", {"name": "a", "url": url})
 
         assert_problem(got, 400, "invalid_request")
+
+
+async def test_many_small_steps_do_not_lead_past_the_limit(ask: Asker) -> None:
+    characters = limit(Task, MESSAGE) // 6 - 200
+    task = (await ask("db.tasks.create", {"name": "t", "description": WIDE * characters})).body
+
+    statuses = []
+    for step in range(1, 80):
+        description = WIDE * (characters + 40 * step)
+        got = await ask("db.tasks.update", {"id": task["id"], "description": description})
+        statuses.append(got.status)
+
+    assert set(statuses) == {200, 413}
+    stored = await ask("db.tasks.get", {"id": task["id"]})
+    assert len(stored.data) <= limit(Task, MESSAGE) + SLACK
 
 
 class TestStoredBefore:
