@@ -28,7 +28,7 @@ PAGE_ROOM = 4096
 """Bytes of a page beside its items: its cursor, its total."""
 
 LITTLE = 256
-"""Bytes that states, times and names may add to an entity that is at its limit, or was beyond it."""
+"""Bytes that states, times and names may add to an entity at its limit, or beyond it already."""
 
 SLACK = 8 * 1024
 """Bytes beyond its limit that an entity may come to have in such small steps."""
