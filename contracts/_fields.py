@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, Strict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    Strict,
+    StringConstraints,
+)
 
 MAX_INT4 = 2**31 - 1
 """The largest value of a Postgres ``integer``."""
@@ -39,6 +48,13 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _not_a_number(time: Any) -> Any:
+    """Digits alone would be read as seconds, or as milliseconds where there are many."""
+    if isinstance(time, int | float) or (isinstance(time, str) and "-" not in time[1:]):
+        raise ValueError("must be a time as RFC 3339 writes it, like 2026-01-31T12:00:00Z")
+    return time
+
+
 def _in_utc(time: datetime) -> datetime:
     if time.tzinfo is UTC:
         return time
@@ -55,27 +71,54 @@ _UUID = re.compile(
 """The spellings in which an id may be given."""
 
 
-def _one_spelling(name: str) -> str:
+def one_spelling(name: str) -> str:
     """An id has one spelling, so that names which are ids compare as ids do."""
     return str(UUID(name)) if _UUID.fullmatch(name) else name
 
 
 def _bounded_json(value: Any) -> Any:
-    """JSON that fits a ``jsonb`` column and can be written back the way it came."""
+    """JSON that fits a ``jsonb`` column and can be written back the way it came.
+
+    PostgreSQL keeps numbers as decimals and writes them without an exponent: 1e300 comes back as a
+    1 with 300 zeros. So such a number counts with its digits, and is written out from the start.
+    """
     size = 0
+    expands = False
     stack = [(value, 1)]
     while stack:
         item, depth = stack.pop()
         if depth > MAX_JSON_DEPTH:
             raise ValueError(f"must not be nested deeper than {MAX_JSON_DEPTH} levels")
         size += _scalar_size(item)
+        expands = expands or (type(item) is float and abs(item) >= _WRITTEN_OUT)
         if isinstance(item, dict):
             stack.extend((child, depth + 1) for pair in item.items() for child in pair)
         elif isinstance(item, list):
             stack.extend((child, depth + 1) for child in item)
         if size > MAX_JSON_BYTES:
             raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
+    return _written_out(value) if expands else value
+
+
+_WRITTEN_OUT = 1e16
+"""From here on a float has no fraction, and JSON would write it with an exponent."""
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _written_out(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_written_out(child) for child in value]
+    if type(value) is float and abs(value) >= _WRITTEN_OUT:
+        return int(Decimal(repr(value)))
     return value
+
+
+def _digits(number: float) -> int:
+    """How many digits a number has without an exponent, at most."""
+    if number == 0 or not math.isfinite(number):
+        return 8
+    return abs(math.floor(math.log10(abs(number)))) + 20
 
 
 def _scalar_size(item: Any) -> int:
@@ -85,7 +128,9 @@ def _scalar_size(item: Any) -> int:
         raise ValueError("must not contain NaN or an infinity")
     if isinstance(item, int) and abs(item) >= 10**MAX_JSON_DIGITS:
         raise ValueError(f"must not contain a number of more than {MAX_JSON_DIGITS} digits")
-    return 8
+    if isinstance(item, float):
+        return _digits(item)
+    return len(str(item)) if isinstance(item, int) and not isinstance(item, bool) else 8
 
 
 Text = Annotated[str, AfterValidator(_storable)]
@@ -121,7 +166,7 @@ ExternalRef = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """The id that another system gave, up to 200 characters."""
 
 AgentId = Annotated[
-    _Line, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_spelling)
+    _Line, StringConstraints(min_length=1, max_length=200), AfterValidator(one_spelling)
 ]
 """Who works, up to 200 characters: an agent's id or any other name. What is a UUID in any of its
 spellings is kept in lower case with hyphens."""
@@ -129,7 +174,12 @@ spellings is kept in lower case with hyphens."""
 Search = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """Text to be found anywhere in a name or description, case ignored."""
 
-Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Time = Annotated[
+    AwareDatetime,
+    Strict(strict=False),
+    BeforeValidator(_not_a_number),
+    AfterValidator(_in_utc),
+]
 """A point in time, RFC 3339; an offset is taken and turned into UTC."""
 
 Json = Annotated[JsonValue, AfterValidator(_bounded_json)]

@@ -66,7 +66,7 @@ function end(reason) {
 function storable(text, limit = Infinity) {
   const clean = text.replaceAll("\0", "\ufffd").toWellFormed();
   if (clean.length <= limit) return clean;
-  const mark = ` … cut: of ${clean.length} characters; the whole is in the agent's log`;
+  const mark = ` … cut: of ${clean.length} characters; more of it is in the agent's log`;
   return clean.slice(0, limit - mark.length).toWellFormed() + mark;
 }
 

@@ -25,7 +25,9 @@ DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 DEFAULT_DATABASE_URL = "postgresql://fleetbus@127.0.0.1:5432/fleetbus"
 
 Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86_400)]
+Timeout = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[float, Field(gt=0, le=36_525)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda level: level.upper() if isinstance(level, str) else level),
@@ -68,11 +70,11 @@ class Settings(BaseSettings):
     request that names another one is not executed."""
     source: str = "fleetbus"
     """``ce-source`` of every event."""
-    stream: str = "EVENTS"
+    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,200}$")] = "EVENTS"
     """The JetStream stream of the events."""
     stream_replicas: Positive = 1
     """Replicas of the stream when it is created."""
-    stream_max_age_days: Annotated[float, Field(ge=0)] | None = None
+    stream_max_age_days: Annotated[float, Field(ge=0, le=36_525)] | None = None
     """Days that the stream keeps events, 0 for ever; what it has is left as it is if not set."""
     stream_max_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes that the stream may have, 0 without end; beyond it the oldest events are dropped. What
@@ -104,17 +106,17 @@ class Settings(BaseSettings):
     """Connections for searches, counts and dashboards; no other query waits for them."""
     max_expensive_in_flight: Positive = 32
     """Searches, counts and dashboards in work or waiting at once in a process; beyond it 429."""
-    expensive_timeout: Seconds = 10.0
+    expensive_timeout: Timeout = 10.0
     """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
-    request_timeout: Seconds = 30.0
+    request_timeout: Timeout = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
     """Seconds that the reply of an idempotency key is kept."""
-    outbox_retention_days: Annotated[float, Field(gt=0)] = 7.0
+    outbox_retention_days: Days = 7.0
     """Days that published events are kept in the outbox, at least."""
-    history_retention_days: Annotated[float, Field(gt=0)] = 90.0
+    history_retention_days: Days = 90.0
     """Days that test runs and calls to models are kept."""
-    log_retention_days: Annotated[float, Field(gt=0)] = 30.0
+    log_retention_days: Days = 30.0
     """Days that log chunks are kept."""
     credentials_keys: str = Field("", repr=False)
     """Keys for the credentials of accounts, ``id:base64`` of 32 bytes with commas; the first one
@@ -136,7 +138,7 @@ class Settings(BaseSettings):
     grace are over nobody is crashed for a lost connection."""
     sweep_interval: Seconds = 1.0
     """What the intervals of periodic work are multiplied by; leases are looked at each second."""
-    stop_timeout: Seconds = 20.0
+    stop_timeout: Timeout = 20.0
     """Seconds that a stopping process waits for what is in flight."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """Port for metrics and health over HTTP; 0 takes a free one, without it there is none."""

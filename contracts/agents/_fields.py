@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from contracts._fields import Count, Id, JsonObject, Text
+from contracts._fields import Count, Id, JsonObject, Text, one_spelling
 
 AccountId = Id
 RunningAgentId = Id
@@ -18,7 +18,9 @@ Provider = Annotated[
 Path = Annotated[Text, StringConstraints(min_length=1, max_length=4_000)]
 """A path in a file system, up to 4,000 characters."""
 
-ConnectionName = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
+ConnectionName = Annotated[
+    Text, StringConstraints(min_length=1, max_length=200), AfterValidator(one_spelling)
+]
 """The name that a NATS client gives its connection."""
 
 Prompt = Annotated[Text, StringConstraints(max_length=500_000)]

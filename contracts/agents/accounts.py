@@ -191,7 +191,7 @@ class MarkAccountExhausted(
     subject="db.accounts.mark_exhausted",
     errors=(AccountNotFound,),
     emits=(AccountExhausted,),
-    example={"id": EXAMPLE_ID, "until": "2026-01-01T12:00:00Z"},
+    example={"id": EXAMPLE_ID, "until": "2031-01-01T12:00:00Z"},
 ):
     """Say that the provider serves an account no more, until a time or until told otherwise.
 

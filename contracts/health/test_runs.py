@@ -197,6 +197,6 @@ class ListTestRuns(
 
 
 class GetLatestTestRuns(Query[TestRuns], subject="db.test_runs.latest"):
-    """The test runs that were started last, whatever they test."""
+    """The test runs that were started last, whatever they test; as many as fit into a message."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 20

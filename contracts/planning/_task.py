@@ -83,8 +83,7 @@ class TaskReady(Event, type="task.ready"):
 
     The last thing that it waited for is completed or gone, its phase goes on, its initiative is
     active again, what is above it is no longer blocked, or it came back to be done again. A task
-    that can be claimed as soon as it is created is told by ``task.created`` alone, unless it takes
-    up again what it is put into.
+    that can be claimed as soon as it is created is told by ``task.created`` alone.
     """
 
     task: Task

@@ -139,6 +139,7 @@ class ListTasks(
     """Tasks that fulfil every filter given."""
 
     phase_id: PhaseId | None = None
+    """What is below a task of this phase and has no phase of its own is in it too."""
     initiative_id: InitiativeId | None = None
     parent_task_id: TaskId | None = None
     status: TaskStatus | None = None

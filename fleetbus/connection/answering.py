@@ -19,7 +19,7 @@ log = logging.getLogger("fleetbus.wire")
 INBOXES: Final = ("_INBOX", "_R_", "_GR_")
 """The inboxes of clients, and what the server makes of them behind the import of an account."""
 
-LONGEST: Final = 512
+LONGEST: Final = 2048
 """Characters of a reply subject."""
 
 NEVER: Final = ("$JS", "$SYS", "$SRV", "$KV", "$O", "_fleetbus", "db", "events")

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, ConnectionReconnectingError
 from nats.errors import Error as NatsError
 
+from fleetbus.connection.answering import checked_prefix
 from fleetbus.connection.headers import (
     DESCRIPTION,
     STATUS,
@@ -91,12 +92,10 @@ async def connect(
 def inbox_prefix_or_default(given: str | None) -> str:
     """The prefix of the inboxes of this process. Raises ``ValueError`` where it cannot be one."""
     prefix = given or os.environ.get("FLEETBUS_INBOX_PREFIX") or INBOX_PREFIX
-    if not all(_TOKEN.fullmatch(token) for token in prefix.split(".")):
-        raise ValueError(f"{prefix!r} cannot be the prefix of an inbox")
-    return prefix
-
-
-_TOKEN: Final = re.compile(r"[^\s\x00-\x1f\x7f*>.]+")
+    try:
+        return checked_prefix(prefix)
+    except ValueError as error:
+        raise ValueError(f"the prefix of inboxes: {error}") from None
 
 
 class SteadyClient(Client):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pydantic_core
 
+from contracts._fields import one_spelling
+
 CONNECT, DISCONNECT = "CONNECT", "DISCONNECT"
 
 SHUTDOWN = "Server Shutdown"
@@ -45,7 +47,7 @@ def heard(subject: str, message: bytes) -> Fact | None:
         return None
     if not could_be_an_agent(name) or told.get("reason") == SHUTDOWN:
         return None
-    return Fact(name, f"{server}:{number}", gone=verb == DISCONNECT)
+    return Fact(one_spelling(name), f"{server}:{number}", gone=verb == DISCONNECT)
 
 
 def closed_lately(
@@ -57,7 +59,7 @@ def closed_lately(
         if not could_be_an_agent(name) or closed.get("reason") == SHUTDOWN:
             continue
         if now - moment(closed["stop"]) <= within:
-            yield Fact(name, f"{server}:{closed['cid']}", gone=True)
+            yield Fact(one_spelling(name), f"{server}:{closed['cid']}", gone=True)
 
 
 def could_be_an_agent(name: object) -> bool:

@@ -12,6 +12,7 @@ import pydantic_core
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from contracts._fields import one_spelling
 from fleetbus.detector.advisories import Fact, closed_lately, moment
 
 ASK_TIMEOUT = 2.0
@@ -59,7 +60,7 @@ class Servers:
         names: set[str] = set()
         for answer in await self._ask("CONNZ", self._query(_OPEN), len(uptimes)):
             async for connection in self._connections(answer):
-                names.add(connection.get("name", ""))
+                names.add(one_spelling(connection.get("name", "")))
         return Look(frozenset(names), min(uptimes.values()))
 
     async def closed_lately(self, within: timedelta) -> list[Fact]:

@@ -21,7 +21,7 @@ MAX_QUESTIONS = 100
 SHORT_CHARACTERS = 500
 """What is left of each word where even what fits its field was refused."""
 
-IN_THE_LOG = "; the whole is in the agent's log"
+IN_THE_LOG = "; more of it is in the agent's log"
 
 BAD_REQUEST, TOO_LARGE = 400, 413
 

@@ -6,7 +6,8 @@ rules stand in ``persistence/planning/_readiness.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -133,20 +134,28 @@ async def follow_moves(events: Sequence[TaskUpdated], *, db: AsyncConnection, em
 
 # Whoever puts a task into a phase or an initiative locks it: none appears meanwhile.
 @reaction(where=_readiness.ARE_IN_PHASES)
-async def follow_phases(events: Sequence[PhaseMoved], *, db: AsyncConnection, emit: Emit) -> None:
+async def follow_phases(
+    events: Sequence[PhaseMoved], *, db: AsyncConnection, emit: Emit, now: datetime
+) -> None:
     """Work on a phase begins, goes on or rests."""
-    _tell(await _readiness.refresh_in_phases(db, {event.phase.id for event in events}), emit)
+    found = await _readiness.refresh_in_phases(db, {event.phase.id for event in events})
+    _tell(_not_new(found, now), emit)
 
 
 @reaction(where=_readiness.ARE_IN_INITIATIVES)
 async def follow_initiatives(
-    events: Sequence[InitiativeMoved], *, db: AsyncConnection, emit: Emit
+    events: Sequence[InitiativeMoved], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Work on an initiative goes on or rests."""
     ids = {event.initiative.id for event in events}
-    _tell(await _readiness.refresh_in_initiatives(db, ids), emit)
+    _tell(_not_new(await _readiness.refresh_in_initiatives(db, ids), now), emit)
 
 
 def _tell(tasks: Iterable[Task], emit: Emit) -> None:
     for task in tasks:
         emit(TaskReady(task=task))
+
+
+def _not_new(tasks: Iterable[Task], now: datetime) -> Iterator[Task]:
+    """Those that were there before: what is created is told by its creation."""
+    return (task for task in tasks if task.version > 1 or task.created_at < now)

@@ -51,12 +51,15 @@ async def let_go(
 ) -> list[TaskDependencyRemoved]:
     """Let others depend no longer on these locked tasks, which are going to be deleted.
 
-    That is a change of each that did so, for each dependency that it loses.
+    That is a change of each that did so, for each dependency that it loses. Who was deleted while
+    its lock was waited for has lost them already.
     """
     edges = await _task_graph.edges_into(db, tree)
     waiting = await _entities.lock(db, Task, {one for one, _ in edges})
     removed = []
     for one, other in edges:
+        if one not in waiting:
+            continue
         waiting[one] = waiting[one].evolve(now)
         removed.append(TaskDependencyRemoved(task=waiting[one], depends_on_task_id=other))
 

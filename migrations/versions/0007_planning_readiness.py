@@ -69,17 +69,15 @@ def upgrade() -> None:
             [column, "category", *ORDER],
             f"{READY} AND {column} IS NOT NULL",
         )
-    _index(
-        "ix_tasks__in_phase_id",
-        ["in_phase_id"],
-        "in_phase_id IS NOT NULL AND status <> 'completed'",
+    op.create_index(
+        "ix_tasks__in_phase_id_status", "tasks", ["in_phase_id", "status"], schema="planning"
     )
     op.drop_index("ix_tasks__claimable", table_name="tasks", schema="planning")
 
 
 def downgrade() -> None:
     _index("ix_tasks__claimable", ORDER, "status = 'pending'")
-    for name in ("in_phase_id", "ready_in_phase", "ready_in_initiative", "ready"):
+    for name in ("in_phase_id_status", "ready_in_phase", "ready_in_initiative", "ready"):
         op.drop_index(f"ix_tasks__{name}", table_name="tasks", schema="planning")
     for column in ("underway", "in_phase_id", "held"):
         op.drop_column("tasks", column, schema="planning")

@@ -7,7 +7,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts._declare import Page
 from contracts.health.test_runs import ListTestRuns, TestRun
-from persistence._entities import columns, entity_from
 from persistence._filters import equal
 from persistence._paging import Listing
 from persistence.health.tables import test_run
@@ -27,7 +26,5 @@ async def page(db: AsyncConnection, query: ListTestRuns) -> Page[TestRun]:
 
 
 async def latest(db: AsyncConnection, limit: int) -> list[TestRun]:
-    """The runs that were started last, the latest first."""
-    order = test_run.c.started_at.desc(), test_run.c.id.desc()
-    rows = await db.execute(columns(TestRun).order_by(*order).limit(limit))
-    return [entity_from(TestRun, row) for row in rows]
+    """The runs that were started last, the latest first; as many as fit into a message."""
+    return list((await _LIST.page(db, ListTestRuns(limit=limit))).items)

@@ -65,7 +65,7 @@ async def overview(db: AsyncConnection, id_: UUID) -> InitiativeOverview:
     summary = {name: phase.c[name] for name in PhaseSummary.model_fields}
     progress = _object(
         phase=_object(**summary),
-        tasks=select(counts).where(task.c.phase_id == phase.c.id).scalar_subquery(),
+        tasks=select(counts).where(task.c.in_phase_id == phase.c.id).scalar_subquery(),
     )
     phases = select(
         func.json_agg(aggregate_order_by(progress, phase.c.position, phase.c.id), type_=JSON)

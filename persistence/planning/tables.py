@@ -149,11 +149,7 @@ class Task(EntityRow, entity=tasks.Task):
         _of_ready("ix_tasks__ready"),
         _of_ready("ix_tasks__ready_in_initiative", "initiative_id"),
         _of_ready("ix_tasks__ready_in_phase", "in_phase_id"),
-        Index(
-            "ix_tasks__in_phase_id",
-            "in_phase_id",
-            postgresql_where=text("in_phase_id IS NOT NULL AND status <> 'completed'"),
-        ),
+        Index("ix_tasks__in_phase_id_status", "in_phase_id", "status"),
         Index(
             "ix_tasks__lease_expires_at",
             "lease_expires_at",

@@ -43,9 +43,10 @@ _LIST = Listing(
     {
         **equal(
             task,
-            *("phase_id", "initiative_id", "parent_task_id"),
-            *("status", "category", "priority", "claimed_by"),
+            *("initiative_id", "parent_task_id", "status", "category", "priority", "claimed_by"),
         ),
+        # With what is below its tasks and has no phase of its own.
+        "phase_id": task.c.in_phase_id == bindparam("phase_id", type_=Uuid),
         "ready": either(READY),
         "search": contains("search", task.c.name, task.c.description),
     },

@@ -325,3 +325,33 @@ ASKED_FOR = {
 
 def event_entity(event: type[Event]) -> Any:
     return event.model_fields[event.fact.entity].annotation
+
+
+class TestNumbers:
+    """PostgreSQL writes them without exponents, so they count so."""
+
+    @pytest.mark.parametrize("number", [1e307, -1e307, 5e-324])
+    async def test_a_few_are_taken_and_read_as_they_were_answered(
+        self, ask: Asker, number: float
+    ) -> None:
+        agent = await registered(ask)
+        beat = {"id": agent, "incarnation": 1, "progress": {"x": [number] * 3}}
+        assert (await ask("db.agents.heartbeat", beat)).status == 200
+        stored = (await ask("db.agents.get", {"id": agent})).body
+        [listed] = (await ask("db.agents.list")).body["items"]
+        assert stored["progress"] == listed["progress"]
+        assert [float(one) for one in stored["progress"]["x"]] == [number] * 3
+
+    async def test_many_are_refused(self, ask: Asker) -> None:
+        agent = await registered(ask)
+        beat = {"id": agent, "incarnation": 1, "progress": {"x": [1e307] * 3_000}}
+        got = await ask("db.agents.heartbeat", beat)
+        assert_problem(got, 400, "invalid_request")
+        assert len((await ask("db.agents.get", {"id": agent})).data) < 2_000
+
+    async def test_what_is_answered_is_what_is_stored(self, ask: Asker) -> None:
+        task = (await ask("db.tasks.create", {"name": "t"})).body["id"]
+        await ask("db.tasks.claim", {"agent_id": "a"})
+        done = await ask("db.tasks.complete", {"id": task, "result": {"n": 1e40, "m": 0.5}})
+        assert done.body["result"] == (await ask("db.tasks.get", {"id": task})).body["result"]
+        assert b"1" + b"0" * 40 in done.data

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.planning.initiatives import (
     ArchiveInitiative,
+    GetInitiativeOverview,
     RequestInitiativeChanges,
     UnarchiveInitiative,
 )
@@ -206,6 +207,30 @@ class TestPhases:
         context = await bus.call(GetTaskContext(id=child.id))
         assert context.phase is not None
         assert context.phase.id == phase.id
+
+    @pytest.mark.parametrize("many", [False, True])
+    async def test_a_new_task_is_told_by_its_creation(
+        self, bus: Bus, outbox: Outbox, many: bool
+    ) -> None:
+        phase = await plans.lone_phase(bus, status="completed")
+        fields: Any = {"name": "more", "phase_id": phase.id}
+        if many:
+            made = (await bus.call(CreateManyTasks(items=[NewTaskItem(**fields)]))).items[0].id
+        else:
+            made = (await bus.call(CreateTask(**fields))).id
+
+        assert await told_ready(outbox) == []
+        assert await claim(bus) == [made]
+
+    async def test_lists_and_counts_go_by_the_phase_that_a_task_is_in(self, bus: Bus) -> None:
+        phase = await plans.lone_phase(bus, status="in_progress")
+        above = await bus.call(CreateTask(name="above", phase_id=phase.id))
+        below = await bus.call(CreateTask(name="below", parent_task_id=above.id))
+
+        page = await bus.call(ListTasks(phase_id=phase.id))
+        assert {task.id for task in page.items} == {above.id, below.id}
+        overview = await bus.call(GetInitiativeOverview(id=phase.initiative_id))
+        assert overview.phases[0].tasks.pending == 2
 
 
 class TestParents:

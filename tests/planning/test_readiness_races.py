@@ -17,6 +17,8 @@ from contracts.planning.tasks import (
     ClaimTasks,
     CreateManyTasks,
     CreateTask,
+    DeleteTask,
+    ListTasks,
     NewTask,
     NewTaskItem,
     RemoveTaskDependency,
@@ -234,3 +236,21 @@ class TestDependencies:
             )
 
             assert await claimed(bus) == {"first", "parent", "child", "new"}
+
+
+class TestDeletion:
+    async def test_of_a_task_while_what_waits_for_it_goes(
+        self, bus: Bus, db: AsyncConnection
+    ) -> None:
+        one, other, third = [await add_task(db) for _ in range(3)]
+        await depend(db, other, one)
+        await depend(db, third, one)
+
+        await db.execute(text("BEGIN"))
+        await db.execute(text("DELETE FROM planning.tasks WHERE id = :id"), {"id": other})
+        deletion = await meanwhile(bus, db, DeleteTask(id=one))
+        await db.execute(text("COMMIT"))
+
+        assert (await deletion).id == one
+        left = await bus.call(ListTasks())
+        assert [(task.id, task.version) for task in left.items] == [(third, 2)]

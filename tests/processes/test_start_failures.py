@@ -148,3 +148,22 @@ class TestUp:
 
 async def up(data_dir: Path, *more: str) -> Ended:
     return await fleetbus("up", "--data-dir", str(data_dir), *more)
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("FLEETBUS_INBOX_PREFIX", "events"),
+            ("FLEETBUS_INBOX_PREFIX", "$JS.API"),
+            ("FLEETBUS_STREAM", "a.b"),
+            ("FLEETBUS_REQUEST_TIMEOUT", "inf"),
+            ("FLEETBUS_IDEMPOTENCY_RETENTION", "1e300"),
+            ("FLEETBUS_STREAM_MAX_AGE_DAYS", "1e300"),
+        ],
+    )
+    async def test_one_that_cannot_be_meant_is_named(self, name: str, value: str) -> None:
+        ended = await fleetbus("serve", **{name: value})
+        assert ended.code == 2
+        assert name in one_line(ended.err)
+        assert "Traceback" not in ended.err

@@ -166,7 +166,7 @@ class TestHeartbeats:
             await until(cleared)
 
 
-MARK = " … cut: 1,934 of 5,012 characters; the whole is in the agent's log"
+MARK = " … cut: 1,934 of 5,012 characters; more of it is in the agent's log"
 
 
 class TestEnding:

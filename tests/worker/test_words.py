@@ -76,7 +76,7 @@ class TestComplete:
         said = "line\n" * 300_000
         task, log = await done_with(bus, lambda mine: mine.complete(said))
         assert task.summary is not None
-        assert task.summary.endswith(" of 1,500,000 characters; the whole is in the agent's log")
+        assert task.summary.endswith(" of 1,500,000 characters; more of it is in the agent's log")
         assert log == [{"task": str(task.id), "attempt": 1, "summary": said}]
 
     @pytest.mark.parametrize("made", [ESCAPES, list(range(90_000))], ids=["escapes", "many"])
@@ -84,7 +84,7 @@ class TestComplete:
         task, log = await done_with(bus, lambda mine: mine.complete("Done.", made))
         assert (task.status, task.summary) == ("completed", "Done.")
         assert isinstance(task.result, dict)
-        assert str(task.result["fleetbus"]).endswith("; the whole is in the agent's log")
+        assert str(task.result["fleetbus"]).endswith("; more of it is in the agent's log")
         assert log == [{"task": str(task.id), "attempt": 1, "result": made}]
 
     @pytest.mark.parametrize("refusal", [TOO_MUCH, MaxPayloadError()], ids=["refused", "payload"])
