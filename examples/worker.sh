@@ -20,7 +20,7 @@ request() {
         reply=$(nats --server "$url" --timeout 5s request --raw --no-templates \
             -H "Nats-Msg-Id:$key" "$1" "$2" </dev/null 2>/dev/null)
         case $reply in
-            '' | '{"type":'*'"retryable":true'*) sleep 1 ;;
+            '' | '{"type":'*'"retryable":true'*) kill -0 $$ 2>/dev/null && sleep 1 || exit 1 ;;
             *) break ;;
         esac
     done
@@ -70,9 +70,10 @@ complete() {
     done
 }
 
-# In the background: the agent lives, and keeps the lease of the task that it has.
+# In the background, as long as the worker is there: the agent lives, and keeps the lease of the
+# task that it has.
 live() {
-    while sleep "$interval"; do
+    while sleep "$interval" && kill -0 $$ 2>/dev/null; do
         case $(request db.agents.heartbeat "{\"id\":\"$agent\",\"incarnation\":1}") in
             '{"type":'* | *'"cancel_requested":true'*) kill -s TERM $$ && return ;;
         esac

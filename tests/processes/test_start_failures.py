@@ -163,7 +163,7 @@ class TestValues:
         ],
     )
     async def test_one_that_cannot_be_meant_is_named(self, name: str, value: str) -> None:
-        ended = await fleetbus("serve", **{name: value})
+        ended = await fleetbus("serve", cwd=None, **{name: value})
         assert ended.code == 2
         assert name in one_line(ended.err)
         assert "Traceback" not in ended.err
