@@ -19,7 +19,7 @@ from contracts.planning.phases import AddPhaseDependency, ApprovePhase, UpdatePh
 from contracts.planning.tasks import AddTaskDependency, CreateManyTasks, UpdateTask
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
-from fleetbus.importing.changes import Changes, compare
+from fleetbus.importing.changes import Changes, compare, gone
 from fleetbus.importing.packing import Ids, in_order, new_phase, pack
 from fleetbus.importing.plan import Dependency, Plan, PlannedPhase
 from fleetbus.importing.present import Present, for_each, read_present
@@ -51,6 +51,7 @@ async def load_plan(
     """
     ref = external_ref(f"{source}:{plan.name}")
     present = await read_present(bus, ref)
+    plan = plan.keeping(present.kept)
     changes = compare(plan, present)
     load = _Load(bus, plan, present, changes, progress or _silent)
     initiative_id = present.initiative.id if present.initiative else None
@@ -224,6 +225,7 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
         gone_tasks=len(present.tasks.keys() - {task.ref for task in plan.tasks}),
         gone_dependencies=len(present.dependencies - set(plan.dependencies))
         + len(present.phase_dependencies - set(plan.phase_dependencies)),
+        gone=tuple(gone(plan, present)),
     )
 
 

@@ -234,6 +234,10 @@ class TestSecondImport:
         before = await outbox()
         report = await load_plan(bus, planned(task("a"), task("b")))
         assert (report.gone_tasks, report.gone_dependencies, report.unchanged) == (1, 1, True)
+        assert report.gone == (
+            Difference("c", "a task that is no longer in the plan"),
+            Difference("b", "waits here for a, and no longer in the plan"),
+        )
         assert await outbox() == before
 
     async def test_the_fleet_decides_on_how_far_things_are(self, bus: Bus, outbox: Outbox) -> None:
