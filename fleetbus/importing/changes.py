@@ -153,7 +153,9 @@ def _differences(
     plan: Plan, present: Present, too_late: Iterable[Dependency]
 ) -> Iterator[Difference]:
     if present.initiative is not None and present.initiative.status != "active":
-        yield Difference(plan.name, f"the initiative is {present.initiative.status}, not active")
+        status = present.initiative.status
+        closed = "; nothing is added to it until it is unarchived" if status == "archived" else ""
+        yield Difference(plan.name, f"the initiative is {status}, not active{closed}")
     for phase in plan.phases:
         if text := _phase_differs(phase, present, plan):
             yield Difference(phase.ref, text)

@@ -27,6 +27,7 @@ Outcome = Literal[
     "no_children",
     "stays_phase",
     "external",
+    "closes_here",
 ]
 
 DETAILS: dict[Outcome, str] = {
@@ -46,6 +47,8 @@ DETAILS: dict[Outcome, str] = {
     "stays_phase": "{edge.ref} was imported as a phase and stays one; a phase has no parent",
     "external": "{edge.depends_on} is of another project; {edge.ref} is blocked until a person "
     "finds it there",
+    "closes_here": "{edge.ref} cannot wait for {edge.depends_on}: with what is here already it "
+    "would close the cycle {path}",
 }
 PATH_SHOWN = 12
 
