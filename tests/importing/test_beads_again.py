@@ -126,6 +126,13 @@ class TestAPhaseStaysAPhase:
         assert ("note", "e-1", "was imported as a phase and stays one") in report.remarks()
 
 
+async def test_of_a_closed_epic_that_is_not_done_it_says_what_is(bus: Bus) -> None:
+    report = await bring(bus, [epic("e-1", status="closed"), issue("e-1.1")])
+    assert (await there(bus)).phases["e-1"].status == "in_progress"
+    [note] = [text for sort, ref, text in report.remarks() if (sort, ref) == ("note", "e-1")]
+    assert note == "closed, but some of its tasks are not; the phase is open here"
+
+
 @st.composite
 def forests(draw: st.DrawFn) -> Records:
     """Some of six records, each an epic or none, below an earlier one or not."""
