@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fleetbus.importing.report import LoadReport
 
 _AGAIN = "Run it again: it goes on where it ended."
+_ELSEWHERE = (
+    "Unarchive it (db.initiatives.unarchive), or import into another one with another --name."
+)
 
 REASONS = 10
 """Reasons of one sort that are told unless all are asked for."""
@@ -110,6 +113,7 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from contracts._errors import Refusal
+    from contracts.planning._errors import InitiativeClosed
     from fleetbus.cli.connection import ask, connected
     from fleetbus.client import Bus, NoAnswer
     from fleetbus.importing.load import load_plan
@@ -133,7 +137,8 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
                     bus, plan, source=tool.value, dry_run=dry_run, progress=progress
                 )
             except Refusal as refusal:
-                raise Failed(f"the import broke off: {refusal}\n  {_AGAIN}") from None
+                advice = _ELSEWHERE if isinstance(refusal, InitiativeClosed) else _AGAIN
+                raise Failed(f"the import broke off: {refusal}\n  {advice}") from None
             except (NoAnswer, NatsError) as failure:
                 raise Failed(f"the import broke off: {failure}\n  {_AGAIN}") from None
 

@@ -7,6 +7,7 @@ below a record that waits does not begin either. Nothing waits for what is close
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from fleetbus.importing._beads_records import CLOSED, Source, has_failed, is_over, status_word
@@ -18,6 +19,8 @@ BLOCKS, PARENT = "blocks", "parent-child"
 CONDITIONAL, WAITS_FOR = "conditional-blocks", "waits-for"
 SAID = {"type", "depends_on_id", "issue_id", "metadata"}
 ORDERING = {BLOCKS, CONDITIONAL, WAITS_FOR}
+EXTERNAL = "external:"
+"""How the id of a capability of another project begins: `external:<project>:<capability>`."""
 INHERITED = "inherited"
 """The kind of a relation that was stated of something above, and holds for what is below it."""
 
@@ -35,14 +38,18 @@ class Order:
     """What the relations of a record say besides who waits for whom."""
 
 
-def order(source: Source) -> Order:
-    """Read the relations of all records."""
-    return _Reader(source).read()
+def order(source: Source, stay_phases: AbstractSet[str] = frozenset()) -> Order:
+    """Read the relations of all records; those that stay phases are below nothing.
+
+    What is above such a record in Beads is lost to it, and what that waits for it waits for itself.
+    """
+    return _Reader(source, stay_phases).read()
 
 
 class _Reader:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, stay_phases: AbstractSet[str]) -> None:
         self._source = source
+        self._stay_phases = stay_phases
         self._expanded = 0
         self._any_child: set[tuple[str, str]] = set()
         self._order = Order()
@@ -110,7 +117,7 @@ class _Reader:
             if (child, parent) not in cycles:
                 self._above[child].append(parent)
                 self._children[parent].append(child)
-        for ref in self._source.work:
+        for ref in (ref for ref in self._source.work if ref not in self._stay_phases):
             if (nearest := self._nearest(ref)) is not None:
                 self._order.parents[ref] = nearest
         self._order.edges += (self._parent_outcome(edge, cycles) for edge in edges)
@@ -125,6 +132,8 @@ class _Reader:
         for ref in (edge.ref, edge.depends_on):
             if ref in self._source.markers:
                 return replace(edge, outcome="skipped", path=(ref,))
+        if edge.ref in self._stay_phases:
+            return replace(edge, outcome="stays_phase")
         taken = self._order.parents[edge.ref] == edge.depends_on
         return edge if taken else replace(edge, outcome="second_parent")
 
@@ -154,12 +163,19 @@ class _Reader:
             yield replace(edge, outcome="skipped", path=(edge.ref,))
         elif self._binds_only_what_is_below(edge.ref):
             yield replace(edge, outcome="met", path=(edge.ref,))
+        elif self._is_external(edge.depends_on):
+            # whether it was shipped is known in that project only, and until then not
+            self._order.held[edge.ref].append(f"Waits in Beads for {edge.depends_on}")
+            yield replace(edge, outcome="external")
         elif WAITS_FOR in edge.kind:
             yield from self._for_children(edge)
         else:
             if CONDITIONAL in edge.kind:
                 self._hold_by_condition(edge)
             yield self._for_one(edge)
+
+    def _is_external(self, ref: str) -> bool:
+        return ref.lower().startswith(EXTERNAL) and ref not in self._source
 
     def _binds_only_what_is_below(self, ref: str) -> bool:
         """Whether a record is closed, but not all below it: these wait for nothing of its own."""

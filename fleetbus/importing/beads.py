@@ -4,10 +4,11 @@ An epic that has children and no parent is a phase. An epic within another recor
 task, since phases do not nest; an epic without children is a task, since a phase without tasks
 would never complete. What orders work in Beads orders it here, what holds it back there blocks it
 here, and what is no work there is none here. Work in progress is imported as pending: whoever
-does it has no lease here.
+does it has no lease here. A record that was imported before keeps the kind that it has here.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fleetbus.importing._beads_order import Order, order
 from fleetbus.importing._beads_records import Source, kind, read_lines
 from fleetbus.importing.graph import Layout, settle
 from fleetbus.importing.plan import (
+    Kept,
     Note,
     PhaseStatus,
     Plan,
@@ -45,18 +47,24 @@ def open_beads(path: Path, *, name: str | None = None) -> Plan:
 
 def read_beads(lines: Iterable[str], *, name: str = "beads", now: datetime | None = None) -> Plan:
     """Read a plan from the lines of a Beads file, accounting for each that is not blank."""
-    source = read_lines(lines)
-    return _Reader(source, order(source), now or datetime.now(UTC)).plan(name)
+    lines, moment = tuple(lines), now or datetime.now(UTC)
+
+    def reread(kept: Kept) -> Plan:
+        source = read_lines(lines)
+        plan = _Reader(source, order(source, kept.phases), moment, kept).plan(name)
+        return replace(plan, reread=reread)
+
+    return reread(Kept())
 
 
 class _Reader:
     """Makes tasks and phases of records."""
 
-    def __init__(self, source: Source, relations: Order, now: datetime) -> None:
+    def __init__(self, source: Source, relations: Order, now: datetime, kept: Kept) -> None:
         self._source = source
         self._order = relations
         self._now = now
-        self._phases = _find_phases(source.work, relations.parents)
+        self._phases = _find_phases(source.work, relations.parents, kept)
         self._related: dict[str, list[SourceEdge]] = {}
         for edge in relations.edges:
             if edge.outcome == "other_kind":
@@ -140,20 +148,28 @@ class _Reader:
             state: PhaseStatus = "pending" if status == "in_progress" else status
             if state == "completed" and record.ref in unfinished:
                 state = "pending"
-                record.note("closed, but some of its tasks are not; the phase is pending")
+                record.note("closed, but some of its tasks are not; the phase is open here")
             related = self._related.get(record.ref, ())
             text = _beads_text.description(record, related, phase=True)
             phases.append(PlannedPhase(record.ref, name, text, state, reason))
         return tuple(phases)
 
 
-def _find_phases(records: Mapping[str, Record], parents: Mapping[str, str]) -> dict[str, None]:
+def _find_phases(
+    records: Mapping[str, Record], parents: Mapping[str, str], kept: Kept
+) -> dict[str, None]:
     with_children = set(parents.values())
-    return {
-        ref: None
-        for ref, record in records.items()
-        if ref in with_children and ref not in parents and kind(record) == "epic"
-    }
+    phases: dict[str, None] = {}
+    for ref, record in records.items():
+        is_phase = ref in with_children and ref not in parents and kind(record) == "epic"
+        if is_phase and ref in kept.tasks:
+            record.note("was imported as a task and stays one; what is below it are child tasks")
+        elif is_phase:
+            phases[ref] = None
+        elif ref in kept.phases:
+            record.note("was imported as a phase and stays one")
+            phases[ref] = None
+    return phases
 
 
 def _unique_name(record: Record, names: set[str]) -> str:

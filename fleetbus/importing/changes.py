@@ -70,6 +70,17 @@ def compare(plan: Plan, present: Present) -> Changes:
     )
 
 
+def gone(plan: Plan, present: Present) -> Iterator[Difference]:
+    """Name what is there and no longer in the plan; it is left alone."""
+    for ref in sorted(present.phases.keys() - {phase.ref for phase in plan.phases}):
+        yield Difference(ref, "a phase that is no longer in the plan")
+    for ref in sorted(present.tasks.keys() - {task.ref for task in plan.tasks}):
+        yield Difference(ref, "a task that is no longer in the plan")
+    edges = present.dependencies | present.phase_dependencies
+    for edge in sorted(edges - {*plan.dependencies, *plan.phase_dependencies}):
+        yield Difference(edge.ref, f"waits here for {edge.depends_on}, and no longer in the plan")
+
+
 def _has_begun(present: Present, ref: str) -> bool:
     task = present.tasks.get(ref)
     return task is not None and task.status not in NOT_BEGUN
@@ -142,7 +153,9 @@ def _differences(
     plan: Plan, present: Present, too_late: Iterable[Dependency]
 ) -> Iterator[Difference]:
     if present.initiative is not None and present.initiative.status != "active":
-        yield Difference(plan.name, f"the initiative is {present.initiative.status}, not active")
+        status = present.initiative.status
+        closed = "; nothing is added to it until it is unarchived" if status == "archived" else ""
+        yield Difference(plan.name, f"the initiative is {status}, not active{closed}")
     for phase in plan.phases:
         if text := _phase_differs(phase, present, plan):
             yield Difference(phase.ref, text)

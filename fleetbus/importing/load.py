@@ -7,6 +7,7 @@ was done before, even where the tasks were deleted since.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -14,14 +15,15 @@ from nats.errors import MaxPayloadError
 
 from contracts._declare import Operation
 from contracts._errors import Refusal
+from contracts.planning._errors import DependencyCycle
 from contracts.planning.initiatives import CreateInitiative, ExecutionMode
 from contracts.planning.phases import AddPhaseDependency, ApprovePhase, UpdatePhase
 from contracts.planning.tasks import AddTaskDependency, CreateManyTasks, UpdateTask
 from fleetbus.client import Bus
 from fleetbus.ids import uuid7
-from fleetbus.importing.changes import Changes, compare
-from fleetbus.importing.packing import Ids, in_order, new_phase, pack
-from fleetbus.importing.plan import Dependency, Plan, PlannedPhase
+from fleetbus.importing.changes import Changes, compare, gone
+from fleetbus.importing.packing import Ids, Packed, in_order, new_phase, pack, without
+from fleetbus.importing.plan import Dependency, Plan, PlannedPhase, SourceEdge
 from fleetbus.importing.present import Present, for_each, read_present
 from fleetbus.importing.records import external_ref
 from fleetbus.importing.report import Difference, LoadReport, Tally
@@ -51,6 +53,7 @@ async def load_plan(
     """
     ref = external_ref(f"{source}:{plan.name}")
     present = await read_present(bus, ref)
+    plan = plan.keeping(present.kept)
     changes = compare(plan, present)
     load = _Load(bus, plan, present, changes, progress or _silent)
     initiative_id = present.initiative.id if present.initiative else None
@@ -69,6 +72,8 @@ class _Load:
         self.present = present
         self.changes = changes
         self.refused: dict[str, list[Difference]] = {}
+        self.left_out: list[SourceEdge] = []
+        """What would close a cycle with dependencies that are here and no longer in the plan."""
         self._bus = bus
         self._progress = progress
         self._done = 0
@@ -104,7 +109,7 @@ class _Load:
             request = AddPhaseDependency(
                 id=self._phases[edge.ref], depends_on_phase_id=self._phases[edge.depends_on]
             )
-            await self._attempt("phase dependencies", edge.ref, request)
+            await self._attempt("phase dependencies", edge.ref, request, edge)
 
         await for_each(self.changes.new_phases, create)
         await for_each(self.changes.phase_updates, update)
@@ -118,11 +123,33 @@ class _Load:
         ordered = in_order(self.changes.new_tasks, dependencies)
         missing = dict.fromkeys(dependencies)
         for packed in pack(ordered, dependencies, ids, self._bus.nats.max_payload):
-            await self._create(packed.request)
+            await self._create_acyclic(packed)
             for edge in packed.dependencies:
                 del missing[edge]
             self._advance("tasks", len(packed.request.items) + len(packed.dependencies))
         return list(missing)
+
+    async def _create_acyclic(self, packed: Packed) -> None:
+        """Create tasks, without the relations that would close a cycle with what is here."""
+        request = packed.request
+        while True:
+            try:
+                return await self._create(request)
+            except DependencyCycle as cycle:
+                steps = set(pairwise(self._path(cycle)))
+                edge = next((edge for edge in packed.dependencies if edge in steps), None)
+                if edge is None:
+                    raise
+                self._leave_out("dependencies", edge, cycle)
+                request = without(request, edge.ref, self._tasks[edge.depends_on])
+
+    def _leave_out(self, kind: str, edge: Dependency, cycle: DependencyCycle) -> None:
+        path = self._path(cycle)
+        self.left_out.append(SourceEdge(kind, *edge, outcome="closes_here", path=path))
+
+    def _path(self, cycle: DependencyCycle) -> tuple[str, ...]:
+        refs = {str(own): ref for ref, own in (*self._phases.items(), *self._tasks.items())}
+        return tuple(refs.get(str(own), str(own)) for own in cycle.path)
 
     async def _create(self, request: CreateManyTasks) -> None:
         """Create tasks; where the service takes less than they say, with their beginnings."""
@@ -156,16 +183,21 @@ class _Load:
         request = AddTaskDependency(
             id=self._tasks[edge.ref], depends_on_task_id=self._tasks[edge.depends_on]
         )
-        await self._attempt("dependencies", edge.ref, request)
+        await self._attempt("dependencies", edge.ref, request, edge)
 
-    async def _attempt(self, kind: str, ref: str, request: Operation[Any]) -> None:
+    async def _attempt(
+        self, kind: str, ref: str, request: Operation[Any], edge: Dependency | None = None
+    ) -> None:
         """Change one thing; that the fleet has made it impossible meanwhile stops nothing else."""
         try:
             await self._bus.call(request)
         except (Refusal, MaxPayloadError) as failure:
             if isinstance(failure, Refusal) and failure.retryable:
                 raise
-            self.refused.setdefault(kind, []).append(Difference(ref, str(failure)))
+            if edge is not None and isinstance(failure, DependencyCycle):
+                self._leave_out(kind, edge, failure)
+            else:
+                self.refused.setdefault(kind, []).append(Difference(ref, str(failure)))
         self._advance(kind)
 
     def _advance(self, what: str, count: int = 1) -> None:
@@ -207,23 +239,26 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
             plan.dependencies,
             changes.new_dependencies,
             changes.refused_dependencies,
-            _refs(refused, "dependencies"),
+            load,
+            "dependencies",
         ),
         phase_dependencies=_edges(
             plan.phase_dependencies,
             changes.new_phase_dependencies,
             0,
-            _refs(refused, "phase dependencies"),
+            load,
+            "phase dependencies",
         ),
         skipped=plan.skipped,
         problems=plan.problems,
-        left_out=plan.left_out,
+        left_out=(*plan.left_out, *load.left_out),
         notes=plan.notes,
         not_kept=plan.not_kept,
         differences=(*changes.differences, *(one for some in refused.values() for one in some)),
         gone_tasks=len(present.tasks.keys() - {task.ref for task in plan.tasks}),
         gone_dependencies=len(present.dependencies - set(plan.dependencies))
         + len(present.phase_dependencies - set(plan.phase_dependencies)),
+        gone=tuple(gone(plan, present)),
     )
 
 
@@ -243,7 +278,10 @@ def _edges(
     planned: Collection[Dependency],
     missing: Collection[Dependency],
     too_late: int,
-    refused: Collection[str],
+    load: _Load,
+    kind: str,
 ) -> Tally:
+    refused = len(_refs(load.refused, kind))
+    left_out = sum(edge.kind == kind for edge in load.left_out)
     unchanged = len(planned) - len(missing) - too_late
-    return Tally(len(missing) - len(refused), 0, unchanged, too_late + len(refused))
+    return Tally(len(missing) - left_out - refused, 0, unchanged, too_late + refused)

@@ -98,6 +98,18 @@ def pack(
         yield Packed(CreateManyTasks(items=items), tuple(brought))
 
 
+def without(request: CreateManyTasks, ref: str, awaited: UUID) -> CreateManyTasks:
+    """The request in which one task does not wait for another one."""
+    items = []
+    for item in request.items:
+        if item.external_ref == ref:
+            named = [one for one in item.depends_on if str(one) != str(awaited)]
+            items.append(item.model_copy(update={"depends_on": named}))
+        else:
+            items.append(item)
+    return request.model_copy(update={"items": items})
+
+
 def _groups(
     tasks: Iterable[PlannedTask], awaited: Mapping[str, list[str]], ids: Ids, room: int
 ) -> Iterator[list[PlannedTask]]:

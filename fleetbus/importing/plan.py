@@ -1,8 +1,8 @@
 """A plan as it is imported, whatever tool it was written in."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Priority = Literal["high", "medium", "low"]
@@ -25,6 +25,9 @@ Outcome = Literal[
     "met",
     "held",
     "no_children",
+    "stays_phase",
+    "external",
+    "closes_here",
 ]
 
 DETAILS: dict[Outcome, str] = {
@@ -41,6 +44,11 @@ DETAILS: dict[Outcome, str] = {
     "met": "nothing waits here any more: {path} is over",
     "held": "{path} is open and not imported; {edge.ref} is blocked until a person decides",
     "no_children": "{edge.depends_on} has no children to wait for",
+    "stays_phase": "{edge.ref} was imported as a phase and stays one; a phase has no parent",
+    "external": "{edge.depends_on} is of another project; {edge.ref} is blocked until a person "
+    "finds it there",
+    "closes_here": "{edge.ref} cannot wait for {edge.depends_on}: with what is here already it "
+    "would close the cycle {path}",
 }
 PATH_SHOWN = 12
 
@@ -134,6 +142,13 @@ class Note:
     text: str
 
 
+class Kept(NamedTuple):
+    """What an earlier import made of the records of a plan; what is there keeps its kind."""
+
+    phases: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Phases, tasks with each parent before its children, and an account of every record."""
@@ -150,6 +165,15 @@ class Plan:
     notes: tuple[Note, ...]
     not_kept: tuple[Note, ...] = ()
     """Fields with something in them for which there is no place."""
+    reread: "Callable[[Kept], Plan] | None" = field(default=None, compare=False, repr=False)
+    """Reads the same source again; None if its records are always of the same kind."""
+
+    def keeping(self, kept: Kept) -> "Plan":
+        """The plan in which no record is of another kind than it was imported as."""
+        changed = any(phase.ref in kept.tasks for phase in self.phases) or any(
+            task.ref in kept.phases for task in self.tasks
+        )
+        return self.reread(kept) if changed and self.reread is not None else self
 
     @property
     def left_out(self) -> tuple[SourceEdge, ...]:

@@ -11,7 +11,7 @@ from contracts.planning.initiatives import FindInitiative, Initiative, Initiativ
 from contracts.planning.phases import ListPhaseDependencies, ListPhases, Phase
 from contracts.planning.tasks import ListTaskDependencies, ListTasks, Task
 from fleetbus.client import Bus
-from fleetbus.importing.plan import Dependency
+from fleetbus.importing.plan import Dependency, Kept
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
@@ -31,6 +31,12 @@ class Present:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     dependencies: frozenset[Dependency] = frozenset()
     phase_dependencies: frozenset[Dependency] = frozenset()
+
+    @property
+    def kept(self) -> Kept:
+        """What is there as one kind only, and so stays of that kind."""
+        phases, tasks = self.phases.keys(), self.tasks.keys()
+        return Kept(frozenset(phases - tasks), frozenset(tasks - phases))
 
 
 async def read_present(bus: Bus, external_ref: str) -> Present:

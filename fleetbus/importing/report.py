@@ -58,6 +58,8 @@ class LoadReport:
     """Tasks of an earlier import that the plan no longer has; they are left alone."""
     gone_dependencies: int
     """Dependencies that the plan no longer has; they are left alone."""
+    gone: tuple[Difference, ...] = ()
+    """All that the plan no longer has and that is left alone, one by one."""
 
     @property
     def unchanged(self) -> bool:
@@ -84,6 +86,7 @@ class LoadReport:
             *(("skipped", record.ref, record.reason) for record in self.skipped),
             *(("left out", edge.ref, f"{edge.kind}: {edge.detail}") for edge in self.left_out),
             *(("differs", difference.ref, difference.text) for difference in self.differences),
+            *(("gone", difference.ref, difference.text) for difference in self.gone),
             *(("note", note.ref, note.text) for note in self.notes),
             *(("not kept", note.ref, note.text) for note in self.not_kept),
         ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.planning.initiatives import ArchiveInitiative, FindInitiative
 from contracts.planning.tasks import ListTasks
 from fleetbus.client import Bus
 from tests.cli.program import fleetbus
@@ -29,6 +30,13 @@ def plan(tmp_path: Path) -> Path:
     ]
     file = tmp_path / "issues.jsonl"
     file.write_text("\n".join(lines))
+    return file
+
+
+@pytest.fixture
+def later_plan(tmp_path: Path) -> Path:
+    file = tmp_path / "later.jsonl"
+    file.write_text(record(5))
     return file
 
 
@@ -114,6 +122,21 @@ class TestImport:
         assert (ended.code, ended.out) == (1, "")
         assert ended.err.startswith("nobody answers")
         assert "no handler process is connected" in ended.err
+
+    async def test_an_initiative_that_is_archived(
+        self, plan: Path, later_plan: Path, bus: Bus, nats_url: str
+    ) -> None:
+        await fleetbus("import", "beads", str(plan), "--name", "web", NATS_URL=nats_url)
+        initiative = await bus.call(FindInitiative(external_ref="beads:web"))
+        await bus.call(ArchiveInitiative(id=initiative.id))
+        ended = await fleetbus(
+            "import", "beads", str(later_plan), "--name", "web", NATS_URL=nats_url
+        )
+        assert ended.code == 1
+        assert "is archived" in ended.err
+        assert "unarchive" in ended.err
+        assert "--name" in ended.err
+        assert "Run it again" not in ended.err
 
     async def test_an_unknown_tool(self, plan: Path) -> None:
         assert (await fleetbus("import", "jira", str(plan))).code == 2
