@@ -96,10 +96,11 @@ class Decision(Generic[E]):
     """What a decider decided: the entity as it will be, the events that tell it, the answer.
 
     The reply is the entity unless another is given. With ``refusal`` the caller is refused and
-    the change is kept nevertheless: work that came too late, say.
+    the change is kept nevertheless: work that came too late, say. ``otherwise`` is the refusal
+    where the change turns out to be too large to be kept.
     """
 
-    __slots__ = ("entity", "events", "refusal", "reply")
+    __slots__ = ("entity", "events", "otherwise", "refusal", "reply")
 
     def __init__(
         self,
@@ -107,11 +108,13 @@ class Decision(Generic[E]):
         *events: Event,
         reply: Reply | None = None,
         refusal: Refusal | None = None,
+        otherwise: Refusal | None = None,
     ) -> None:
         self.entity = entity
         self.events = events
         self.reply = entity if reply is None else reply
         self.refusal = refusal
+        self.otherwise = refusal if otherwise is None else otherwise
 
 
 @dataclass(frozen=True)
