@@ -18,8 +18,7 @@ were answered: what runs out later, and could have been prolonged, is not over y
 settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an agent may work
 without progress; None if for ever). A decider's entity is found by the command's ``id``, or by
 ``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
-entity parameter ``phase`` by its ``phase_id``. That one is None where the field is, or where the
-field is required and there is no such phase.
+entity parameter ``phase`` by its ``phase_id``: None where that is, or is required and names none.
 """
 
 from __future__ import annotations
@@ -95,11 +94,11 @@ _ALLOWED: dict[Shape, set[str]] = {
 class Decision(Generic[E]):
     """What a decider decided: the entity as it will be, the events that tell it, the answer.
 
-    The reply is the entity unless another is given. With ``refusal`` the caller is refused and
-    the change is kept nevertheless: work that came too late, say.
+    The reply is the entity unless another is given. With ``refusal`` the caller is refused and the
+    change is kept nevertheless, such as late work; ``otherwise`` is said where it is too large.
     """
 
-    __slots__ = ("entity", "events", "refusal", "reply")
+    __slots__ = ("entity", "events", "otherwise", "refusal", "reply")
 
     def __init__(
         self,
@@ -107,11 +106,12 @@ class Decision(Generic[E]):
         *events: Event,
         reply: Reply | None = None,
         refusal: Refusal | None = None,
+        otherwise: Refusal | None = None,
     ) -> None:
-        self.entity = entity
-        self.events = events
+        self.entity, self.events = entity, events
         self.reply = entity if reply is None else reply
         self.refusal = refusal
+        self.otherwise = otherwise or refusal
 
 
 @dataclass(frozen=True)

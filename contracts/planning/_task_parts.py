@@ -63,11 +63,12 @@ class LateResultNotFound(NotFound, detail="task {id} has no late result of attem
     attempt: int
 
 
-class StaleAttempt(
-    Conflict,
-    detail="attempt {attempt} of task {id} is over; it is {task_status}, attempt {current_attempt}",
-):
-    """The attempt is not the task's current one: someone else may have it now."""
+class StaleAttempt(Conflict):
+    """The attempt is not the task's current one: someone else may have it now.
+
+    Where ``kept`` is true, what ``db.tasks.complete`` brought is a late result of the task, which
+    ``db.tasks.accept_late`` makes its result; where it is false, nothing of it is kept.
+    """
 
     id: TaskId
     attempt: int
@@ -75,6 +76,16 @@ class StaleAttempt(
     task_status: TaskStatus
     claimed_by: AgentId | None = None
     """Who has the task now; absent when nobody has."""
+    kept: bool = False
+    """Whether the task has what was brought as a late result, to be accepted by
+    ``db.tasks.accept_late``; false where there was no room for it, and of all but completions."""
+
+    @property
+    def detail(self) -> str:
+        """That the attempt is over, or never was, and what the task is now."""
+        was = 1 <= self.attempt <= self.current_attempt
+        said = f"attempt {self.attempt} of task {self.id} {'is over' if was else 'never was'}"
+        return f"{said}; it is {self.task_status}, attempt {self.current_attempt}"
 
 
 class LateResult(Reply):
@@ -84,6 +95,9 @@ class LateResult(Reply):
     summary: Summary | None
     result: Json | None
     received_at: Time = Field(strict=False)  # text in a jsonb column
+    shortened: bool = False
+    """Whether its result was left out, or its summary cut, to make room for what the task became;
+    what was brought is whole in ``task.late_completion``."""
 
 
 class TaskBrief(Reply):

@@ -335,8 +335,10 @@ class CompleteTask(
 
     id: TaskId
     attempt: Attempt | None = None
-    """The attempt of the claim. A result of an attempt that is over is kept as a late result, up
-    to a hundred of them. Without it the present state alone decides."""
+    """The attempt of the claim. A result of an attempt that is over is kept as a late result while
+    there is room for it: up to a hundred of them with 256 KiB of JSON together, or a single one
+    that is larger. The refusal says whether it is ``kept``; ``db.tasks.accept_late`` makes it the
+    result of the task. Without an attempt the present state alone decides."""
     summary: Summary | None = None
     result: Json | None = None
 
@@ -378,6 +380,7 @@ class AcceptLateResult(
     """Make the last late result of an attempt the result of its task.
 
     That completes the task, whatever state it is in; of a completed one the result is replaced.
+    Of a late result that is ``shortened`` the task gets what is left.
     """
 
     id: TaskId

@@ -189,11 +189,11 @@ def _without_what_is_too_large(
 ) -> Decision[Any]:
     """What is done of a command that makes its entity too large: nothing, save if it is vital.
 
-    A heartbeat with too much progress still says that its agent lives. A refusal stays what it is,
+    A heartbeat with too much progress still says that its agent lives. A refusal stays one,
     and keeps nothing.
     """
     if decision.refusal is not None:
-        return Decision(entities[0], refusal=decision.refusal)
+        return Decision(entities[0], refusal=decision.otherwise)
     if not call.bound.declared.vital:
         raise refusal
     fields = call.bound.operation.model_fields

@@ -15,6 +15,7 @@ from contracts.errors import InvalidReference
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
+from handlers.planning._late_results import evolve
 from handlers.planning._shortening import FRAME, shorten, size
 from handlers.planning._states import TASK
 from persistence.planning import _claims, tasks
@@ -105,7 +106,7 @@ def alike(claims: Sequence[ClaimTasks]) -> list[list[int]]:
 def claimed(task: Task, claim: ClaimTasks, now: datetime) -> Task:
     """The task as it is in the hands of who claims it."""
     TASK.require(task, "claim")
-    return task.evolve(now, attempt=task.attempt + 1, **_in_hand(claim, now))
+    return evolve(task, now, attempt=task.attempt + 1, **_in_hand(claim, now))
 
 
 async def unknown_filter(db: AsyncConnection, claim: ClaimTasks) -> InvalidReference | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,24 +11,14 @@ from contracts.planning._errors import DifferentInitiatives
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import (
-    AcceptLateResult,
-    CompleteTask,
-    LateResult,
-    LateResultNotFound,
     NewTask,
     StaleAttempt,
     Task,
     TaskBlocked,
-    TaskCompleted,
-    TaskLateCompletion,
     TaskRetried,
-    TaskUpdated,
 )
 from handlers._shapes import Decision
 from handlers.planning._states import TASK
-
-MAX_LATE_RESULTS = 100
-"""How many late results a task keeps; whoever brings more is in a loop."""
 
 MAX_RETRIES = 3
 """How often a task is tried again after it was lost; then a person has to look."""
@@ -109,54 +98,3 @@ def lose_agent(task: Task, *, now: datetime) -> Decision[Task]:
     blocked = task.evolve(now, status="blocked", blocked_reason=reason, **UNCLAIMED)
 
     return Decision(blocked, TaskBlocked(task=blocked, previous_status=task.status))
-
-
-def keep_late_result(command: CompleteTask, task: Task, now: datetime) -> Decision[Task]:
-    """Refuse, and keep what the attempt brought unless it is known already."""
-    assert command.attempt is not None
-    told = refusal(task, command.attempt, "complete")
-    late = LateResult(
-        attempt=command.attempt, summary=command.summary, result=command.result, received_at=now
-    )
-    if not 1 <= late.attempt <= task.attempt or _is_known(late, task):
-        return Decision(task, refusal=told)
-
-    kept = task.evolve(now, late_results=[*task.late_results, late])
-
-    return Decision(kept, TaskLateCompletion(task=kept, late_result=late), refusal=told)
-
-
-def take_late_result(command: AcceptLateResult, task: Task, now: datetime) -> Decision[Task]:
-    """Complete the task with the last late result of the attempt, in place of any other."""
-    brought = [late for late in task.late_results if late.attempt == command.attempt]
-    if not brought:
-        raise LateResultNotFound(id=task.id, attempt=command.attempt)
-
-    taken = brought[-1]
-    accepted = task.evolve(
-        now,
-        status="completed",
-        summary=taken.summary,
-        result=taken.result,
-        blocked_reason=None,
-        late_results=[late for late in task.late_results if late is not taken],
-        **UNCLAIMED,
-    )
-    if task.status == "completed":
-        return Decision(accepted, TaskUpdated(task=accepted))
-
-    return Decision(accepted, TaskCompleted(task=accepted, previous_status=task.status))
-
-
-def _is_known(late: LateResult, task: Task) -> bool:
-    """Whether the task has this result, as its own or as a late one, or has too many."""
-    known = [*task.late_results]
-    if task.status == "completed":
-        own = {"attempt": task.attempt, "summary": task.summary, "result": task.result}
-        known.append(late.model_copy(update=own))
-    return len(known) >= MAX_LATE_RESULTS or _text(late) in map(_text, known)
-
-
-def _text(late: LateResult) -> str:
-    """What was brought, as JSON: there, unlike here, true is not 1."""
-    return json.dumps([late.attempt, late.summary, late.result], sort_keys=True)

@@ -61,6 +61,7 @@ from handlers.planning._claims import (
     take_first,
     take_ready,
 )
+from handlers.planning._late_results import evolve, keep_late_result, take_late_result
 from handlers.planning._order import circle, of_task, refuse_circles
 from handlers.planning._shortening import shorten
 from handlers.planning._states import TASK
@@ -69,10 +70,8 @@ from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
 from handlers.planning._task_rules import (
     UNCLAIMED,
     is_over,
-    keep_late_result,
     new_task,
     require_attempt,
-    take_late_result,
 )
 from persistence import _entities
 from persistence.planning import _new_tasks, _task_context, _task_graph, tasks
@@ -158,7 +157,7 @@ def update_task(
     if not (changed := changes(command, task)):
         return Decision(task)
 
-    updated = task.evolve(now, **changed)
+    updated = evolve(task, now, **changed)
 
     return Decision(updated, TaskUpdated(task=updated, moved="phase_id" in changed))
 
@@ -286,8 +285,8 @@ def complete_task(command: CompleteTask, task: Task, *, now: datetime) -> Decisi
         return keep_late_result(command, task, now)
     TASK.require(task, "complete")
 
-    done = task.evolve(
-        now, status="completed", summary=command.summary, result=command.result, **UNCLAIMED
+    done = evolve(
+        task, now, status="completed", summary=command.summary, result=command.result, **UNCLAIMED
     )
 
     return Decision(done, TaskCompleted(task=done, previous_status=task.status))
@@ -299,7 +298,7 @@ def block_task(command: BlockTask, task: Task, *, now: datetime) -> Decision[Tas
         require_attempt(task, command.attempt, "block")
     TASK.require(task, "block")
 
-    blocked = task.evolve(now, status="blocked", blocked_reason=command.reason, **UNCLAIMED)
+    blocked = evolve(task, now, status="blocked", blocked_reason=command.reason, **UNCLAIMED)
 
     return Decision(blocked, TaskBlocked(task=blocked, previous_status=task.status))
 

@@ -86,7 +86,8 @@ class Histories(RuleBasedStateMachine):
             return
         self.task = decision.entity
         assert not decision.events
-        assert self.task.model_copy(update={"lease_expires_at": before.lease_expires_at}) == before
+        lease = {name: getattr(before, name) for name in ("lease_expires_at", "lease_seconds")}
+        assert self.task.model_copy(update=lease) == before
 
     @rule()
     def expire(self) -> None:
