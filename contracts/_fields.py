@@ -130,7 +130,7 @@ def _scalar_size(item: Any) -> int:
         raise ValueError(f"must not contain a number of more than {MAX_JSON_DIGITS} digits")
     if isinstance(item, float):
         return _digits(item)
-    return len(str(item)) if isinstance(item, int) and not isinstance(item, bool) else 8
+    return max(8, len(str(item))) if isinstance(item, int) else 8
 
 
 Text = Annotated[str, AfterValidator(_storable)]

@@ -93,9 +93,11 @@ def inbox_prefix_or_default(given: str | None) -> str:
     """The prefix of the inboxes of this process. Raises ``ValueError`` where it cannot be one."""
     prefix = given or os.environ.get("FLEETBUS_INBOX_PREFIX") or INBOX_PREFIX
     try:
+        if prefix.endswith("."):
+            raise ValueError("a dot follows it by itself")
         return checked_prefix(prefix)
     except ValueError as error:
-        raise ValueError(f"the prefix of inboxes: {error}") from None
+        raise ValueError(f"{prefix!r} cannot be the prefix of an inbox: {error}") from None
 
 
 class SteadyClient(Client):

