@@ -51,7 +51,7 @@ NO_DATABASE = Contender(
 FLEETBUS = Contender(
     "fleetbus",
     "fleetbus",
-    "fleetbus.processes",
+    "fleetbus.server.processes",
     keeps_promises=True,
     settings=(("FLEETBUS_RELAY", "false"), ("FLEETBUS_LOG_LEVEL", "WARNING")),
 )

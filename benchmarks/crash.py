@@ -17,13 +17,13 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
+from bus.kit.aio import end
+from bus.kit.ids import uuid7
 from contracts.agents.agents import AgentCrashed
 from contracts.planning.tasks import CreateTask
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
 from fleetbus.demo.children import Children
-from fleetbus.endings import end
-from fleetbus.ids import uuid7
+from fleetbus.server.config import Settings
 
 APART = 0.2
 """Seconds between two kills."""

@@ -14,14 +14,14 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from contracts._declare import Operation
+from bus.contract.operation import Operation
 from contracts.health.health import GetDashboard, GetHealthStatus, LastRuns, RunsSince
 from contracts.health.model_calls import GetModelUsage
-from fleetbus import migrate
 from fleetbus.client import connect
-from fleetbus.config import Settings
 from fleetbus.embedded.stack import EmbeddedStack
-from fleetbus.service import Service
+from fleetbus.server import migrate
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 
 ASKED = 200
 

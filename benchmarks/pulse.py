@@ -18,7 +18,7 @@ import uvloop
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fleetbus.ids import uuid7
+from bus.kit.ids import uuid7
 
 REGISTERING = 128
 """Registrations in flight, a transaction each: many more than there are connections."""

@@ -15,11 +15,11 @@ import psutil
 from nats import connect
 
 from benchmarks.workloads import AGENT_PREFIX, AGENTS, Workload
-from fleetbus import migrate
 from fleetbus.embedded._cluster import ROLE, Cluster, postgres_install
 from fleetbus.embedded._process import ServerProcess
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.server import migrate
 
 SETTINGS = {
     "shared_preload_libraries": "pg_stat_statements",

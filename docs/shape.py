@@ -16,9 +16,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from contracts import _catalogue  # noqa: E402  the project need not be installed
-from contracts._declare import Operation  # noqa: E402  as above
-from contracts._errors import snake_case  # noqa: E402  as above
+from bus.contract.operation import Operation  # noqa: E402  as above
+from bus.contract.refusals import snake_case  # noqa: E402  as above
+from fleetbus import domain  # noqa: E402  as above
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 Node = Definition | ast.Assign
@@ -147,7 +147,7 @@ def cost(operation: type[Operation[Any]]) -> Cost:
 
 
 def report(contexts: list[str]) -> str:
-    operations = [o for o in _catalogue.load().operations if o.declared.context in contexts]
+    operations = [o for o in domain.catalogue().operations if o.declared.context in contexts]
     costs = [cost(operation) for operation in operations]
     header = ["operation", *COLUMNS, "all", "files"]
     rows = [header, ["---", *["---:"] * (len(header) - 1)]]

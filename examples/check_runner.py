@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
 from contracts.health.test_runs import RecordTestRun
 from fleetbus.client import connect
-from fleetbus.storable import text
+from fleetbus.client.storable import text
 
 
 def ask(test: TestDefinition) -> dict[str, int | str]:

@@ -6,9 +6,7 @@ import sys
 from asyncio.subprocess import PIPE
 from contextlib import suppress
 
-from fleetbus.client import connect
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.errors import CancelRequested, TaskLost
+from fleetbus.client import CancelRequested, TaskLost, WorkingAgent, connect
 
 HEARTBEAT = int(os.environ.get("HEARTBEAT_SECONDS", "10"))
 

@@ -18,15 +18,17 @@ from typing import Any
 
 from pydantic import AliasChoices
 
-import handlers
-from contracts._catalogue import Catalogue, load
-from contracts._declare import Operation, Page, Reply
-from contracts._errors import Refusal
-from contracts._schemas import definitions, example_of
-from contracts.errors import EVERYWHERE
+from bus.contract.catalogue import Catalogue
+from bus.contract.errors import EVERYWHERE
+from bus.contract.model import Reply
+from bus.contract.operation import Operation
+from bus.contract.page import Page
+from bus.contract.refusals import Refusal
+from bus.contract.schemas import definitions, example_of
+from bus.handling.transitions import Transitions
+from fleetbus import domain
 from fleetbus.cli.schemas import fields, type_of
-from fleetbus.config import Settings
-from handlers._states import Transitions
+from fleetbus.server.config import Settings
 
 BEGIN = "<!-- begin generated: {name} -->"
 END = "<!-- end generated: {name} -->"
@@ -243,8 +245,9 @@ def states_page() -> str:
 
 def state_machines() -> Iterator[Transitions]:
     """Every transition table of every context."""
-    for folder in pkgutil.iter_modules(handlers.__path__):
-        name = f"handlers.{folder.name}._states"
+    root = importlib.import_module(domain.HANDLERS)
+    for folder in pkgutil.iter_modules(root.__path__):
+        name = f"{domain.HANDLERS}.{folder.name}.states"
         if folder.ispkg and importlib.util.find_spec(name):
             module = importlib.import_module(name)
             yield from (v for v in vars(module).values() if isinstance(v, Transitions))
@@ -288,7 +291,7 @@ def variable(name: str) -> str:
 
 def pages() -> dict[str, str]:
     """The content of every generated page under ``docs/``."""
-    reference = Reference(load())
+    reference = Reference(domain.catalogue())
     return {
         "operations.md": reference.operations_page(),
         "events.md": reference.events_page(),
@@ -300,7 +303,7 @@ def pages() -> dict[str, str]:
 
 def parts() -> dict[str, str]:
     """The generated parts of the README, by the names of their markers."""
-    reference = Reference(load())
+    reference = Reference(domain.catalogue())
     return {
         "operations": reference.overview(),
         "events": reference.facts(),

@@ -1,11 +1,12 @@
-"""Alembic's entry point; the connection comes from ``fleetbus.migrate``."""
+"""Alembic's entry point; the connection comes from ``fleetbus.server.migrate``."""
 
 from alembic import context
 from sqlalchemy import Connection
 
-from persistence._all_tables import is_partition, metadata
+from bus.storage.discovery import metadata
+from bus.storage.partitions import is_partition
 
-METADATA = metadata()
+METADATA = metadata("persistence")
 SCHEMAS = {table.schema for table in METADATA.tables.values()}
 
 

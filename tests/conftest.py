@@ -10,13 +10,14 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus import logs
-from fleetbus.bus.registry import Registry, load
+from bus.kit import logs
+from bus.running.registry import Registry
+from fleetbus import domain
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import Service
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.counting import Counted, counting
 from tests.servers import (
     ACCOUNTS,
@@ -168,7 +169,7 @@ def settings(database_url: str, nats_url: str) -> Settings:
 
 @pytest.fixture(scope="session")
 def registry() -> Registry:
-    return load()
+    return domain.registry()
 
 
 @pytest_asyncio.fixture

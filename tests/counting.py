@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-from fleetbus.database import Database
-from persistence._driver import driver_of
+from bus.storage.database import Database
+from bus.storage.driver import driver_of
 
 CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
 INTROSPECTION = ("current_setting('jit')", "pg_catalog.pg_type")

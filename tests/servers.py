@@ -15,7 +15,7 @@ import nats
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from fleetbus.database import driver_url
+from bus.storage.database import driver_url
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 
@@ -44,7 +44,7 @@ def server_directory() -> Iterator[Path]:
 
 
 async def migrate(url: str) -> None:
-    from fleetbus.migrate import upgrade
+    from fleetbus.server.migrate import upgrade
 
     result = upgrade(url)
     if inspect.isawaitable(result):

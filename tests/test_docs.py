@@ -12,14 +12,13 @@ import pytest
 import typer
 from pydantic import ValidationError
 
-from contracts import _catalogue
-from contracts._declare import OPERATIONS
+from bus.contract.operation import OPERATIONS
 from contracts.planning.tasks import CreateTask
-from fleetbus import reference
+from fleetbus import domain, reference
 from fleetbus.cli.app import app
 from fleetbus.client import Bus
-from fleetbus.config import Settings
-from fleetbus.service import Service
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 
 ROOT = Path(__file__).parents[1]
 NODE_MODULES = ROOT / "tests" / "node" / "node_modules"
@@ -146,7 +145,7 @@ class TestNames:
 
     @every_prose
     def test_operations_and_events_exist(self, page: Path) -> None:
-        catalogue = _catalogue.load()
+        catalogue = domain.catalogue()
         subjects = {operation.declared.subject for operation in catalogue.operations}
         types = {event.fact.type for event in catalogue.events}
         like_a_type = re.compile(rf"(?:{'|'.join({t.split('.')[0] for t in types})})\.[a-z_]+")

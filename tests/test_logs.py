@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from fleetbus import logs
-from fleetbus.logs import LINES, limited, shown
+from bus.kit import logs
+from bus.kit.logs import LINES, limited, shown
 from tests.bus.asking import eventually
 
 log = logging.getLogger("fleetbus.test")

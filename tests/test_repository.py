@@ -15,7 +15,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-LINES_PER_FILE = 400
+LINES_PER_FILE = 300
+
+# What is longer, and how long. The list only shrinks: nothing is added, no number grows.
+LONGER: dict[str, int] = {}
+
+# Packages that are a face: what others import of them, by one name.
+FACES = {
+    "bus/contract/__init__.py",
+    "bus/handling/__init__.py",
+    "bus/storage/__init__.py",
+    "fleetbus/client/__init__.py",
+}
+
 
 # Neither list is written out, so that a search for one of these strings does not find this file.
 REGISTRY_HOSTS = [
@@ -95,14 +107,17 @@ class TestFiles:
 
     def test_python_files_are_short(self) -> None:
         sizes = {name: len(text.splitlines()) for name, text in python_files().items()}
-        assert {name: size for name, size in sizes.items() if size >= LINES_PER_FILE} == {}
+        longer = {name: size for name, size in sizes.items() if size > LINES_PER_FILE}
+        assert {n: size for n, size in longer.items() if size > LONGER.get(n, 0)} == {}
+        assert set(LONGER) <= set(longer), "what is short enough leaves the list"
 
     def test_package_inits_hold_at_most_a_docstring(self) -> None:
         inits = {n: ast.parse(t) for n, t in python_files().items() if n.endswith("__init__.py")}
         offending = [
             name
             for name, tree in inits.items()
-            if len(tree.body) > (ast.get_docstring(tree, clean=False) is not None)
+            if name not in FACES
+            and len(tree.body) > (ast.get_docstring(tree, clean=False) is not None)
         ]
         assert offending == []
 

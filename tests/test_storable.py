@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
-from contracts._fields import MAX_JSON_BYTES, Json, JsonObject, Summary
-from fleetbus import storable
+from bus.contract.fields import MAX_JSON_BYTES, Json, JsonObject, Summary
+from fleetbus.client import storable
 
 JSON: TypeAdapter[Any] = TypeAdapter(Json)
 OBJECT: TypeAdapter[Any] = TypeAdapter(JsonObject)

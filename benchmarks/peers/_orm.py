@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from benchmarks.peers import _replies, _requests
 from benchmarks.peers._serving import Refused
 from benchmarks.peers._sessions import OutboxRow, sessions
-from fleetbus.ids import uuid7
+from bus.kit.ids import uuid7
 from persistence.agents.tables import Agent, LogChunk
-from persistence.planning._readiness import READY
+from persistence.planning.readiness import READY
 from persistence.planning.tables import Task
 
 

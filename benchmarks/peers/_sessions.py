@@ -3,8 +3,8 @@
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from benchmarks.peers._serving import DATABASE_URL, POOL
-from persistence._bus_tables import outbox
-from persistence._tables import Row
+from bus.storage.own.tables import outbox
+from bus.storage.tables import Row
 
 URL = DATABASE_URL.replace("postgresql:", "postgresql+asyncpg:")
 

@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 
 from benchmarks.peers._serving import NATS_URL, serve
 from benchmarks.workloads import DESCRIPTION, SUMMARY
+from bus.kit.ids import uuid7
+from bus.running.calls import Answer, Call
+from bus.running.dispatcher import Dispatcher
+from bus.running.executor import Executor
+from bus.running.registry import Registry
+from bus.storage.database import Database
 from contracts.planning.tasks import Task
-from fleetbus.bus.calls import Answer, Call
-from fleetbus.bus.dispatcher import Dispatcher
-from fleetbus.bus.executor import Executor
-from fleetbus.bus.registry import Registry, load
-from fleetbus.database import Database
-from fleetbus.ids import uuid7
-from fleetbus.wire.broker import Wire
+from fleetbus import domain
+from fleetbus.server.wire.broker import Wire
 
 SUBJECTS = ("db.tasks.get", "db.tasks.complete")
 
@@ -44,7 +45,7 @@ class NoDatabase(Executor):
 
 @asynccontextmanager
 async def service() -> AsyncIterator[None]:
-    registry = load()
+    registry = domain.registry()
     operations = {subject: registry.operations[subject] for subject in SUBJECTS}
     executor = NoDatabase(registry, Database("postgresql://nobody@127.0.0.1/none"))
     dispatcher = Dispatcher(Registry(registry.catalogue, operations, {}), executor)

@@ -4,9 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts._declare import Entity, Event, Reply
-from contracts._errors import Conflict, NotFound
-from contracts._fields import Attempt, Count, Id, Json, JsonObject, Name, Reason, Time
+from bus.contract import (
+    Attempt,
+    Conflict,
+    Count,
+    Entity,
+    Event,
+    Id,
+    Json,
+    JsonObject,
+    Name,
+    NotFound,
+    Reason,
+    Reply,
+    Time,
+)
 from contracts.agents._fields import (
     AccountId,
     AgentMode,
@@ -15,14 +27,13 @@ from contracts.agents._fields import (
     CrashCause,
     ExitCode,
     HeartbeatSeconds,
-    Incarnation,
     Path,
     Provider,
     Questions,
     RunningAgentId,
     StopReason,
 )
-from contracts.planning._task_parts import TaskId
+from contracts.planning.tasks import Incarnation, TaskId
 
 
 class AgentNotFound(NotFound):
@@ -39,17 +50,6 @@ class AgentNotFound(NotFound):
         asked = ("id", "name", "session_id", "task_id")
         named = [f"{name} {value}" for name in asked if (value := getattr(self, name)) is not None]
         return f"there is no agent with {' and '.join(named) or 'that'}"
-
-
-class StaleIncarnation(
-    Conflict, detail="agent {id} is at incarnation {current_incarnation}, not {incarnation}"
-):
-    """The agent has come back as another process since; this one speaks for it no more."""
-
-    id: RunningAgentId
-    incarnation: int
-    current_incarnation: int
-    agent_status: str
 
 
 class Agent(Entity, not_found=AgentNotFound):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from contracts._fields import Count, Id, JsonObject, Text, one_spelling
+from bus.contract import Count, Id, JsonObject, Text, one_spelling
 
 AccountId = Id
 RunningAgentId = Id
@@ -37,9 +37,6 @@ StopReason = Annotated[
     Text, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z][a-z0-9_]*$")
 ]
 """Why an agent ended, one word in snake_case: ``user_requested``, ``task_complete``, ``error``…"""
-
-Incarnation = Annotated[int, Field(ge=1, le=2**31 - 1)]
-"""Which process an agent is: 1, and +1 each time it comes back after its end."""
 
 HeartbeatSeconds = Annotated[int, Field(ge=1, le=3600)]
 """Seconds between two heartbeats, up to an hour; a lease holds for three of them."""

@@ -4,12 +4,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._errors import Conflict, Down, NotFound
-from contracts._fields import ABSENT, JsonObject, Name, Position, Text, Time, Version
+from bus.contract import (
+    ABSENT,
+    AlreadyExists,
+    Command,
+    Conflict,
+    CredentialsNotSet,
+    CredentialsUnreadable,
+    Down,
+    Entity,
+    Event,
+    JsonObject,
+    ListOf,
+    Name,
+    NotFound,
+    Position,
+    Query,
+    Reply,
+    Text,
+    Time,
+    Version,
+    VersionConflict,
+)
 from contracts.agents._agent import AgentUpdated
 from contracts.agents._fields import AccountId, Provider
-from contracts.errors import AlreadyExists, VersionConflict
 
 EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 
@@ -31,19 +49,6 @@ class NoAccountAvailable(Conflict, detail="no account of {provider} is available
     provider: str
     earliest: Time | None = None
     """When the first of them is available again, if one says so."""
-
-
-class CredentialsNotSet(NotFound, detail="account {id} has no credentials"):
-    """The account has no credentials."""
-
-    id: AccountId
-
-
-class CredentialsUnreadable(Down, detail="{reason}", retryable=False):
-    """Credentials cannot be written or read with the keys that the service has."""
-
-    reason: str
-    """Which key is missing or does not fit; never a value."""
 
 
 class Account(Entity, not_found=AccountNotFound):

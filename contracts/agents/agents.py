@@ -4,9 +4,27 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from contracts._declare import Command, ListOf, Query, Reply
-from contracts._fields import ABSENT, Count, Id, Json, JsonObject, Name, Reason, Time, Version
+from bus.contract import (
+    ABSENT,
+    AlreadyExists,
+    Command,
+    Count,
+    Id,
+    InvalidReference,
+    InvalidTransition,
+    Json,
+    JsonObject,
+    ListOf,
+    Name,
+    Query,
+    Reason,
+    Reply,
+    Time,
+    Version,
+    VersionConflict,
+)
 from contracts.agents._agent import (
+    MAX_LOST_TASKS,
     Agent,
     AgentAccountNeeded,
     AgentAccountSwitched,
@@ -26,16 +44,15 @@ from contracts.agents._agent import (
     AgentUpdated,
     AgentWaiting,
     LostTask,
-    StaleIncarnation,
 )
 from contracts.agents._fields import (
     AccountId,
     AgentMode,
     AgentStatus,
     ConnectionName,
+    CrashCause,
     ExitCode,
     HeartbeatSeconds,
-    Incarnation,
     Path,
     Prompt,
     Provider,
@@ -44,9 +61,15 @@ from contracts.agents._fields import (
     StopReason,
 )
 from contracts.agents.accounts import NoAccountAvailable
-from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning.initiatives import InitiativeId
-from contracts.planning.tasks import TaskBlocked, TaskId, TaskReleased, TaskRetried
+from contracts.planning.tasks import (
+    Incarnation,
+    StaleIncarnation,
+    TaskBlocked,
+    TaskId,
+    TaskReleased,
+    TaskRetried,
+)
 
 EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 

@@ -5,12 +5,23 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import to_json
 
-from contracts._declare import Command, Entity, ListOf, Query, Reply, Request
-from contracts._errors import NotFound
-from contracts._fields import Count, Id, Name, Text, Time
-from contracts.agents._agent import StaleIncarnation
-from contracts.agents._fields import Incarnation, RunningAgentId, SessionNumber
-from contracts.errors import InvalidTransition
+from bus.contract import (
+    Command,
+    Count,
+    Entity,
+    Id,
+    InvalidTransition,
+    ListOf,
+    Name,
+    NotFound,
+    Query,
+    Reply,
+    Request,
+    Text,
+    Time,
+)
+from contracts.agents._fields import RunningAgentId, SessionNumber
+from contracts.planning.tasks import Incarnation, StaleIncarnation
 
 EXAMPLE_AGENT = "0199c0de-0000-7000-8000-000000000001"
 

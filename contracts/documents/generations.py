@@ -4,10 +4,22 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import Count, Id, Text, Time, Title, Url
-from contracts.errors import AlreadyExists
+from bus.contract import (
+    AlreadyExists,
+    Command,
+    Count,
+    Entity,
+    Event,
+    Id,
+    ListOf,
+    NotFound,
+    Query,
+    Reply,
+    Text,
+    Time,
+    Title,
+    Url,
+)
 
 GenerationId = Id
 

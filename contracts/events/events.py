@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from contracts._declare import ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import MAX_INT8, Id, Text, Time
+from bus.contract import MAX_INT8, Id, ListOf, NotFound, Query, Reply, Text, Time
 
 _EXAMPLE_ENTITY = "0199c0de-0000-7000-8000-000000000001"
 

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from contracts._errors import Unprocessable
-from contracts._fields import Id, Text
+from bus.contract import Id, Text, Unprocessable
 
 Slug = Annotated[
     Text, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9-]*$")

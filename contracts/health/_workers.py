@@ -4,9 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts._declare import Reply, Request
-from contracts._errors import Conflict, NotFound, Unprocessable
-from contracts._fields import Count, Id, JsonObject, Name, Text, Time, Url
+from bus.contract import (
+    Conflict,
+    Count,
+    Id,
+    JsonObject,
+    Name,
+    NotFound,
+    Reply,
+    Request,
+    Text,
+    Time,
+    Unprocessable,
+    Url,
+)
 from contracts.health._fields import Score
 
 CheckId = Id

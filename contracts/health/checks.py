@@ -4,9 +4,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._fields import Count, JsonObject, Markdown, Name, Summary, Time, Title, Url
-from contracts.errors import AlreadyExists, InvalidTransition
+from bus.contract import (
+    AlreadyExists,
+    Command,
+    Count,
+    Entity,
+    Event,
+    InvalidTransition,
+    JsonObject,
+    ListOf,
+    Markdown,
+    Name,
+    Query,
+    Reply,
+    Summary,
+    Time,
+    Title,
+    Url,
+)
 from contracts.health._fields import Measure, Score
 from contracts.health._workers import (
     MAX_WORKERS,
@@ -17,6 +32,7 @@ from contracts.health._workers import (
     Connectivity,
     NoWorkerMatched,
     OverallStatus,
+    SuiteResult,
     TimeoutMinutes,
     WorkerCheckBrief,
     WorkerCheckId,

@@ -3,9 +3,18 @@
 from datetime import date
 from typing import Literal
 
-from contracts._declare import Command, Entity, Event, ListOf, Query
-from contracts._errors import NotFound, Unprocessable
-from contracts._fields import Count, Id, Json
+from bus.contract import (
+    Command,
+    Count,
+    Entity,
+    Event,
+    Id,
+    Json,
+    ListOf,
+    NotFound,
+    Query,
+    Unprocessable,
+)
 from contracts.health._fields import Measure, Usd
 
 DayStatus = Literal["healthy", "degraded", "critical"]

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts._declare import Query, Reply, Request
-from contracts._fields import Count, Time
+from bus.contract import Count, Query, Reply, Request, Time
 from contracts.health._fields import Days
 from contracts.health.daily_summaries import DailySummary
 from contracts.health.model_calls import ModelUsage

@@ -1,9 +1,21 @@
 """Model calls: the calls to AI models that were made while testing."""
 
-from contracts._declare import Command, Entity, ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import Count, Id, JsonObject, Markdown, Name, Summary
-from contracts.errors import AlreadyExists, InvalidReference
+from bus.contract import (
+    AlreadyExists,
+    Command,
+    Count,
+    Entity,
+    Id,
+    InvalidReference,
+    JsonObject,
+    ListOf,
+    Markdown,
+    Name,
+    NotFound,
+    Query,
+    Reply,
+    Summary,
+)
 from contracts.health._fields import Days, Measure, TestRunId, Usd
 
 ModelCallId = Id

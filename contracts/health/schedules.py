@@ -4,9 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import Id, Name, Time
+from bus.contract import Command, Entity, Event, Id, ListOf, Name, NotFound, Query, Reply, Time
 from contracts.health._fields import Cron, InvalidSchedule
 from contracts.health._workers import TimeoutMinutes, WorkerFilters
 

@@ -4,9 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import Count, Json, JsonObject, Name, Summary, Time
+from bus.contract import (
+    Command,
+    Count,
+    Entity,
+    Event,
+    Json,
+    JsonObject,
+    ListOf,
+    Name,
+    NotFound,
+    Query,
+    Reply,
+    Summary,
+    Time,
+)
 from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId
 
 Category = Literal["endpoint", "unit", "integration", "performance", "security", "ai"]

@@ -4,10 +4,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply, Request
-from contracts._errors import Conflict, NotFound
-from contracts._fields import Count, Id, JsonObject, Name, Summary, Time
-from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition
+from bus.contract import (
+    AlreadyExists,
+    Command,
+    Conflict,
+    Count,
+    Entity,
+    Event,
+    Id,
+    InvalidReference,
+    InvalidTransition,
+    JsonObject,
+    ListOf,
+    Name,
+    NotFound,
+    Query,
+    Reply,
+    Request,
+    Summary,
+    Time,
+)
 from contracts.health._fields import (
     FinishedStatus,
     RunStatus,

@@ -4,9 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from contracts._declare import Page, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import Name
+from bus.contract import Name, NotFound, Page, Query, Reply
 
 
 class OperationNotFound(NotFound, detail="there is no operation {subject}"):

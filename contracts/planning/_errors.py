@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from contracts._errors import Conflict, NotFound, Unprocessable
-from contracts._fields import Id
+from bus.contract import Conflict, Id, NotFound, Unprocessable
 
 Named = Annotated[Id | str, Field(union_mode="left_to_right")]
 """An id, or the ``ref`` of what a request makes."""
@@ -54,3 +53,14 @@ class DependencyNotFound(NotFound, detail="{id} does not depend on {depends_on}"
 
     id: Id
     depends_on: Id
+
+
+class StaleIncarnation(
+    Conflict, detail="agent {id} is at incarnation {current_incarnation}, not {incarnation}"
+):
+    """The agent has come back as another process since; this one speaks for it no more."""
+
+    id: Id
+    incarnation: int
+    current_incarnation: int
+    agent_status: str

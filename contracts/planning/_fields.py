@@ -4,13 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from contracts._fields import Id
+from bus.contract import Id
 
 PhaseId = Id
 PhaseStatus = Literal[
     "pending", "approved", "in_progress", "pending_review", "completed", "blocked"
 ]
 ProjectId = Id
+
+Incarnation = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""Which process an agent is: 1, and +1 each time it comes back after its end."""
 
 
 def _distinct(ids: list[Id]) -> list[Id]:

@@ -1,8 +1,6 @@
 """What phases are refused with and answered with, beside themselves."""
 
-from contracts._declare import Reply
-from contracts._errors import Conflict, NotFound
-from contracts._fields import Count, Id
+from bus.contract import Conflict, Count, Id, NotFound, Reply
 
 
 class PhaseNotFound(NotFound, detail="phase {id} does not exist"):

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
-from contracts._declare import Entity, Event
-from contracts._fields import (
+from bus.contract import (
     AgentId,
     Attempt,
     Count,
+    Entity,
+    Event,
     ExternalRef,
     Json,
     LeaseSeconds,
@@ -18,8 +19,7 @@ from contracts._fields import (
     Time,
     Title,
 )
-from contracts.agents._fields import Incarnation
-from contracts.planning._fields import PhaseId
+from contracts.planning._fields import Incarnation, PhaseId
 from contracts.planning._task_parts import (
     LateResult,
     TaskCategory,

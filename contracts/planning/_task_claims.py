@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from contracts._declare import Reply
+from bus.contract import Reply
 from contracts.planning._task import Task
 from contracts.planning._task_parts import InitiativeBrief, PhaseBrief, Shortened, TaskBrief
 

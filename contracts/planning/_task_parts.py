@@ -4,11 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from contracts._declare import Reply, Request
-from contracts._errors import Conflict, NotFound
-from contracts._fields import (
+from bus.contract import (
     AgentId,
     Attempt,
+    Conflict,
     Count,
     ExternalRef,
     Id,
@@ -16,8 +15,11 @@ from contracts._fields import (
     JsonObject,
     Markdown,
     Name,
+    NotFound,
     Position,
     Reason,
+    Reply,
+    Request,
     Summary,
     Text,
     Time,

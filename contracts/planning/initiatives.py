@@ -4,22 +4,30 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import (
+from bus.contract import (
     ABSENT,
+    AlreadyExists,
+    Command,
     Count,
+    Entity,
+    Event,
     ExternalRef,
     GitRef,
     Id,
+    InvalidReference,
+    InvalidTransition,
+    ListOf,
+    NotFound,
     Position,
+    Query,
     Reason,
+    Reply,
     Search,
     Summary,
     Title,
     Version,
+    VersionConflict,
 )
-from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning._fields import Ids, PhaseId, PhaseStatus, ProjectId
 
 InitiativeId = Id

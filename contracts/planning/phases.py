@@ -4,23 +4,25 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from contracts._declare import Command, Entity, Event, ListOf, Query
-from contracts._fields import (
+from bus.contract import (
     ABSENT,
+    AlreadyExists,
+    Command,
+    Entity,
+    Event,
     ExternalRef,
     GitRef,
     Id,
+    InvalidReference,
+    InvalidTransition,
     JsonObject,
+    ListOf,
     Position,
+    Query,
     Reason,
     Summary,
     Title,
     Version,
-)
-from contracts.errors import (
-    AlreadyExists,
-    InvalidReference,
-    InvalidTransition,
     VersionConflict,
 )
 from contracts.planning._errors import (

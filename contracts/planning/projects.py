@@ -4,10 +4,28 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
-from contracts._errors import NotFound
-from contracts._fields import ABSENT, Count, GitRef, Id, Markdown, Name, Search, Time, Url, Version
-from contracts.errors import AlreadyExists, InvalidTransition, VersionConflict
+from bus.contract import (
+    ABSENT,
+    AlreadyExists,
+    Command,
+    Count,
+    Entity,
+    Event,
+    GitRef,
+    Id,
+    InvalidTransition,
+    ListOf,
+    Markdown,
+    Name,
+    NotFound,
+    Query,
+    Reply,
+    Search,
+    Time,
+    Url,
+    Version,
+    VersionConflict,
+)
 from contracts.planning._fields import ProjectId
 from contracts.planning.initiatives import InitiativeProjectsChanged
 

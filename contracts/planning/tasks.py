@@ -4,33 +4,40 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from contracts._declare import Command, ListOf, Query, Reply
-from contracts._fields import (
+from bus.contract import (
     ABSENT,
     AgentId,
+    AlreadyExists,
     Attempt,
+    Command,
     ExternalRef,
+    InvalidReference,
+    InvalidTransition,
     Json,
     LeaseSeconds,
+    ListOf,
     Markdown,
     Name,
     Position,
+    Query,
     Reason,
+    Reply,
     Search,
     Summary,
     Title,
     Version,
+    VersionConflict,
 )
-from contracts.agents._agent import StaleIncarnation
-from contracts.agents._fields import Incarnation
-from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning._errors import (
     DependencyCycle,
     DependencyNotFound,
     DifferentInitiatives,
     InitiativeClosed,
+    Named,
+    StaleIncarnation,
+    Waiting,
 )
-from contracts.planning._fields import PhaseId
+from contracts.planning._fields import Incarnation, PhaseId
 from contracts.planning._task import (
     Task,
     TaskBlocked,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bus.kit.urls import without_secrets
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 DEFAULT_DATABASE_URL = "postgresql://fleetbus@127.0.0.1:5432/fleetbus"
@@ -103,11 +104,6 @@ def running_stack(data_dir: Path = DATA_DIR) -> RunningStack | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return RunningStack(data_dir, url) if _runs(pid) else None
-
-
-def without_secrets(url: str) -> str:
-    """NATS URLs without passwords and tokens, to be shown."""
-    return re.sub(r"//([^:@/,]+:)?[^@/,]+@", r"//\1***@", url)
 
 
 def _runs(pid: int) -> bool:

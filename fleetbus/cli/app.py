@@ -19,9 +19,9 @@ from fleetbus.cli import (
     reconcile,
     replay,
     servers,
-    top,
 )
 from fleetbus.cli.terminal import Failed
+from fleetbus.cli.top import command as top
 
 SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contract", "Plans"
 

@@ -89,7 +89,7 @@ def _request(body: str) -> bytes:
 
 
 def _new_key() -> str:
-    from fleetbus.ids import uuid7
+    from bus.kit.ids import uuid7
 
     return str(uuid7())
 

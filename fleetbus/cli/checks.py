@@ -20,8 +20,8 @@ def doctor(nats_url: NatsUrl = None, database_url: DatabaseUrl = None) -> None:
         fleetbus doctor
         fleetbus doctor --nats-url nats://localhost --database-url postgresql://…
     """
+    from fleetbus.cli.doctor import examine
     from fleetbus.cli.servers import settings
-    from fleetbus.doctor import examine
 
     address = nats_address(nats_url)
     if database_url is None and (stack := running_stack()) is not None:

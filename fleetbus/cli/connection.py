@@ -14,7 +14,7 @@ from nats.errors import NoRespondersError
 from fleetbus.cli.addresses import Address
 from fleetbus.cli.problems import Refused, problem_of
 from fleetbus.cli.terminal import Failed
-from fleetbus.connection.client import RepliesRefused, connect
+from fleetbus.client.connection.client import RepliesRefused, connect
 
 CONNECT_TIMEOUT = 3
 ASK_TIMEOUT = 5.0

@@ -14,7 +14,7 @@ import typer
 
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.terminal import did_you_mean, printable, run, say
-from fleetbus.connection.foreign import position_of
+from fleetbus.client.connection.foreign import position_of
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -108,13 +108,13 @@ async def _print(
 
 async def _check_types(client: Client, types: list[str]) -> None:
     """Refuse a type that neither this program nor the service knows."""
-    from contracts import _catalogue
+    from fleetbus import domain
     from fleetbus.cli.connection import ask
     from fleetbus.cli.terminal import Failed
 
     if not types:
         return
-    known = {event.fact.type for event in _catalogue.load().events}
+    known = {event.fact.type for event in domain.catalogue().events}
     if set(types) <= known:
         return
     try:

@@ -12,7 +12,7 @@ import typer
 from fleetbus.cli.terminal import Failed, note, say
 
 if TYPE_CHECKING:
-    from contracts._catalogue import Catalogue
+    from bus.contract.catalogue import Catalogue
 
 
 class Document(StrEnum):
@@ -45,9 +45,10 @@ def export(
     """
     from importlib.metadata import version
 
-    from contracts import _asyncapi, _catalogue
+    from bus.contract import asyncapi as _asyncapi
+    from fleetbus import domain
 
-    catalogue = _catalogue.load()
+    catalogue = domain.catalogue()
     if document is Document.ASYNCAPI:
         made = _asyncapi.document(catalogue, version("fleetbus"))
     else:
@@ -67,8 +68,8 @@ def json_schemas(catalogue: Catalogue) -> dict[str, Any]:
     """Every message of the contract in one JSON Schema document."""
     from importlib.metadata import version
 
-    from contracts._schemas import DIALECT, definitions
-    from contracts.errors import EVERYWHERE
+    from bus.contract.errors import EVERYWHERE
+    from bus.contract.schemas import DIALECT, definitions
 
     replies = dict.fromkeys(o.declared.reply for o in catalogue.operations)
     errors = dict.fromkeys(

@@ -112,8 +112,8 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
     from nats.errors import Error as NatsError
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from contracts._errors import Refusal
-    from contracts.planning._errors import InitiativeClosed
+    from bus.contract.refusals import Refusal
+    from contracts.planning.tasks import InitiativeClosed
     from fleetbus.cli.connection import ask, connected
     from fleetbus.client import Bus, NoAnswer
     from fleetbus.importing.load import load_plan

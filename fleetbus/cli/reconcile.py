@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from fleetbus.config import Settings
-    from fleetbus.relay.comparison import Comparison
-    from persistence._foreign import Removed
-    from persistence._reconciliation import Verdict
+    from bus.storage.own.foreign_messages import Removed
+    from bus.storage.own.reconciliation import Verdict
+    from fleetbus.server.config import Settings
+    from fleetbus.server.relay.comparison import Comparison
 
 REPAIR_TIMEOUT = 600.0
 """Seconds that the relay may take to compare and repair when it is asked to."""
@@ -75,10 +75,10 @@ def accept_timeline(
 
 
 async def _verify(settings: Settings, *, repair: bool) -> None:
-    from fleetbus.relay import timelines
-    from fleetbus.relay.comparison import TimelineConflict
-    from persistence._foreign import removed
-    from persistence._reconciliation import last_verdict
+    from bus.storage.own.foreign_messages import removed
+    from bus.storage.own.reconciliation import last_verdict
+    from fleetbus.server.relay import timelines
+    from fleetbus.server.relay.comparison import TimelineConflict
 
     async with _both(settings) as (client, conn):
         try:
@@ -106,7 +106,7 @@ async def _compared_again(conn: AsyncConnection, client: Client, stream: str) ->
     """The comparison after the relay's own, which removes what is foreign step by step."""
     import asyncio
 
-    from fleetbus.relay import timelines
+    from fleetbus.server.relay import timelines
 
     before = math.inf
     while True:
@@ -118,7 +118,7 @@ async def _compared_again(conn: AsyncConnection, client: Client, stream: str) ->
 
 
 def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None:
-    from fleetbus.logs import shown
+    from bus.kit.logs import shown
 
     stream = settings.stream
     if found.missing:
@@ -145,7 +145,7 @@ def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None
 async def _ask_for_repair(client: Client) -> None:
     from nats.errors import NoRespondersError
 
-    from fleetbus.relay.relay import RECONCILE_SUBJECT
+    from fleetbus.server.relay.relay import RECONCILE_SUBJECT
 
     try:
         await client.request(RECONCILE_SUBJECT, timeout=_ASK_TIMEOUT)
@@ -158,7 +158,7 @@ async def _ask_for_repair(client: Client) -> None:
 async def _next_verdict(conn: AsyncConnection, before: Verdict | None) -> None:
     import asyncio
 
-    from persistence._reconciliation import UNDER_WAY, last_verdict
+    from bus.storage.own.reconciliation import UNDER_WAY, last_verdict
 
     try:
         async with asyncio.timeout(REPAIR_TIMEOUT):
@@ -171,7 +171,7 @@ async def _next_verdict(conn: AsyncConnection, before: Verdict | None) -> None:
 
 
 async def _accept(settings: Settings, *, yes: bool) -> None:
-    from fleetbus.relay import timelines
+    from fleetbus.server.relay import timelines
 
     async with _both(settings) as (client, conn):
         js = client.jetstream()
@@ -203,10 +203,10 @@ async def _both(settings: Settings) -> AsyncIterator[tuple[Client, AsyncConnecti
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
+    from bus.storage.connecting import CONNECT_TIMEOUT
+    from bus.storage.database import describe, driver_url
     from fleetbus.cli.addresses import Address
     from fleetbus.cli.connection import connected
-    from fleetbus.connecting import CONNECT_TIMEOUT
-    from fleetbus.database import describe, driver_url
 
     engine = create_async_engine(
         driver_url(settings.database_url),

@@ -14,7 +14,7 @@ import typer
 from fleetbus.cli.addresses import Address, NatsUrl, nats_address
 from fleetbus.cli.events import point_in_time
 from fleetbus.cli.terminal import Failed, note, run, say
-from fleetbus.relay.claims import claimed
+from fleetbus.server.relay.claims import claimed
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -195,7 +195,7 @@ class _Sender:
 
         from nats.errors import Error as NatsError
 
-        from fleetbus.flushing import flush
+        from bus.kit.nats_io import flush
 
         page, self._page = self._page, []
         try:

@@ -11,7 +11,7 @@ from fleetbus.cli.addresses import DATA_DIR, DatabaseUrl, ServedNatsUrl
 from fleetbus.cli.terminal import Failed, run, say
 
 if TYPE_CHECKING:
-    from fleetbus.config import Settings
+    from fleetbus.server.config import Settings
 
 LAST_PORT = 65_535
 
@@ -83,7 +83,7 @@ def up(
     if ephemeral and data_dir is not None:
         raise typer.BadParameter("is for data that goes away", param_hint="--ephemeral")
     loaded = _served(workers, http_port=http_port, http_host=http_host)
-    from fleetbus import processes
+    from fleetbus.server import processes
 
     directory = None if ephemeral else data_dir or DATA_DIR
     raise typer.Exit(processes.up(loaded, data_dir=directory, nats_port=nats_port, workers=workers))
@@ -122,7 +122,7 @@ def serve(
     off = {"relay": no_relay, "sweeper": no_sweeper, "detector": no_detector}
     flags |= {name: False for name, is_off in off.items() if is_off}
     loaded = _served(workers, http_port=http_port, http_host=http_host, **flags)
-    from fleetbus import processes
+    from fleetbus.server import processes
 
     raise typer.Exit(processes.serve(loaded, workers=workers, wait=wait))
 
@@ -157,7 +157,7 @@ def settings(**flags: Any) -> Settings:
     """The settings of the environment, with the flags that were given."""
     from pydantic import ValidationError
 
-    from fleetbus.config import Settings
+    from fleetbus.server.config import Settings
 
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -177,8 +177,8 @@ async def _upgrade(url: str, revision: str) -> str:
     from alembic.util import CommandError
     from sqlalchemy.exc import ArgumentError
 
-    from fleetbus.migrate import upgrade
-    from fleetbus.starting import why
+    from fleetbus.server.migrate import upgrade
+    from fleetbus.server.starting import why
 
     try:
         return await upgrade(url, revision)

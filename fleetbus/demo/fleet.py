@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 from uuid import UUID
 
-from contracts.agents._agent import AgentCrashed
-from contracts.agents.agents import AgentNotFound, RequestAgentCancel
-from contracts.errors import InvalidTransition
+from bus.contract.errors import InvalidTransition
+from bus.kit.ids import uuid7
+from contracts.agents.agents import AgentCrashed, AgentNotFound, RequestAgentCancel
 from fleetbus.client import Bus
+from fleetbus.client.events import Delivery
 from fleetbus.demo.children import Children
 from fleetbus.demo.recorder import Recorder
 from fleetbus.demo.worker import LOST
-from fleetbus.events import Delivery
-from fleetbus.ids import uuid7
 
 WORKERS = 4
 HOURS = "8"

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 from uuid import UUID
 
-from contracts._declare import Entity, Event
-from contracts.agents._agent import AgentCrashed, AgentRegistered
-from contracts.agents.agents import ListAgents
+from bus.contract.entity import Entity
+from bus.contract.event import Event
+from contracts.agents.agents import AgentCrashed, AgentRegistered, ListAgents
 from contracts.planning.initiatives import GetInitiative
 from contracts.planning.phases import ListPhases
 from contracts.planning.tasks import ListTasks, TaskClaimed, TaskCompleted
 from fleetbus.client import Bus
+from fleetbus.client.events import Delivery, Events
 from fleetbus.demo.verify import entity_of
-from fleetbus.events import Delivery, Events
 from fleetbus.importing.present import all_of
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bus.kit.aio import end
 from contracts.planning.phases import PhaseDispatchable, StartPhase
 from contracts.planning.tasks import GetTaskQueue
 from fleetbus.client import Bus, NoAnswer, connect
@@ -17,7 +18,6 @@ from fleetbus.demo.fleet import Fleet
 from fleetbus.demo.recorder import Recorder, read_stored
 from fleetbus.demo.verify import verify
 from fleetbus.demo.verify_agents import verify_agents
-from fleetbus.endings import end
 from fleetbus.importing.beads import open_beads
 from fleetbus.importing.load import load_plan
 from fleetbus.importing.plan import Plan, PlanUnreadable

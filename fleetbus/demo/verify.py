@@ -10,7 +10,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from contracts._declare import Entity, Event
+from bus.contract.entity import Entity
+from bus.contract.event import Event
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import (
     Task,
@@ -22,7 +23,7 @@ from contracts.planning.tasks import (
     TaskReleased,
     TaskRetried,
 )
-from fleetbus.events import Delivery
+from fleetbus.client.events import Delivery
 
 History = Sequence[Delivery[Event]]
 Edge = tuple[str, str]

@@ -4,9 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from uuid import UUID
 
-from contracts._declare import Entity
-from contracts.agents._agent import AgentCrashed
-from contracts.agents.agents import Agent
+from bus.contract.entity import Entity
+from contracts.agents.agents import Agent, AgentCrashed
 from contracts.planning.tasks import TaskClaimed, TaskCompleted
 from fleetbus.demo.verify import TAKEN_BACK, Check, History, entity_of
 

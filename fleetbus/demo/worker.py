@@ -14,9 +14,7 @@ from typing import get_args
 from uuid import UUID
 
 from contracts.planning.tasks import TaskCategory
-from fleetbus.client import connect
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.errors import AgentLost, CancelRequested, TaskLost
+from fleetbus.client import AgentLost, CancelRequested, TaskLost, WorkingAgent, connect
 
 HEARTBEAT_SECONDS = 2
 """An agent that is silent for three times as long is taken for crashed."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from fleetbus import storable
+from fleetbus.client import storable
 from fleetbus.importing.plan import Note, Problem, Skipped
 from fleetbus.importing.records import (
     MAX_NAME,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from contracts._fields import JsonObject
+from bus.contract.fields import JsonObject
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import Task
 from fleetbus.importing.plan import Dependency, Plan, PlannedPhase, PlannedTask

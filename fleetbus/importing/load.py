@@ -13,22 +13,21 @@ from uuid import UUID
 
 from nats.errors import MaxPayloadError
 
-from contracts._declare import Operation
-from contracts._errors import Refusal
-from contracts.planning._errors import DependencyCycle
+from bus.contract.operation import Operation
+from bus.contract.refusals import Refusal
+from bus.kit.ids import uuid7
 from contracts.planning.initiatives import CreateInitiative, ExecutionMode
 from contracts.planning.phases import AddPhaseDependency, ApprovePhase, UpdatePhase
-from contracts.planning.tasks import AddTaskDependency, CreateManyTasks, UpdateTask
+from contracts.planning.tasks import AddTaskDependency, CreateManyTasks, DependencyCycle, UpdateTask
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
+from fleetbus.client.storable import cut
+from fleetbus.client.words import is_too_much
 from fleetbus.importing.changes import Changes, compare, gone
 from fleetbus.importing.packing import Ids, Packed, in_order, new_phase, pack, without
 from fleetbus.importing.plan import Dependency, Plan, PlannedPhase, SourceEdge
 from fleetbus.importing.present import Present, for_each, read_present
 from fleetbus.importing.records import external_ref
 from fleetbus.importing.report import Difference, LoadReport, Tally
-from fleetbus.storable import cut
-from fleetbus.worker.words import is_too_much
 
 SHORT_TEXT = 4_000
 """Characters of a text that are stored where all of it is more than the service takes."""

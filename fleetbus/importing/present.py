@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from contracts._declare import Entity, ListOf
-from contracts.errors import ReplyTooLarge
+from bus.contract.entity import Entity
+from bus.contract.errors import ReplyTooLarge
+from bus.contract.page import ListOf
 from contracts.planning.initiatives import FindInitiative, Initiative, InitiativeNotFound
 from contracts.planning.phases import ListPhaseDependencies, ListPhases, Phase
 from contracts.planning.tasks import ListTaskDependencies, ListTasks, Task

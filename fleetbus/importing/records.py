@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fleetbus import storable
+from fleetbus.client import storable
 from fleetbus.importing.plan import Note, Plan, PlanUnreadable
 
 MAX_NAME = 500

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.agents._agent import Agent, AgentAccountNeeded, AgentAccountSwitched
+from bus.handling import Decision, Emit, reaction
+from bus.storage import save
 from contracts.agents.accounts import AccountExhausted, NoAccountAvailable
-from handlers._shapes import Decision, Emit, reaction
+from contracts.agents.agents import Agent, AgentAccountNeeded, AgentAccountSwitched
 from handlers.agents._accounts import take_next
-from persistence._entities import save
 from persistence.agents import agents
 
 

@@ -7,15 +7,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Event
+from bus.contract import Event
+from bus.handling import Decision, Emit, job
+from bus.storage import save
 from contracts.agents.accounts import (
     Account,
     AccountAvailable,
     AccountUpdated,
     NoAccountAvailable,
 )
-from handlers._shapes import Decision, Emit, job
-from persistence._entities import save
 from persistence.agents import accounts
 
 TICK = timedelta(microseconds=1)

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from contracts.agents._agent import Agent, StaleIncarnation
-from contracts.agents.agents import RegisterAgent, ResumeAgent
-from handlers.agents._states import AGENT
-from persistence._pulse import LEASE_HEARTBEATS
+from bus.storage.own.pulse import LEASE_HEARTBEATS
+from contracts.agents.agents import Agent, RegisterAgent, ResumeAgent
+from contracts.planning.tasks import StaleIncarnation
+from handlers.agents.states import AGENT
 
 LIVE = frozenset(AGENT.actions["heartbeat"])
 """The statuses of an agent whose process may be there."""

@@ -6,8 +6,8 @@ import secrets
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract import AlreadyExists
 from contracts.agents.agents import Agent
-from contracts.errors import AlreadyExists
 from persistence.agents import agents
 
 _ADJECTIVES = """

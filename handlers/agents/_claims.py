@@ -12,13 +12,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._errors import Refusal
+from bus.contract import Refusal
+from bus.handling import Decision, Emit, reaction
+from bus.storage import load, lock, save
 from contracts.agents.agents import Agent, AgentRunning, AgentUpdated
 from contracts.planning.tasks import ClaimTasks, TaskClaimed
-from handlers._shapes import Decision, Emit, reaction
 from handlers.agents._agent_rules import require_live, start_work
-from handlers.planning._claims import claim_guard
-from persistence._entities import load, lock, save
+from handlers.planning.claims import claim_guard
 
 
 def _by_an_id(event: TaskClaimed) -> bool:

@@ -1,7 +1,7 @@
 """What becomes of an agent that ended without saying so, and of the tasks that it had.
 
 Several detectors may see one crash: the status, looked at under the lock, lets the first of them
-tell it. Locks are taken in one order, see ``persistence/agents/_held.py``.
+tell it. Locks are taken in one order, see ``persistence/agents/held.py``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from contracts.agents._agent import MAX_LOST_TASKS, Agent, AgentCrashed, LostTask
-from contracts.agents._fields import CrashCause
-from contracts.agents.agents import ConfirmSuspicion, CrashAgent
+from bus.handling import Decision
+from contracts.agents.agents import (
+    MAX_LOST_TASKS,
+    Agent,
+    AgentCrashed,
+    ConfirmSuspicion,
+    CrashAgent,
+    CrashCause,
+    LostTask,
+)
 from contracts.planning.tasks import Task
-from handlers._shapes import Decision
 from handlers.agents._agent_rules import ENDED, LIVE, require_incarnation
 from handlers.agents._departures import Departure
-from handlers.agents._states import AGENT
-from handlers.planning._task_rules import lose_agent
-from persistence.agents._held import Held
+from handlers.agents.states import AGENT
+from handlers.planning.task_rules import lose_agent
+from persistence.agents.held import Held
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import pydantic_core
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.agents.accounts import CredentialsUnreadable
-from handlers._secrets import KeyRing, Sealed
-from handlers._shapes import job
-from persistence.agents import _credentials
-from persistence.agents._credentials import Kept
+from bus.contract import CredentialsUnreadable
+from bus.handling import job
+from bus.storage import KeyRing, Sealed
+from persistence.agents import credentials as _credentials
+from persistence.agents.credentials import Kept
 
 log = logging.getLogger("fleetbus.agents")
 

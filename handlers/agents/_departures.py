@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Event
-from contracts.agents._agent import Agent
+from bus.contract import Event
+from bus.handling import Decision, Emit
+from bus.storage import save
+from contracts.agents.agents import Agent
 from contracts.planning.tasks import Task
-from handlers._shapes import Decision, Emit
-from persistence._entities import save
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from contracts.agents._agent import AgentDeleted, AgentFinished, AgentStopped
-from contracts.agents.agents import FinishAgent, StopAgent
+from bus.handling import Decision
+from contracts.agents.agents import (
+    AgentDeleted,
+    AgentFinished,
+    AgentStopped,
+    FinishAgent,
+    StopAgent,
+)
 from contracts.planning.tasks import Task, TaskReleased
-from handlers._shapes import Decision
 from handlers.agents._agent_rules import ENDED, require_live
 from handlers.agents._departures import Departure
-from handlers.agents._states import AGENT
-from handlers.planning._states import TASK
-from handlers.planning._task_rules import UNCLAIMED
-from persistence.agents._held import Held
+from handlers.agents.states import AGENT
+from handlers.planning.states import TASK
+from handlers.planning.task_rules import UNCLAIMED
+from persistence.agents.held import Held
 
 FINISHED = "agent_finished"
 """Why the tasks of a finished agent are released."""

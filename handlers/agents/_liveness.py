@@ -7,13 +7,18 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.agents._agent import Agent, AgentReconnected, AgentSuspected
-from contracts.agents.agents import Heartbeat, HeartbeatReply
-from handlers._shapes import Decision, Emit, job
+from bus.handling import Decision, Emit, job
+from contracts.agents.agents import (
+    Agent,
+    AgentReconnected,
+    AgentSuspected,
+    Heartbeat,
+    HeartbeatReply,
+)
 from handlers.agents._agent_rules import is_between_runs, lease, require_live
 from handlers.agents._crashes import expire
 from handlers.agents._departures import carry_out
-from persistence.agents import _held
+from persistence.agents import held as _held
 
 IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""

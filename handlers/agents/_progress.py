@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Decision, Emit, job
+from bus.storage import save
 from contracts.agents.agents import Agent, AgentStalled
-from handlers._shapes import Decision, Emit, job
-from persistence._entities import save
 from persistence.agents import agents
 
 

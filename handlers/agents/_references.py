@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.agents._agent import Agent, AgentUpdated
+from bus.handling import Emit, reaction
+from bus.storage import lock, save
+from contracts.agents.agents import Agent, AgentUpdated
 from contracts.planning.initiatives import InitiativeDeleted
 from contracts.planning.phases import PhaseDeleted
 from contracts.planning.tasks import TaskDeleted
-from handlers._shapes import Emit, reaction
-from persistence._entities import lock, save
-from persistence.agents import _references
+from persistence.agents import references as _references
 
 
 @reaction

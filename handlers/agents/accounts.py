@@ -5,7 +5,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import CredentialsNotSet, Page
+from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.storage import KeyRing
+from bus.storage import entities as _entities
 from contracts.agents.accounts import (
     Account,
     AccountAvailable,
@@ -19,7 +22,6 @@ from contracts.agents.accounts import (
     ClearAccountExhausted,
     CreateAccount,
     Credentials,
-    CredentialsNotSet,
     DeleteAccount,
     GetAccount,
     ListAccounts,
@@ -28,15 +30,13 @@ from contracts.agents.accounts import (
     SetAccountCredentials,
     UpdateAccount,
 )
-from handlers._changes import changes
-from handlers._secrets import KeyRing
-from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.agents._accounts import available, ends_later, take_next
 from handlers.agents._credentials import opened, sealed
 from handlers.agents._references import let_go
-from persistence import _entities
-from persistence.agents import _credentials, _references, accounts
-from persistence.planning._deletion import lock_for_deletion
+from persistence.agents import accounts
+from persistence.agents import credentials as _credentials
+from persistence.agents import references as _references
+from persistence.planning.deletion import lock_for_deletion
 
 
 @decider

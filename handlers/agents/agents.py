@@ -6,7 +6,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.storage import add, get_locked, save
 from contracts.agents.agents import (
     Agent,
     AgentCancelRequested,
@@ -39,8 +41,6 @@ from contracts.agents.agents import (
     SwitchAgentAccount,
     UpdateAgent,
 )
-from handlers._changes import changes
-from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.agents._account_switching import switched
 from handlers.agents._accounts import take_next
 from handlers.agents._agent_rules import (
@@ -56,9 +56,9 @@ from handlers.agents._crashes import confirm, report
 from handlers.agents._departures import carry_out
 from handlers.agents._endings import dissolve, finish, stop
 from handlers.agents._liveness import beat, reinstate, suspect
-from handlers.agents._states import AGENT
-from persistence._entities import add, get_locked, save
-from persistence.agents import _held, agents
+from handlers.agents.states import AGENT
+from persistence.agents import agents
+from persistence.agents import held as _held
 
 
 @handler

@@ -5,7 +5,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Decision, decider, handler, query
+from bus.kit.id_series import following_id
+from bus.storage import entities as _entities
 from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import (
     AppendLogChunk,
@@ -19,10 +22,7 @@ from contracts.agents.log_chunks import (
     NewLogChunks,
     SessionCount,
 )
-from handlers._ids import following_id
-from handlers._shapes import Decision, decider, handler, query
 from handlers.agents._agent_rules import require_live
-from persistence import _entities
 from persistence.agents import log_chunks
 
 DELETED_AT_ONCE = 10_000

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Decision, decider, query
 from contracts.documents.generations import (
     Generation,
     GenerationBrief,
@@ -14,7 +15,6 @@ from contracts.documents.generations import (
     ListGenerations,
     RecordGeneration,
 )
-from handlers._shapes import Decision, decider, query
 from persistence.documents import generations
 
 

@@ -2,7 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Published, query
 from contracts.events.events import (
     GetEvent,
     ListEvents,
@@ -12,7 +13,6 @@ from contracts.events.events import (
     TimelineItem,
     WaitForPosition,
 )
-from handlers._shapes import Published, query
 from handlers.events._changes import item
 from persistence.events import events
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from contracts._declare import Event
+from bus.contract import Event
 from contracts.health.checks import Check, CheckCompleted, CheckTimedOut, WorkerCheck
-from handlers.health._states import CHECK
+from handlers.health.states import CHECK
 
 PASSING = {"healthy", "degraded"}
 

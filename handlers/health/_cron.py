@@ -6,7 +6,7 @@ from datetime import datetime
 
 from cronsim import CronSim, CronSimError
 
-from contracts.health._fields import InvalidSchedule
+from contracts.health.schedules import InvalidSchedule
 
 
 def next_due(schedule: str, after: datetime) -> datetime:

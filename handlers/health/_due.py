@@ -6,12 +6,12 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Decision, Emit, job
+from bus.storage import entities as _entities
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
-from handlers._shapes import Decision, Emit, job
 from handlers.health._cron import due_times
-from persistence import _entities
-from persistence.health import _sweeping
+from persistence.health import sweeping as _sweeping
 
 
 @job(every=1.0, limit=200)

@@ -6,14 +6,14 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Emit, job
+from bus.storage import entities as _entities
 from contracts.health.checks import WorkerCheck
 from contracts.health.test_runs import TestRun, TestRunFinished
-from handlers._shapes import Emit, job
 from handlers.health._run_rules import duration_ms
 from handlers.health._settling import settle
-from handlers.health._states import TEST_RUN, WORKER_CHECK
-from persistence import _entities
-from persistence.health import _sweeping
+from handlers.health.states import TEST_RUN, WORKER_CHECK
+from persistence.health import sweeping as _sweeping
 
 
 @job(every=1.0, limit=200)

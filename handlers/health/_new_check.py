@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from contracts.health._workers import CheckedWorker
-from contracts.health.checks import Check, StartCheck, WorkerCheck
-from handlers._changes import described, made
-from handlers._ids import following_id
+from bus.handling import described, made
+from bus.kit.id_series import following_id
+from contracts.health.checks import Check, CheckedWorker, StartCheck, WorkerCheck
 
 _NOT_YET = dict.fromkeys(
     WorkerCheck.model_fields.keys()

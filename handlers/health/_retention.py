@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers._shapes import job
-from persistence.health import _sweeping
+from bus.handling import job
+from persistence.health import sweeping as _sweeping
 
 NEWEST_KEPT = 1_000
 """So many runs of each definition are kept, however old they are."""

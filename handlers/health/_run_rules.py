@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from bus.handling import before, described, made, reported
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     Outcome,
@@ -13,8 +14,6 @@ from contracts.health.test_runs import (
     ResultContradictsExpectation,
     TestRun,
 )
-from handlers._changes import described, made
-from handlers._clocks import before, reported
 
 
 def refuse_contradiction(outcome: Outcome, definition_id: str, expected_status: int) -> None:

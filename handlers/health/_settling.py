@@ -9,10 +9,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Emit
+from bus.storage import entities as _entities
 from contracts.health.checks import Check, WorkerCheck
-from handlers._shapes import Emit
 from handlers.health._check_rules import close, count, nobody_left, tally
-from persistence import _entities
 from persistence.health import checks
 
 

@@ -6,14 +6,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.health._workers import (
+from bus.contract import Page
+from bus.handling import Decision, Emit, decider, described, handler, query, reaction
+from bus.storage import add, get, get_locked, save
+from contracts.health.checks import (
     MAX_WORKERS,
     AlreadyReported,
-    NoWorkerMatched,
-    WorkerCheckBrief,
-)
-from contracts.health.checks import (
     CancelCheck,
     Check,
     CheckCancelled,
@@ -22,19 +20,18 @@ from contracts.health.checks import (
     GetCheck,
     GetLatestWorkerCheck,
     ListChecks,
+    NoWorkerMatched,
     ReportWorkerCheck,
     StartCheck,
     StartedCheck,
     WorkerCheck,
+    WorkerCheckBrief,
     WorkerCheckReported,
 )
-from handlers._changes import described
-from handlers._shapes import Decision, Emit, decider, handler, query, reaction
 from handlers.health._check_rules import PASSING
 from handlers.health._new_check import new_check, new_worker_check
 from handlers.health._settling import settle
-from handlers.health._states import CHECK, WORKER_CHECK
-from persistence._entities import add, get, get_locked, save
+from handlers.health.states import CHECK, WORKER_CHECK
 from persistence.health import checks
 
 

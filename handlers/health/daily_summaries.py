@@ -6,7 +6,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Emit, described, handler, made, query, replaced
+from bus.storage import add, save
 from contracts.health.daily_summaries import (
     ComputeDailySummary,
     DailySummary,
@@ -17,12 +19,9 @@ from contracts.health.daily_summaries import (
     NoRunsOfDay,
     UpsertDailySummary,
 )
-from handlers._changes import described, made, replaced
-from handlers._shapes import Emit, handler, query
 from handlers.health._status import day_status
-from persistence._entities import add, save
 from persistence.health import daily_summaries
-from persistence.health._keys import get_by, lock_or_reserve
+from persistence.health.keys import get_by, lock_or_reserve
 
 
 @handler

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import query
 from contracts.health.health import (
     Dashboard,
     GetDashboard,
@@ -11,7 +12,6 @@ from contracts.health.health import (
     HealthStatus,
     LastRuns,
 )
-from handlers._shapes import query
 from handlers.health._status import health_status
 from persistence.health import health
 

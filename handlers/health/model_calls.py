@@ -5,7 +5,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Decision, decider, described, made, query
 from contracts.health.model_calls import (
     GetModelUsage,
     ListModelCalls,
@@ -14,8 +15,6 @@ from contracts.health.model_calls import (
     RecordModelCall,
 )
 from contracts.health.test_runs import TestRun
-from handlers._changes import described, made
-from handlers._shapes import Decision, decider, query
 from persistence.health import model_calls
 
 

@@ -5,7 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Emit, described, handler, made, query, replaced
+from bus.storage import add, save
 from contracts.health.schedules import (
     DeleteSchedule,
     GetSchedule,
@@ -18,12 +20,9 @@ from contracts.health.schedules import (
     TriggerSchedule,
     UpsertSchedule,
 )
-from handlers._changes import described, made, replaced
-from handlers._shapes import Emit, handler, query
 from handlers.health._cron import next_due
-from persistence._entities import add, save
 from persistence.health import schedules
-from persistence.health._keys import get_by, get_locked_by, lock_or_reserve
+from persistence.health.keys import get_by, get_locked_by, lock_or_reserve
 
 
 @handler

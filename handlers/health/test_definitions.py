@@ -4,7 +4,9 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Emit, described, handler, made, query, replaced
+from bus.storage import add, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
     GetTestDefinition,
@@ -15,12 +17,9 @@ from contracts.health.test_definitions import (
     TestDefinitionDeletion,
     UpsertTestDefinition,
 )
-from handlers._changes import described, made, replaced
-from handlers._shapes import Emit, handler, query
 from handlers.health._cron import next_due
-from persistence._entities import add, save
 from persistence.health import test_definitions
-from persistence.health._keys import get_locked_by, lock_or_reserve
+from persistence.health.keys import get_locked_by, lock_or_reserve
 
 
 @handler

@@ -5,8 +5,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.errors import InvalidReference
+from bus.contract import InvalidReference, Page
+from bus.handling import Decision, Emit, decider, described, handler, made, query
+from bus.kit.id_series import following_id
+from bus.storage import entities as _entities
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     FinishTestRun,
@@ -23,12 +25,8 @@ from contracts.health.test_runs import (
     TestRuns,
     TestRunStarted,
 )
-from handlers._changes import described, made
-from handlers._ids import following_id
-from handlers._shapes import Decision, Emit, decider, handler, query
 from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
-from handlers.health._states import TEST_RUN
-from persistence import _entities
+from handlers.health.states import TEST_RUN
 from persistence.health import test_definitions, test_runs
 
 

@@ -5,12 +5,11 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from contracts import _asyncapi
-from contracts._catalogue import Catalogue
-from contracts._declare import Event, Operation, Page
-from contracts._errors import Refusal
-from contracts._schemas import example_of, problem_schema_of, schema_of
-from contracts.errors import EVERYWHERE
+from bus.contract import EVERYWHERE, Event, Operation, Page, Refusal
+from bus.contract import asyncapi as _asyncapi
+from bus.contract.catalogue import Catalogue
+from bus.contract.schemas import example_of, problem_schema_of, schema_of
+from bus.handling import query
 from contracts.meta.meta import (
     AsyncApi,
     DescribeOperation,
@@ -22,7 +21,6 @@ from contracts.meta.meta import (
     OperationNotFound,
     OperationSummary,
 )
-from handlers._shapes import query
 
 
 @query

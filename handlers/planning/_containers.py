@@ -8,9 +8,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Event
-from contracts.planning._errors import InitiativeClosed
-from contracts.planning._fields import PhaseStatus
+from bus.contract import Event
+from bus.handling import Emit, reaction
+from bus.storage import load, lock, save
 from contracts.planning.initiatives import (
     ExecutionMode,
     Initiative,
@@ -26,19 +26,19 @@ from contracts.planning.phases import (
     PhaseDeleted,
     PhasePendingReview,
     PhaseStarted,
+    PhaseStatus,
     PhaseUnblocked,
 )
 from contracts.planning.tasks import (
+    InitiativeClosed,
     TaskCompleted,
     TaskCreated,
     TaskDeleted,
     TaskRetried,
     TaskUpdated,
 )
-from handlers._shapes import Emit, reaction
-from persistence._entities import load, lock, save
-from persistence.planning import _containers
-from persistence.planning._containers import Children, FoundPhase
+from persistence.planning import containers as _containers
+from persistence.planning.containers import Children, FoundPhase
 
 OVER = {"pending_review", "completed"}
 """What is over until it gets something to do."""

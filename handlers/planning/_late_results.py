@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from contracts._errors import Refusal
+from bus.contract import Refusal
+from bus.handling import Decision
 from contracts.planning.tasks import (
     AcceptLateResult,
     CompleteTask,
@@ -26,8 +27,7 @@ from contracts.planning.tasks import (
     TaskLateCompletion,
     TaskUpdated,
 )
-from handlers._shapes import Decision
-from handlers.planning._task_rules import UNCLAIMED, refusal
+from handlers.planning.task_rules import UNCLAIMED, refusal
 
 MAX_LATE_RESULTS = 100
 """How many late results a task keeps; whoever brings more is in a loop."""

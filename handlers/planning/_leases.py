@@ -6,11 +6,11 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Decision, Emit, job
+from bus.storage import entities as _entities
 from contracts.planning.tasks import Task, TaskBlocked, TaskLeaseExpired
-from handlers._shapes import Decision, Emit, job
-from handlers.planning._states import TASK
-from handlers.planning._task_rules import MAX_RETRIES, UNCLAIMED
-from persistence import _entities
+from handlers.planning.states import TASK
+from handlers.planning.task_rules import MAX_RETRIES, UNCLAIMED
 from persistence.planning import tasks
 
 

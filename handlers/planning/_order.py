@@ -9,13 +9,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.planning._errors import DependencyCycle, Named, Waiting
+from bus.handling import reaction
 from contracts.planning.phases import Phase
-from contracts.planning.tasks import Task, TaskCreated, TaskUpdated
-from handlers._shapes import reaction
+from contracts.planning.tasks import DependencyCycle, Named, Task, TaskCreated, TaskUpdated, Waiting
 from handlers.planning._cycles import cycle_through
-from persistence.planning import _order
-from persistence.planning._order import Kind, Node
+from persistence.planning import order as _order
+from persistence.planning.order import Kind, Node
 
 _ENTITY: Mapping[Kind, Literal["task", "phase"]] = {
     "task": "task",

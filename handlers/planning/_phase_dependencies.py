@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Emit
 from contracts.planning.phases import PhaseDispatchable
-from handlers._shapes import Emit
 from persistence.planning import phases
 
 

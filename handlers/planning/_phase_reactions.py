@@ -7,6 +7,8 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Emit, reaction
+from bus.storage import add, save
 from contracts.planning.initiatives import InitiativeChangesRequested
 from contracts.planning.phases import (
     CreatePhase,
@@ -17,10 +19,8 @@ from contracts.planning.phases import (
     PhaseUnblocked,
 )
 from contracts.planning.tasks import TaskCreated, TaskUpdated
-from handlers._shapes import Emit, reaction
 from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after, review_task
-from persistence._entities import add, save
 from persistence.planning import phases
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from contracts._fields import MAX_INT4
-from contracts.planning._errors import DifferentInitiatives
+from bus.contract import MAX_INT4
 from contracts.planning.phases import CreatePhase, Phase, PhaseNotFound
-from contracts.planning.tasks import Task
+from contracts.planning.tasks import DifferentInitiatives, Task
 
 FINALIZATION = "Finalization"
 """The phase that takes up what a review of the whole initiative asks for."""

@@ -1,7 +1,7 @@
 """What becomes ready, by whatever happens: the one place that tells of it.
 
 Each change that readiness follows from has its event, and each such event its reaction here. The
-rules stand in ``persistence/planning/_readiness.py``.
+rules stand in ``persistence/planning/readiness.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling import Emit, reaction
 from contracts.planning.initiatives import (
     InitiativeApproved,
     InitiativeArchived,
@@ -39,8 +40,7 @@ from contracts.planning.tasks import (
     TaskRetried,
     TaskUpdated,
 )
-from handlers._shapes import Emit, reaction
-from persistence.planning import _readiness
+from persistence.planning import readiness as _readiness
 
 PhaseMoved = (
     PhaseStarted

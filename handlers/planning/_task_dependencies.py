@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage import entities as _entities
 from contracts.planning.tasks import (
     AddTaskDependency,
     RemoveTaskDependency,
@@ -15,8 +16,9 @@ from contracts.planning.tasks import (
     TaskContents,
     TaskDependencyRemoved,
 )
-from persistence import _entities
-from persistence.planning import _order, _task_graph, tasks
+from persistence.planning import order as _order
+from persistence.planning import task_graph as _task_graph
+from persistence.planning import tasks
 
 
 async def lock_ends(

@@ -10,18 +10,16 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Entity
-from contracts.errors import InvalidReference
-from contracts.planning._errors import DifferentInitiatives
+from bus.contract import Entity, InvalidReference
+from bus.storage import entities as _entities
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
-from contracts.planning.tasks import NewTaskItem, Task
+from contracts.planning.tasks import DifferentInitiatives, NewTaskItem, Task
 from handlers.planning._cycles import find_cycle
 from handlers.planning._order import circle, refuse_circles
-from handlers.planning._task_rules import new_task
-from persistence import _entities
-from persistence.planning import _order
-from persistence.planning._order import Kind, Node
+from handlers.planning.task_rules import new_task
+from persistence.planning import order as _order
+from persistence.planning.order import Kind, Node
 
 E = TypeVar("E", bound=Entity)
 

@@ -5,7 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.storage import add, get_locked, save
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -32,12 +34,9 @@ from contracts.planning.initiatives import (
     UnarchiveInitiative,
     UpdateInitiative,
 )
-from handlers._changes import changes
-from handlers._shapes import Decision, Emit, decider, handler, query
-from handlers.planning._states import INITIATIVE
-from persistence._entities import add, get_locked, save
+from handlers.planning.states import INITIATIVE
 from persistence.planning import initiatives
-from persistence.planning._deletion import delete_entity, lock_for_deletion
+from persistence.planning.deletion import delete_entity, lock_for_deletion
 
 
 @handler

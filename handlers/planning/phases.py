@@ -5,10 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.errors import InvalidReference
-from contracts.planning._errors import DependencyNotFound, DifferentInitiatives
-from contracts.planning._phase_parts import DependenciesOpen, PhaseDeletion, PhaseSequence
+from bus.contract import InvalidReference, Page
+from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.storage import add, get, get_locked, load, lock, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
     AddPhaseDependency,
@@ -18,6 +17,7 @@ from contracts.planning.phases import (
     CompletePhase,
     CreatePhase,
     DeletePhase,
+    DependenciesOpen,
     GetPhase,
     ListDispatchablePhases,
     ListPhaseDependencies,
@@ -30,6 +30,8 @@ from contracts.planning.phases import (
     PhaseCompleted,
     PhaseCreated,
     PhaseDeleted,
+    PhaseDeletion,
+    PhaseSequence,
     PhaseStarted,
     PhaseUnblocked,
     PhaseUpdated,
@@ -40,17 +42,18 @@ from contracts.planning.phases import (
     UnblockPhase,
     UpdatePhase,
 )
-from handlers._changes import changes
-from handlers._shapes import Decision, Emit, decider, handler, query
+from contracts.planning.tasks import DependencyNotFound, DifferentInitiatives
 from handlers.planning._order import circle, of_phase, refuse_circles
 from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
-from handlers.planning._states import PHASE
 from handlers.planning._task_dependencies import let_go
-from persistence._entities import add, get, get_locked, load, lock, save
-from persistence.planning import _order, _phase_graph, _task_graph, phases
-from persistence.planning._deletion import delete_entity, lock_for_deletion
-from persistence.planning._order import Node
+from handlers.planning.states import PHASE
+from persistence.planning import order as _order
+from persistence.planning import phase_graph as _phase_graph
+from persistence.planning import phases
+from persistence.planning import task_graph as _task_graph
+from persistence.planning.deletion import delete_entity, lock_for_deletion
+from persistence.planning.order import Node
 
 
 @handler

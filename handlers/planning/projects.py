@@ -5,8 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.errors import InvalidTransition
+from bus.contract import InvalidTransition, Page
+from bus.handling import Decision, Emit, changes, decider, handler, query, reported
+from bus.storage import lock, save
 from contracts.planning.initiatives import Initiative, InitiativeProjectsChanged
 from contracts.planning.projects import (
     ArchiveProject,
@@ -27,12 +28,8 @@ from contracts.planning.projects import (
     UnarchiveProject,
     UpdateProject,
 )
-from handlers._changes import changes
-from handlers._clocks import reported
-from handlers._shapes import Decision, Emit, decider, handler, query
-from persistence._entities import lock, save
 from persistence.planning import projects
-from persistence.planning._deletion import delete_entity, lock_for_deletion
+from persistence.planning.deletion import delete_entity, lock_for_deletion
 
 
 @decider

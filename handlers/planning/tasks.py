@@ -6,10 +6,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts._errors import Refusal
-from contracts.errors import InvalidReference
-from contracts.planning._errors import DependencyNotFound, DifferentInitiatives
+from bus.contract import InvalidReference, Page, Refusal
+from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.storage import entities as _entities
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import (
@@ -22,6 +21,8 @@ from contracts.planning.tasks import (
     CreateManyTasks,
     CreateTask,
     DeleteTask,
+    DependencyNotFound,
+    DifferentInitiatives,
     GetTask,
     GetTaskContext,
     GetTaskQueue,
@@ -50,9 +51,12 @@ from contracts.planning.tasks import (
     TaskUpdated,
     UpdateTask,
 )
-from handlers._changes import changes
-from handlers._shapes import Decision, Emit, decider, handler, query
-from handlers.planning._claims import (
+from handlers.planning._late_results import evolve, keep_late_result, take_late_result
+from handlers.planning._order import circle, of_task, refuse_circles
+from handlers.planning._shortening import shorten
+from handlers.planning._task_dependencies import delete_tree, lock_ends
+from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
+from handlers.planning.claims import (
     Dealt,
     alike,
     deal,
@@ -61,22 +65,19 @@ from handlers.planning._claims import (
     take_first,
     take_ready,
 )
-from handlers.planning._late_results import evolve, keep_late_result, take_late_result
-from handlers.planning._order import circle, of_task, refuse_circles
-from handlers.planning._shortening import shorten
-from handlers.planning._states import TASK
-from handlers.planning._task_dependencies import delete_tree, lock_ends
-from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
-from handlers.planning._task_rules import (
+from handlers.planning.states import TASK
+from handlers.planning.task_rules import (
     UNCLAIMED,
     is_over,
     new_task,
     require_attempt,
 )
-from persistence import _entities
-from persistence.planning import _new_tasks, _task_context, _task_graph, tasks
-from persistence.planning._deletion import lock_for_deletion
-from persistence.planning._order import Node
+from persistence.planning import new_tasks as _new_tasks
+from persistence.planning import task_context as _task_context
+from persistence.planning import task_graph as _task_graph
+from persistence.planning import tasks
+from persistence.planning.deletion import lock_for_deletion
+from persistence.planning.order import Node
 
 
 @decider

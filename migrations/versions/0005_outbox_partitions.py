@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from persistence._bus_tables import Xid8
+from bus.storage.own.tables import Xid8
 
 revision = "0005"
 down_revision = "0004"

@@ -21,11 +21,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, columns, either, entity_from, equal
 from contracts.agents.accounts import Account, ListAccounts
-from persistence._entities import columns, entity_from
-from persistence._filters import either, equal
-from persistence._paging import Listing
 from persistence.agents.tables import account
 
 LOCK_CLASS = 0x6661_6363

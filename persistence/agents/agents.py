@@ -10,13 +10,10 @@ from sqlalchemy import Integer, bindparam, delete, exists, insert, literal_colum
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, columns, entity_from, equal, is_set, require_fitting
+from bus.storage.own.tables import pulse
 from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
-from persistence._bus_tables import pulse
-from persistence._entities import columns, entity_from
-from persistence._filters import equal, is_set
-from persistence._paging import Listing
-from persistence._sizes import require_fitting
 from persistence.agents.tables import agent, prompt
 
 _LIST = Listing(

@@ -18,10 +18,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import columns, entity_from
+from bus.storage import paging as _paging
+from bus.storage import sizes as _sizes
 from contracts.agents.log_chunks import MAX_JSON_BYTES, ListLogChunks, LogChunk
-from persistence import _paging, _sizes
-from persistence._entities import columns, entity_from
 from persistence.agents.tables import log_chunk
 
 ITEM_BYTES = 512

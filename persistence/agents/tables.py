@@ -8,8 +8,8 @@ from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, func, t
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from bus.storage import Daily, EntityRow, VersionedRow, one_of, table
 from contracts.agents import accounts, agents, log_chunks
-from persistence._tables import EntityRow, VersionedRow, one_of, table
 
 SCHEMA = {"schema": "agents"}
 
@@ -123,7 +123,11 @@ class Prompt(VersionedRow):
     prompt: Mapped[str]
 
 
-class LogChunk(EntityRow, entity=log_chunks.LogChunk):
+class LogChunk(
+    EntityRow,
+    entity=log_chunks.LogChunk,
+    daily=Daily(job="keep_logs", retention="log_retention_days"),
+):
     """Partitioned by time: the retention drops whole partitions."""
 
     __tablename__ = "log_chunks"

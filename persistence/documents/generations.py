@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, equal
 from contracts.documents.generations import Generation, ListGenerations
-from persistence._filters import equal
-from persistence._paging import Listing
 from persistence.documents.tables import generation
 
 _LIST = Listing(Generation, equal(generation, "repo_url", "is_dry_run"))

@@ -6,8 +6,8 @@ from sqlalchemy import Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from bus.storage import EntityRow, table
 from contracts.documents import generations
-from persistence._tables import EntityRow, table
 
 SCHEMA = {"schema": "documents"}
 

@@ -11,12 +11,12 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Select, Text, case, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import ListOf, Page
+from bus.contract import ListOf, Page
+from bus.storage import paging as _paging
+from bus.storage import room_for_page
+from bus.storage.own.short_forms import shortened
+from bus.storage.own.tables import outbox
 from contracts.events.events import EventNotFound, ListEvents, ListTimeline, RecordedEvent
-from persistence import _paging
-from persistence._bus_tables import outbox
-from persistence._short_forms import shortened
-from persistence._sizes import room_for_page
 
 SLACK: Final = 10_000
 """Positions by which the order of times and that of positions may differ.

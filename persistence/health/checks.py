@@ -9,17 +9,17 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.health._workers import (
+from bus.contract import Page
+from bus.storage import Listing, columns, entity_from, equal
+from contracts.health.checks import (
+    Check,
     CheckedWorker,
+    ListChecks,
+    WorkerCheck,
     WorkerCheckNotFound,
     WorkerCheckSummary,
     WorkerFilters,
 )
-from contracts.health.checks import Check, ListChecks, WorkerCheck
-from persistence._entities import columns, entity_from
-from persistence._filters import equal
-from persistence._paging import Listing
 from persistence.health.tables import check, worker_check
 
 _LIST = Listing(Check, equal(check, "status", "trigger_type"))

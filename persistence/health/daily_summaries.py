@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Double, cast, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing
 from contracts.health.daily_summaries import DailySummary, ListDailySummaries
-from persistence._paging import Listing
 from persistence.health.tables import model_call, test_run
 
 _LIST = Listing(DailySummary)

@@ -7,10 +7,9 @@ from datetime import date
 from sqlalchemy import Double, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, equal
 from contracts.health.model_calls import ListModelCalls, ModelCall, ModelUsage
-from persistence._filters import equal
-from persistence._paging import Listing
 from persistence.health.tables import model_call, model_tally
 
 _LIST = Listing(ModelCall, equal(model_call, "test_run_id"))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, equal
 from contracts.health.schedules import ListSchedules, Schedule
-from persistence._filters import equal
-from persistence._paging import Listing
 from persistence.health.tables import schedule
 
 _LIST = Listing(Schedule, equal(schedule, "enabled"))

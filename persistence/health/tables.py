@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Double, ForeignKey, Index, Numeric, UniqueCon
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from bus.storage import EntityRow, VersionedRow, one_of, table
 from contracts.health import (
     checks,
     daily_summaries,
@@ -17,7 +18,6 @@ from contracts.health import (
     test_definitions,
     test_runs,
 )
-from persistence._tables import EntityRow, VersionedRow, one_of, table
 
 SCHEMA = {"schema": "health"}
 

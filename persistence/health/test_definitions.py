@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, columns, entity_from, equal
 from contracts.health.test_definitions import (
     ListTestDefinitions,
     TestDefinition,
     TestDefinitionContents,
 )
-from persistence._entities import columns, entity_from
-from persistence._filters import equal
-from persistence._paging import Listing
 from persistence.health.tables import test_definition, test_run
 
 _LIST = Listing(TestDefinition, equal(test_definition, "category", "enabled"))

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, delete, exists, func, insert, select
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, columns, contains, entity_from, equal
 from contracts.planning.initiatives import (
     FindInitiative,
     Initiative,
@@ -22,10 +23,7 @@ from contracts.planning.initiatives import (
     PhaseSummary,
     TaskCounts,
 )
-from persistence._entities import columns, entity_from
-from persistence._filters import contains, equal
-from persistence._paging import Listing
-from persistence.planning._deletion import count_tasks
+from persistence.planning.deletion import count_tasks
 from persistence.planning.tables import initiative, initiative_project, phase, task
 
 _LIST = Listing(

@@ -8,15 +8,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.planning._phase_parts import PhaseContents
-from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase
+from bus.contract import Page
+from bus.storage import Listing, columns, entity_from, equal
+from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase, PhaseContents
 from contracts.planning.tasks import Task
-from persistence._entities import columns, entity_from
-from persistence._filters import equal
-from persistence._paging import Listing
-from persistence.planning import _deletion
-from persistence.planning._phase_graph import waits
+from persistence.planning import deletion as _deletion
+from persistence.planning.phase_graph import waits
 from persistence.planning.tables import phase, phase_dependency, task
 
 _LIST = Listing(Phase, equal(phase, "initiative_id", "status", "external_ref"))

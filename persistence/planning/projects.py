@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract import Page
+from bus.storage import Listing, columns, contains, entity_from, equal, is_set
 from contracts.planning.projects import (
     FindProject,
     ListProjects,
@@ -15,9 +16,6 @@ from contracts.planning.projects import (
     ProjectContents,
     ProjectNotFound,
 )
-from persistence._entities import columns, entity_from
-from persistence._filters import contains, equal, is_set
-from persistence._paging import Listing
 from persistence.planning.tables import initiative_project, project
 
 _LIST = Listing(

@@ -18,8 +18,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from bus.storage import DERIVED, EntityRow, VersionedRow, one_of, table
 from contracts.planning import initiatives, phases, projects, tasks
-from persistence._tables import DERIVED, EntityRow, VersionedRow, one_of, table
 
 SCHEMA = {"schema": "planning"}
 

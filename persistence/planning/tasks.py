@@ -23,13 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Entity, Page
+from bus.contract import Entity, Page
+from bus.storage import TABLES, Listing, columns, contains, either, entity_from, equal
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
-from persistence._entities import columns, entity_from
-from persistence._filters import contains, either, equal
-from persistence._paging import Listing
-from persistence._tables import TABLES
-from persistence.planning._readiness import READY
+from persistence.planning.readiness import READY
 from persistence.planning.tables import task, task_dependency
 
 # Written into the text: a plan for any value of a parameter could neither use the partial indexes

@@ -8,8 +8,10 @@ from uuid import UUID
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from contracts._declare import Event
-from contracts._errors import Refusal
+from bus.contract.event import Event
+from bus.contract.refusals import Refusal
+from bus.handling.shapes import Decision
+from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     Agent,
     AgentCrashed,
@@ -23,16 +25,14 @@ from contracts.planning.tasks import (
     TaskReleased,
     TaskRetried,
 )
-from fleetbus.ids import uuid7
-from handlers._shapes import Decision
 from handlers.agents._agent_rules import (
     LIVE,
     require_live,
 )
 from handlers.agents._departures import Departure
-from handlers.agents._states import AGENT
-from handlers.planning._task_rules import MAX_RETRIES, new_task
-from persistence.agents._held import Held
+from handlers.agents.states import AGENT
+from handlers.planning.task_rules import MAX_RETRIES, new_task
+from persistence.agents.held import Held
 
 ENDS = (AgentFinished, AgentStopped, AgentCrashed)
 GIVEN_BACK = (TaskReleased, TaskRetried, TaskBlocked)

@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
 from contracts.agents.agents import Agent, AskInput, RegisterAgent, StopAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, Task
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
-from fleetbus.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.sweeper import Sweeper, tasks
 from persistence.agents.tables import account
 
 QUESTIONS: list[Any] = [{"question": "Which database?"}]

@@ -3,6 +3,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import InvalidReference
+from bus.kit.ids import uuid7
 from contracts.agents.accounts import (
     Account,
     AcquireAccount,
@@ -11,9 +13,7 @@ from contracts.agents.accounts import (
     NoAccountAvailable,
 )
 from contracts.agents.agents import Agent, AgentNotFound, GetAgent, StopAgent, SwitchAgentAccount
-from contracts.errors import InvalidReference
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.agents.making import Outbox, register
 from tests.planning.arranging import add_task
 

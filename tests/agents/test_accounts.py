@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import AlreadyExists, VersionConflict
+from bus.kit.ids import uuid7
+from bus.running.registry import Registry
 from contracts.agents.accounts import (
     Account,
     AccountNotFound,
@@ -21,11 +24,8 @@ from contracts.agents.accounts import (
     UpdateAccount,
 )
 from contracts.agents.agents import GetAgent, RegisterAgent
-from contracts.errors import AlreadyExists, VersionConflict
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.agents.making import Outbox
 from tests.bus.outages import serving
 

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import InvalidTransition
+from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     Agent,
     AgentNotFound,
@@ -15,7 +17,6 @@ from contracts.agents.agents import (
     StaleIncarnation,
     SuspectAgent,
 )
-from contracts.errors import InvalidTransition
 from contracts.planning.tasks import (
     AcceptLateResult,
     CompleteTask,
@@ -23,7 +24,6 @@ from contracts.planning.tasks import (
     StaleAttempt,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.agents.making import (
     Outbox,
     claim,

@@ -8,6 +8,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from bus.contract.errors import InvalidTransition
+from bus.kit.ids import uuid7
+from bus.storage.database import driver_url
+from bus.storage.own.pulse import LEASE_HEARTBEATS
 from contracts.agents.agents import (
     Agent,
     AgentNotFound,
@@ -23,14 +27,10 @@ from contracts.agents.agents import (
     SuspectAgent,
     UpdateAgent,
 )
-from contracts.errors import InvalidTransition
 from contracts.planning.tasks import GetTask
 from fleetbus.client import Bus
-from fleetbus.config import Settings
-from fleetbus.database import driver_url
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
-from persistence._pulse import LEASE_HEARTBEATS
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.agents.making import (
     Outbox,
     ask,

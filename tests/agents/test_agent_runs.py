@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Command
-from contracts._errors import Conflict
+from bus.contract.errors import InvalidTransition
+from bus.contract.operation import Command
+from bus.contract.refusals import Conflict
 from contracts.agents.agents import (
     AskInput,
     ConfirmSuspicion,
@@ -25,7 +26,6 @@ from contracts.agents.agents import (
     UpdateAgent,
 )
 from contracts.agents.log_chunks import AppendLogChunk, AppendManyLogChunks, LogChunkItem
-from contracts.errors import InvalidTransition
 from contracts.planning.tasks import (
     BlockTask,
     ClaimTasks,

@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from bus.contract.errors import InvalidTransition
+from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     AgentNotFound,
     AskInput,
@@ -16,7 +18,6 @@ from contracts.agents.agents import (
     StaleIncarnation,
     StopAgent,
 )
-from contracts.errors import InvalidTransition
 from contracts.planning.tasks import (
     ClaimTasks,
     CompleteTask,
@@ -24,7 +25,6 @@ from contracts.planning.tasks import (
     ListTasks,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.agents.making import (
     QUESTIONS,
     Outbox,

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
+from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     AgentNotFound,
     DeleteAgent,
@@ -19,11 +21,9 @@ from contracts.agents.agents import (
     ListAgents,
     UpdateAgent,
 )
-from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition, VersionConflict
 from contracts.planning.initiatives import CreateInitiative
 from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from handlers.agents import _aliases
 from tests.agents.making import (
     Outbox,

@@ -10,27 +10,26 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import CredentialsNotSet, CredentialsUnreadable
+from bus.kit.ids import uuid7
+from bus.running.calls import OUTSIDE
+from bus.running.registry import Registry
+from bus.running.transaction import begin
+from bus.running.work import run_job
+from bus.storage.own import commit as _commit
+from bus.storage.sealed import KeyRing
 from contracts.agents.accounts import (
     Account,
     AccountNotFound,
     CreateAccount,
     Credentials,
-    CredentialsNotSet,
-    CredentialsUnreadable,
     RevealAccountCredentials,
     SetAccountCredentials,
 )
-from fleetbus.bus.calls import OUTSIDE
-from fleetbus.bus.registry import Registry
-from fleetbus.bus.transaction import begin
-from fleetbus.bus.work import run_job
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.ids import uuid7
-from fleetbus.keys import key_ring, make_key_file
-from fleetbus.service import Service
-from handlers._secrets import KeyRing
-from persistence import _commit
+from fleetbus.server.config import Settings
+from fleetbus.server.keys import key_ring, make_key_file
+from fleetbus.server.service import Service
 from tests.agents.making import Outbox
 from tests.bus.outages import serving
 from tests.cli.program import started

@@ -6,6 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
+from bus.storage import partitions
+from bus.storage.partitions import PARTITIONED
 from contracts.agents.agents import RegisterAgent
 from contracts.agents.log_chunks import (
     AppendLogChunk,
@@ -17,10 +20,8 @@ from contracts.agents.log_chunks import (
     LogChunkItem,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from handlers.agents.log_chunks import DELETED_AT_ONCE
-from persistence.agents import _log_partitions
 from tests.agents.making import Outbox
 from tests.counting import counting
 
@@ -158,11 +159,15 @@ class TestDeleteLogChunks:
 
 class TestPartitions:
     async def names(self, db: AsyncConnection) -> set[str]:
-        return set((await db.execute(_log_partitions._PARTITIONS)).scalars())
+        return set(
+            (await db.execute(partitions._PARTITIONS, {"parent": "agents.log_chunks"})).scalars()
+        )
 
     async def keep(self, service: Service, days: float) -> int:
         async with service.database.dedicated.connect() as session:
-            return await _log_partitions.keep(session, retention=timedelta(days=days))
+            return await partitions.keep(
+                session, PARTITIONED["log_chunks"], retention=timedelta(days=days)
+            )
 
     async def test_made_ahead_and_dropped_behind(
         self, service: Service, bus: Bus, db: AsyncConnection

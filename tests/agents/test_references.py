@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Command
-from contracts._errors import Refusal
+from bus.contract.errors import InvalidReference
+from bus.contract.operation import Command
+from bus.contract.refusals import Refusal
+from bus.kit.ids import uuid7
 from contracts.agents.accounts import DeleteAccount
 from contracts.agents.agents import Agent, GetAgent, SwitchAgentAccount, UpdateAgent
-from contracts.errors import InvalidReference
 from contracts.planning.initiatives import CreateInitiative, DeleteInitiative
 from contracts.planning.phases import CreatePhase, DeletePhase
 from contracts.planning.tasks import CreateTask, DeleteTask
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.agents.making import Outbox, add_account, end, register, told
 from tests.counting import Counted
 

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from contracts._declare import Event
-from contracts._errors import Refusal
+from bus.contract.event import Event
+from bus.contract.refusals import Refusal
+from bus.handling.shapes import Decision
+from bus.kit.ids import uuid7
 from contracts.agents.accounts import (
     Account,
     AccountAvailable,
@@ -18,8 +20,6 @@ from contracts.agents.accounts import (
     MarkAccountExhausted,
     UpdateAccount,
 )
-from fleetbus.ids import uuid7
-from handlers._shapes import Decision
 from handlers.agents import accounts
 from handlers.agents._accounts import take
 

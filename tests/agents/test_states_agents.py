@@ -8,7 +8,10 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from contracts._errors import Refusal
+from bus.contract.refusals import Refusal
+from bus.handling.shapes import Decision
+from bus.kit.ids import uuid7
+from bus.storage.own.pulse import LEASE_HEARTBEATS
 from contracts.agents.agents import (
     AgentAccountSwitched,
     AgentCancelRequested,
@@ -37,8 +40,6 @@ from contracts.agents.log_chunks import AppendLogChunk
 from contracts.planning.tasks import (
     ClaimTasks,
 )
-from fleetbus.ids import uuid7
-from handlers._shapes import Decision
 from handlers.agents import agents
 from handlers.agents._account_switching import switched
 from handlers.agents._agent_rules import (
@@ -53,10 +54,9 @@ from handlers.agents._endings import finish, stop
 from handlers.agents._liveness import IN_FLIGHT, reinstate, suspect
 from handlers.agents._progress import stall
 from handlers.agents.log_chunks import append_log_chunk
-from handlers.planning._claims import claimed
-from handlers.planning._task_rules import MAX_RETRIES
-from persistence._pulse import LEASE_HEARTBEATS
-from persistence.agents._held import Held
+from handlers.planning.claims import claimed
+from handlers.planning.task_rules import MAX_RETRIES
+from persistence.agents.held import Held
 from tests.agents.expectations import Expectations
 from tests.agents.making import QUESTIONS
 

@@ -15,8 +15,8 @@ from nats.aio.msg import Msg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.flushing import flush
-from fleetbus.ids import uuid7
+from bus.kit.ids import uuid7
+from bus.kit.nats_io import flush
 
 RUN, READ = "db.probes.run", "db.probes.read"
 NOTE, CREATE = "db.tasks.probe_note", "db.projects.probe_create"

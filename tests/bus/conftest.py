@@ -3,8 +3,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from fleetbus.bus.registry import Registry, load
-from fleetbus.service import Service
+from bus.running.registry import Registry
+from fleetbus import domain
+from fleetbus.server.service import Service
 from tests.bus.asking import Asker, asking
 from tests.bus.probes import with_probes
 
@@ -12,7 +13,7 @@ from tests.bus.probes import with_probes
 @pytest.fixture(scope="session")
 def registry() -> Registry:
     """All operations, and the probes."""
-    return with_probes(load())
+    return with_probes(domain.registry())
 
 
 @pytest_asyncio.fixture

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import psutil
 from sqlalchemy.engine import make_url
 
-from fleetbus.bus.registry import Registry
-from fleetbus.config import Settings
-from fleetbus.endings import end
-from fleetbus.service import Service
+from bus.kit.aio import end
+from bus.running.registry import Registry
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 
 COMMIT = b"COMMIT\0"
 

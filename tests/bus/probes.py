@@ -13,20 +13,20 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts import _declare
-from contracts._declare import Command, Query, Reply
-from contracts._errors import Conflict
-from contracts.errors import (
+from bus.contract.errors import (
     AlreadyExists,
     ConstraintViolated,
     InvalidReference,
     InvalidTransition,
 )
+from bus.contract.model import Reply
+from bus.contract.operation import OPERATIONS, Command, Operation, Query
+from bus.contract.refusals import Conflict
+from bus.handling.shapes import HANDLERS, Decision, Emit, Handling, decider, handler, query
+from bus.running.registry import Registry, _bind
+from bus.storage import entities as _entities
 from contracts.planning.projects import Project
 from contracts.planning.tasks import Task, TaskNotFound, TaskUpdated
-from fleetbus.bus.registry import Registry, _bind
-from handlers._shapes import HANDLERS, Decision, Emit, Handling, decider, handler, query
-from persistence import _entities
 
 
 class ProbeRefused(Conflict, detail="refused: {why}"):
@@ -45,7 +45,7 @@ Then = Literal["answer", "refuse", "refuse_undeclared", "raise", "swallow"]
 How = Literal["change", "keep", "refuse", "refuse_and_keep", "raise", "violate", "huge"]
 
 
-def declare() -> list[type[_declare.Operation[Any]]]:
+def declare() -> list[type[Operation[Any]]]:
     """Declare and decorate the probes; the caller keeps the registries clean."""
 
     class RunProbe(
@@ -150,13 +150,13 @@ def with_probes(registry: Registry) -> Registry:
 
 @contextmanager
 def _restored() -> Iterator[None]:
-    declared, handled = dict(_declare.OPERATIONS), dict(HANDLERS.by_operation)
+    declared, handled = dict(OPERATIONS), dict(HANDLERS.by_operation)
     reactions: list[Handling] = list(HANDLERS.reactions)
     try:
         yield
     finally:
-        _declare.OPERATIONS.clear()
-        _declare.OPERATIONS.update(declared)
+        OPERATIONS.clear()
+        OPERATIONS.update(declared)
         HANDLERS.by_operation.clear()
         HANDLERS.by_operation.update(handled)
         HANDLERS.reactions[:] = reactions

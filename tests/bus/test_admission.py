@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.config import Settings
-from fleetbus.service import Service
-from fleetbus.wire.broker import QUEUE_GROUP, READ_SIZE, UNLIMITED
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
+from fleetbus.server.wire.broker import QUEUE_GROUP, READ_SIZE, UNLIMITED
 from tests.bus.asking import (
     CREATE,
     NOTE,

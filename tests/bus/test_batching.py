@@ -11,11 +11,11 @@ import pytest_asyncio
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus import batcher
-from fleetbus.bus.registry import Registry
-from fleetbus.config import Settings
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from bus.kit.ids import uuid7
+from bus.running import batcher
+from bus.running.registry import Registry
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     CREATE,
     NOTE,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.admission import Limits
-from fleetbus.bus.calls import Answer
-from fleetbus.bus.dispatcher import Dispatcher
-from fleetbus.bus.executor import Executor
-from fleetbus.bus.registry import Registry
-from fleetbus.database import Database
+from bus.running.admission import Limits
+from bus.running.calls import Answer
+from bus.running.dispatcher import Dispatcher
+from bus.running.executor import Executor
+from bus.running.registry import Registry
+from bus.storage.database import Database
 from tests.bus.asking import NOTE, add_tasks
 
 TASKS = 3

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from fleetbus.bus.admission import ALPHA, Budget, Ticket, caller_of
+from bus.running.admission import ALPHA, Budget, Ticket, caller_of
 
 REQUESTS, BYTES = 24, 4_000
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.registry import Registry
-from fleetbus.service import Service
-from persistence._driver import driver_of
+from bus.running.registry import Registry
+from bus.storage.driver import driver_of
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     READ,
     RUN,

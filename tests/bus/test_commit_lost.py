@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.calls import Answer
-from fleetbus.bus.registry import Registry
-from fleetbus.service import Service
+from bus.running.calls import Answer
+from bus.running.registry import Registry
+from fleetbus.server.service import Service
 from tests.bus.asking import CREATE, NOTE, RUN, Asker, add_tasks, asking, column_of, count_of
 from tests.bus.outages import Proxy, serving
 

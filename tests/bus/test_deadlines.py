@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     NOTE,
     READ,

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.registry import Registry
-from fleetbus.config import Settings
-from fleetbus.service import Service
+from bus.running.registry import Registry
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import READ, Asker, Got, add_tasks, assert_problem, eventually
 
 Request = tuple[str, dict[str, Any]]

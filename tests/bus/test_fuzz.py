@@ -11,9 +11,9 @@ from nats.errors import NoRespondersError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import OPERATIONS
-from contracts._schemas import schema_of
-from fleetbus.bus.registry import load
+from bus.contract.operation import OPERATIONS
+from bus.contract.schemas import schema_of
+from fleetbus import domain
 from tests.bus.asking import Asker, Got, add_tasks, asking, got
 from tests.bus.fuzzing import Fuzzer
 from tests.processes.running import Running, running
@@ -37,7 +37,7 @@ PLAN = (
         VALUES ('{PHASE}', '{INITIATIVE}', 'f', 1, 'in_progress')""",
 )
 
-load()
+domain.registry()
 SCHEMAS = {
     subject: schema_of(operation)
     for subject, operation in sorted(OPERATIONS.items())

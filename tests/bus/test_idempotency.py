@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.running.registry import Registry
 from contracts.planning.tasks import TaskUpdated
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
-from fleetbus.config import Settings
-from fleetbus.service import Service
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     CREATE,
     NOTE,

@@ -6,8 +6,8 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from fleetbus import ids
-from fleetbus.ids import uuid7
+from bus.kit import ids
+from bus.kit.ids import uuid7
 
 
 def milliseconds(id_: UUID) -> int:

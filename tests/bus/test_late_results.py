@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
+from bus.storage.sizes import limit
 from contracts.planning.tasks import (
     BlockTask,
     ClaimTasks,
@@ -23,13 +25,11 @@ from contracts.planning.tasks import (
     Task,
     UpdateTask,
 )
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from handlers.planning import tasks
-from handlers.planning._claims import claimed
 from handlers.planning._late_results import MAX_LATE_RESULTS, MAX_TASK_BYTES
-from handlers.planning._task_rules import new_task
-from persistence._sizes import limit
+from handlers.planning.claims import claimed
+from handlers.planning.task_rules import new_task
 from tests.bus.asking import Asker, Got, assert_problem
 
 MESSAGE = 1024 * 1024

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.running.registry import Registry
 from contracts.planning.tasks import TaskCompleted
-from fleetbus.bus.registry import Registry
 from fleetbus.client import connect
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.bus.asking import NOTE, Asker, add_tasks, asking, column_of, eventually
 from tests.bus.outages import serving
 

@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fleetbus.bus.registry import Registry
+from bus.running.registry import Registry
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.bus.asking import NOTE, READ, RUN, Asker, Got, asking, eventually
 from tests.bus.outages import frozen, serving
 from tests.servers import migrate

@@ -5,8 +5,8 @@ import logging
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from bus.kit.ids import uuid7
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     CREATE,
     NOTE,

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.ids import uuid7
+from bus.kit.ids import uuid7
 from tests.bus.asking import (
     CREATE,
     NOTE,

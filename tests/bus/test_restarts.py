@@ -15,9 +15,9 @@ import nats
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import CreateTask
 from fleetbus.client import Bus, connect
-from fleetbus.ids import uuid7
 from tests.bus.asking import Asker, asking, eventually
 from tests.processes.running import Running, running
 

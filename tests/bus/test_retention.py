@@ -4,10 +4,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.registry import Registry
-from fleetbus.config import Settings
-from fleetbus.service import Service
-from persistence._commit import forget_requests
+from bus.running.registry import Registry
+from bus.storage.own.commit import forget_requests
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import NOTE, add_tasks, asking, column_of, count_of, eventually
 
 FILL = """

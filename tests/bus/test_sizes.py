@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import EVENTS, Event
-from contracts.planning._task import Task
-from fleetbus.bus.registry import Registry
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
-from fleetbus.sweeper.sweeper import Sweeper, tasks
-from persistence._shortening import shorten
-from persistence._sizes import FACT_ROOM, HEADER_ROOM, SLACK, limit
+from bus.contract.event import EVENTS, Event
+from bus.kit.ids import uuid7
+from bus.running.registry import Registry
+from bus.storage.shortening import shorten
+from bus.storage.sizes import FACT_ROOM, HEADER_ROOM, SLACK, limit
+from contracts.planning.tasks import Task
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.sweeper import Sweeper, tasks
 from tests.bus.asking import Asker, Got, assert_problem, count_of
 
 MESSAGE = 1024 * 1024

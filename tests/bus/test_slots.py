@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fleetbus.slots import RESERVE, Slots
+from bus.storage.slots import RESERVE, Slots
 
 SIZE = 3
 

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.errors import Overloaded, Unavailable
-from fleetbus.bus.calls import Answer
-from fleetbus.bus.stats import Histogram, OperationStats
+from bus.contract.errors import Overloaded, Unavailable
+from bus.running.calls import Answer
+from bus.running.stats import Histogram, OperationStats
 
 NANOSECONDS = st.integers(0, 10**13)
 

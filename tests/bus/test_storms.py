@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.config import Settings
-from fleetbus.service import Service
-from fleetbus.slots import RESERVE
+from bus.storage.slots import RESERVE
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     NOTE,
     RUN,

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from contracts._declare import OPERATIONS
-from contracts._schemas import example_of, schema_of
-from fleetbus.bus.registry import load
-from fleetbus.service import Service
+from bus.contract.operation import OPERATIONS
+from bus.contract.schemas import example_of, schema_of
+from fleetbus import domain
+from fleetbus.server.service import Service
 from tests.bus.asking import asking
 
-load()
+domain.registry()
 
 ENDS = {
     "date-time": ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"),

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from bus.kit.ids import uuid7
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     NOTE,
     READ,

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.registry import Registry
+from bus.running.registry import Registry
 from fleetbus.embedded._cluster import postgres_install
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.bus.asking import (
     NOTE,
     READ,

@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 from nats.aio.msg import Msg
 
+from bus.kit.ids import uuid7
+from bus.kit.nats_io import flush
 from contracts.planning.projects import CreateProject, Project
 from fleetbus.client import Bus
-from fleetbus.flushing import flush
-from fleetbus.ids import uuid7
 from tests.bus.asking import asking
 from tests.cli.program import fleetbus, one_line, started
 

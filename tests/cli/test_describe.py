@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from contracts import _catalogue
-from contracts._declare import Operation
-from contracts._schemas import example_of
+from bus.contract.operation import Operation
+from bus.contract.schemas import example_of
+from fleetbus import domain
 from fleetbus.cli.schemas import fields
 from fleetbus.client import Bus
 from tests.cli.program import fleetbus, one_line
 
-CATALOGUE = _catalogue.load()
+CATALOGUE = domain.catalogue()
 
 
 class TestDescribe:

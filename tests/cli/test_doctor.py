@@ -10,19 +10,19 @@ from nats.js.api import DiscardPolicy, RetentionPolicy
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import Overloaded
+from bus.running.calls import Answer
+from bus.running.registry import Registry
+from bus.storage.own.reconciliation import State, save_verdict
 from contracts.agents.accounts import CreateAccount, SetAccountCredentials
-from contracts.errors import Overloaded
 from contracts.planning.tasks import CreateTask
-from fleetbus import migrate
-from fleetbus.bus.calls import Answer
-from fleetbus.bus.registry import Registry
+from fleetbus.cli.doctor import Check, examine
 from fleetbus.client import connect
-from fleetbus.config import Settings
-from fleetbus.doctor import Check, examine
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import Service
-from persistence._reconciliation import State, save_verdict
+from fleetbus.server import migrate
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.outages import serving
 from tests.bus.test_troubles import read_only
 from tests.cli.program import fleetbus

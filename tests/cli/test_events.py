@@ -9,13 +9,13 @@ from uuid import UUID
 
 import pytest
 
+from bus.storage.own.outbox import OutboxRow
 from contracts.planning.projects import CreateProject, UpdateProject
 from contracts.planning.tasks import CreateTask, Task
 from fleetbus.cli.events import token
 from fleetbus.cli.stream import StreamReader
 from fleetbus.client import Bus
-from fleetbus.relay.events import message
-from persistence._outbox import OutboxRow
+from fleetbus.server.relay.events import message
 from tests.cli.program import clean_environment, fleetbus, one_line, started
 
 

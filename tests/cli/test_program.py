@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from fleetbus import config
 from fleetbus.cli import addresses
+from fleetbus.server import config
 from tests.cli.program import clean_environment, fleetbus, one_line
 
 COMMANDS = (

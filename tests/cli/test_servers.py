@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fleetbus import migrate
 from fleetbus.cli import addresses
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.server import migrate
 from tests.cli.program import fleetbus, one_line, started
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ +.*: .+")

@@ -11,12 +11,13 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from contracts._declare import Operation, Reply
-from contracts.errors import AlreadyExists, Overloaded, Unavailable
+from bus.contract.errors import AlreadyExists, Overloaded, Unavailable
+from bus.contract.model import Reply
+from bus.contract.operation import Operation
+from bus.kit.ids import uuid7
+from bus.kit.nats_io import flush
 from contracts.planning.projects import CreateProject, GetProject, ProjectNotFound
 from fleetbus.client import Bus, NoAnswer, UnknownRefusal, connect
-from fleetbus.flushing import flush
-from fleetbus.ids import uuid7
 
 R = TypeVar("R", bound=Reply)
 

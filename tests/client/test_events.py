@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from contracts._declare import Event
+from bus.contract.event import Event
+from bus.kit.nats_io import flush
 from contracts.planning.tasks import (
     AddTaskDependency,
     BlockTask,
@@ -18,8 +19,7 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
-from fleetbus.events import Delivery, Events
-from fleetbus.flushing import flush
+from fleetbus.client.events import Delivery, Events
 
 TASKS = 200
 COMMANDS = 5 * TASKS

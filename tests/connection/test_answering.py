@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleetbus.config import Settings
-from fleetbus.connection.answering import LONGEST, ReplyRule
+from fleetbus.client.connection.answering import LONGEST, ReplyRule
+from fleetbus.server.config import Settings
 
 RULE = ReplyRule()
 

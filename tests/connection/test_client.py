@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from nats.aio.msg import Msg
 from nats.errors import ConnectionReconnectingError, MaxPayloadError
 
-from fleetbus.connection import client as steady
-from fleetbus.connection.client import RepliesRefused, SteadyClient, connect
-from fleetbus.flushing import flush
+from bus.kit.nats_io import flush
+from fleetbus.client.connection import client as steady
+from fleetbus.client.connection.client import RepliesRefused, SteadyClient, connect
 from tests.bus.asking import eventually
 from tests.connection.raw import BLOCKS, BODIES, TOKENS, RawSession, raw_session
 from tests.connection.servers import User, configured

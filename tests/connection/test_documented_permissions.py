@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bus.kit.nats_io import flush
 from contracts.planning.tasks import ListTasks
 from fleetbus.client import connect
-from fleetbus.config import Settings
-from fleetbus.connection.client import SteadyClient
+from fleetbus.client.connection.client import SteadyClient
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.flushing import flush
-from fleetbus.service import Service
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"```text\n(.*?)```", re.DOTALL)

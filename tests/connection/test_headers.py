@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from fleetbus.connection.headers import UnreadableHeaders, read_block
+from bus.kit.header_block import UnreadableHeaders, read_block
 
 NAMES = st.text("abcXYZ-09", min_size=1, max_size=8)
 VALUES = st.text(max_size=10).map(lambda text: " ".join(text.split()))

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fleetbus.flushing import flush
+from bus.kit.nats_io import flush
 from tests.bus.asking import eventually
 from tests.connection.raw import RawSession, raw_session
 from tests.connection.servers import User, configured

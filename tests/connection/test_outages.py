@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import EntityTooLarge
+from bus.contract.errors import EntityTooLarge
 from contracts.planning.tasks import CreateTask, ListTasks, TaskCreated
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.connection import client as steady
-from fleetbus.service import Service
+from fleetbus.client.connection import client as steady
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import eventually
 from tests.connection.servers import ConfiguredNats, User, configured
 from tests.processes.running import running

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contracts.planning.tasks import ListTasks
-from fleetbus import processes, pulse
 from fleetbus.client import Bus
-from fleetbus.config import Settings
-from fleetbus.monitoring.readiness import readiness
-from fleetbus.service import Service
+from fleetbus.server import processes, pulse
+from fleetbus.server.config import Settings
+from fleetbus.server.monitoring.readiness import readiness
+from fleetbus.server.service import Service
 from tests.bus.asking import eventually
 from tests.connection.raw import raw_session
 

@@ -8,9 +8,9 @@ from nats.js.api import RawStreamMsg
 
 from contracts.planning.tasks import CreateTask, TaskCreated
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.connection.foreign import is_event, position_of
-from fleetbus.service import Service
+from fleetbus.client.connection.foreign import is_event, position_of
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.connection.raw import raw_session
 from tests.processes.running import running
 

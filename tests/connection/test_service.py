@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from contracts.errors import InternalError
+from bus.contract.errors import InternalError
+from bus.kit.logs import LINES
+from bus.running.failures import refusal_for
+from bus.running.registry import Registry
 from contracts.planning.tasks import CreateTask, ListTasks
-from fleetbus.bus.failures import refusal_for
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.logs import LINES
-from fleetbus.service import Service
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.bus.asking import eventually
 from tests.connection.raw import BLOCKS, BODIES, TOKENS, RawSession, raw_session
 from tests.connection.servers import User, configured

@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from contracts._declare import Entity, Event
-from contracts.agents._agent import AgentCrashed, AgentRegistered, AgentStopped, LostTask
-from contracts.agents.agents import Agent
+from bus.contract.entity import Entity
+from bus.contract.event import Event
+from bus.kit.ids import uuid7
+from contracts.agents.agents import Agent, AgentCrashed, AgentRegistered, AgentStopped, LostTask
 from contracts.planning.phases import Phase, PhaseCompleted, PhaseCreated
 from contracts.planning.tasks import (
     Task,
@@ -17,9 +18,8 @@ from contracts.planning.tasks import (
     TaskReady,
     TaskRetried,
 )
+from fleetbus.client.events import Delivery
 from fleetbus.demo.verify import Check, verify
-from fleetbus.events import Delivery
-from fleetbus.ids import uuid7
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

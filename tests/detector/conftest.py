@@ -4,8 +4,8 @@ import pytest
 import pytest_asyncio
 
 from fleetbus.client import Bus
-from fleetbus.config import Settings
 from fleetbus.embedded.nats import EmbeddedNats
+from fleetbus.server.config import Settings
 from tests.detector.working import GRACE, RECONNECT_TIME, History, history
 
 

@@ -13,11 +13,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from fleetbus.client import connect
-from fleetbus.detector.advisories import Fact
-from fleetbus.detector.link import Link, SystemAccount
-from fleetbus.detector.servers import Incomplete, Servers
 from fleetbus.embedded._ports import free_port
 from fleetbus.embedded.nats import nats_server_program
+from fleetbus.server.detector.advisories import Fact
+from fleetbus.server.detector.link import Link, SystemAccount
+from fleetbus.server.detector.servers import Incomplete, Servers
 from tests.bus.asking import eventually
 
 CONFIG = Template("""

@@ -13,7 +13,7 @@ import pytest
 from contracts.agents.agents import AgentCrashed, AgentReconnected, AgentSuspected
 from contracts.planning.tasks import AcceptLateResult, ClaimTasks, CreateTask, GetTask
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
+from fleetbus.server.config import Settings
 from tests.detector.working import (
     GRACE,
     History,

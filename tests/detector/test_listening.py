@@ -11,13 +11,13 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from bus.running.registry import Registry
 from contracts.planning.tasks import CreateTask
-from fleetbus.bus.registry import Registry
 from fleetbus.client import connect
-from fleetbus.detector import servers as servers_module
-from fleetbus.detector.advisories import Fact, closed_lately, heard
-from fleetbus.detector.servers import NotTheSystemAccount, Servers
 from fleetbus.embedded.nats import EmbeddedNats
+from fleetbus.server.detector import servers as servers_module
+from fleetbus.server.detector.advisories import Fact, closed_lately, heard
+from fleetbus.server.detector.servers import NotTheSystemAccount, Servers
 from tests.bus.asking import eventually
 from tests.bus.outages import serving
 

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.aio import end
+from bus.running.registry import Registry
 from contracts.agents.agents import AgentCrashed, AgentReconnected, AgentSuspected
 from contracts.planning.tasks import ClaimTasks, CompleteTask, CreateTask
-from fleetbus.bus.registry import Registry
 from fleetbus.client import connect
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.endings import end
 from tests.bus.asking import eventually
 from tests.bus.outages import serving
 from tests.bus.test_restarts import Fleet, fleet

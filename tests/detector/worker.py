@@ -10,7 +10,7 @@ import asyncio
 import sys
 from uuid import UUID
 
-from contracts._errors import Refusal
+from bus.contract.refusals import Refusal
 from contracts.agents.agents import Heartbeat, RegisterAgent
 from contracts.planning.tasks import ClaimTasks, CompleteTask, StaleAttempt
 from fleetbus.client import Bus, connect

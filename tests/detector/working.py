@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from contracts._declare import Event
+from bus.contract.event import Event
+from bus.kit.aio import end
+from bus.kit.ids import uuid7
 from contracts.agents.agents import GetAgent, Heartbeat, RegisterAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, Task
 from fleetbus.client import Bus, connect
-from fleetbus.endings import end
-from fleetbus.ids import uuid7
 from tests.bus.asking import eventually
 
 GRACE = 0.5

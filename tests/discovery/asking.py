@@ -8,9 +8,9 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 
-from contracts._catalogue import Catalogue
-from fleetbus.bus.registry import Registry
-from fleetbus.bus.stats import Stats
+from bus.contract.catalogue import Catalogue
+from bus.running.registry import Registry
+from bus.running.stats import Stats
 
 Json = dict[str, Any]
 

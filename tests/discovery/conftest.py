@@ -4,16 +4,16 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from contracts import _catalogue
-from contracts._catalogue import Catalogue
-from fleetbus.bus.stats import Stats
-from fleetbus.discovery.srv import Discovery
+from bus.contract.catalogue import Catalogue
+from bus.running.stats import Stats
+from fleetbus import domain
+from fleetbus.server.discovery.srv import Discovery
 from tests.discovery.asking import connected, registry_of, stats_of
 
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    return _catalogue.load()
+    return domain.catalogue()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.planning.tasks import CreateTask, Task
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 
 pytestmark = [
     pytest.mark.cli,

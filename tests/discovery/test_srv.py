@@ -12,14 +12,14 @@ import jsonschema
 import pytest
 from nats.aio.client import Client
 
-from contracts._catalogue import Catalogue, Context
-from contracts._declare import Operation
-from contracts._errors import Refusal
-from contracts.errors import Overloaded
+from bus.contract.catalogue import Catalogue, Context
+from bus.contract.errors import Overloaded
+from bus.contract.operation import Operation
+from bus.contract.refusals import Refusal
+from bus.running.calls import Answer
+from bus.running.stats import Stats
 from contracts.planning.tasks import CompleteTask
-from fleetbus.bus.calls import Answer
-from fleetbus.bus.stats import Stats
-from fleetbus.discovery.srv import Discovery, semantic_version
+from fleetbus.server.discovery.srv import Discovery, semantic_version
 from tests.discovery.asking import Json, asked, connected, planning, registry_of, stats_of
 
 SCHEMAS = Path(__file__).parents[3] / "shared" / "data" / "nats-micro-schemas"

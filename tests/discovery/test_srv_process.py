@@ -9,12 +9,12 @@ import jsonschema
 import pytest
 from nats.aio.client import Client
 
+from bus.running.registry import Registry
+from bus.storage.slots import RESERVE
 from contracts.planning.projects import CreateProject
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
-from fleetbus.config import Settings
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.slots import RESERVE
+from fleetbus.server.config import Settings
 from tests.bus.outages import frozen, serving
 from tests.discovery.asking import Json, asked
 from tests.servers import migrate

@@ -6,11 +6,11 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
-from contracts._catalogue import Catalogue
-from fleetbus.bus.stats import Stats
-from fleetbus.discovery.srv import Discovery
+from bus.contract.catalogue import Catalogue
+from bus.kit.nats_io import flush
+from bus.running.stats import Stats
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.flushing import flush
+from fleetbus.server.discovery.srv import Discovery
 from tests.discovery.asking import asked, connected, planning, registry_of, stats_of, until
 
 

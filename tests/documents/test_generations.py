@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
+from bus.contract.errors import AlreadyExists, InvalidRequest
+from bus.kit.ids import uuid7
 from contracts.documents import generations
-from contracts.errors import AlreadyExists, InvalidRequest
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 
 REPO = "https://git.example.org/acme/parser"
 

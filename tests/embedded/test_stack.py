@@ -12,13 +12,13 @@ import psutil
 import pytest
 from sqlalchemy.engine import URL, make_url
 
+from bus.kit.nats_io import flush
 from fleetbus.embedded import _cluster, _launch
 from fleetbus.embedded import nats as embedded_nats
 from fleetbus.embedded.errors import AlreadyRunning, ServerFailed, ServersNotInstalled
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.embedded.stack import EmbeddedStack
-from fleetbus.flushing import flush
 from tests.servers import Accounts, execute
 
 STACK_PROGRAM = """

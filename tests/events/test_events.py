@@ -13,8 +13,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
-from contracts.errors import DeadlineExceeded, InvalidRequest
+from bus.contract.errors import DeadlineExceeded, InvalidRequest
+from bus.contract.page import Page
+from bus.kit.ids import uuid7
+from bus.running.published import Published
+from bus.running.registry import Registry
 from contracts.events.events import (
     Change,
     EventNotFound,
@@ -26,12 +29,9 @@ from contracts.events.events import (
 )
 from contracts.planning.projects import CreateProject
 from contracts.planning.tasks import ClaimTasks, CreateTask, Task, UpdateTask
-from fleetbus.bus.published import Published
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Answered, Bus, NoAnswer, connect
-from fleetbus.config import Settings
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from persistence.events import events
 from tests.counting import Counted
 from tests.relay.running import session_of, stream_length

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.health.test_runs import ListTestRuns
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.health.arranging import define, later, sweep
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "check_runner.py"

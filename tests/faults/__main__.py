@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fleetbus.config import VERSION
+from fleetbus.server.config import VERSION
 from tests.faults.nemeses import NEMESES
 from tests.faults.report import RESULTS, tables
 from tests.faults.rounds import Result, run_round

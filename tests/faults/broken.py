@@ -14,18 +14,19 @@ from nats.aio.client import Client
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.bus.transaction import Transaction
-from fleetbus.relay import leader, publisher
-from fleetbus.relay.events import Message, message
-from fleetbus.relay.holes import Cursor, Step, View, step
-from fleetbus.relay.leader import Leader
-from fleetbus.relay.publisher import FencedPublisher
-from fleetbus.relay.reconciler import Reconciler
-from fleetbus.relay.sending import send
-from fleetbus.service import Service
-from persistence import _commit, _outbox
-from persistence._commit import KeptReply, Written
-from persistence._outbox import OutboxRow
+from bus.running.transaction import Transaction
+from bus.storage.own import commit as _commit
+from bus.storage.own import outbox as _outbox
+from bus.storage.own.commit import KeptReply, Written
+from bus.storage.own.outbox import OutboxRow
+from fleetbus.server.relay import leader, publisher
+from fleetbus.server.relay.events import Message, message
+from fleetbus.server.relay.holes import Cursor, Step, View, step
+from fleetbus.server.relay.leader import Leader
+from fleetbus.server.relay.publisher import FencedPublisher
+from fleetbus.server.relay.reconciler import Reconciler
+from fleetbus.server.relay.sending import send
+from fleetbus.server.service import Service
 
 BROKEN: dict[str, Callable[[], None]] = {}
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetbus.relay.relay import RECONCILE_SUBJECT
+from fleetbus.server.relay.relay import RECONCILE_SUBJECT
 from tests.faults.checker import Violation, check
 from tests.faults.fleet import Fleet, Handler, fleet
 from tests.faults.history import Exchange, Fault, Recorder

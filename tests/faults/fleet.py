@@ -14,8 +14,8 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from bus.storage.own.outbox import RELAY_LOCK
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from persistence._outbox import RELAY_LOCK
 from tests.faults.nodes import Node
 from tests.faults.proxy import Link
 from tests.processes.running import Running

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from bus.storage.database import driver_url
+from bus.storage.entities import columns, entity_from
 from contracts.planning.tasks import Task
-from fleetbus.database import driver_url
-from persistence._entities import columns, entity_from
 from tests.faults.fleet import Fleet
 from tests.faults.nodes import STREAM, connected
 from tests.faults.world import Repair, Row, Told, World

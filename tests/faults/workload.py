@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fleetbus.flushing import flush
+from bus.kit.nats_io import flush
 from tests.faults.history import NO_RESPONDERS, Exchange, Recorder, Reply
 from tests.faults.nodes import connected
 

@@ -9,10 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.health import checks, schedules, test_definitions, test_runs
-from contracts.health._workers import CheckedWorker
+from contracts.health.checks import CheckedWorker
 from fleetbus.client import Bus
-from fleetbus.service import Service
-from fleetbus.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.sweeper import Sweeper, tasks
 
 Outbox = Callable[[], Awaitable[list[Any]]]
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import AlreadyExists, InvalidRequest, InvalidTransition
+from bus.contract.errors import AlreadyExists, InvalidRequest, InvalidTransition
+from bus.kit.ids import uuid7
 from contracts.health import checks
-from contracts.health._workers import (
+from contracts.health.checks import (
     AlreadyReported,
     CheckedWorker,
     CheckNotFound,
@@ -21,8 +22,7 @@ from contracts.health._workers import (
     WorkerTests,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.health.arranging import (
     YEAR,
     YEARLY,

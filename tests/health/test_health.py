@@ -10,7 +10,7 @@ from contracts.health.health import GetDashboard, GetHealthStatus, LastRuns, Run
 from contracts.health.model_calls import RecordModelCall
 from contracts.health.test_runs import StartTestRun
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.health.arranging import define, record, scalar, sweep
 
 HOUR = timedelta(hours=1)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.health.health import GetHealthStatus, LastRuns
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from persistence.health import health
 from tests.health.arranging import scalar, sweep
 

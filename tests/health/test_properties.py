@@ -8,19 +8,19 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.errors import InvalidTransition
+from bus.contract.errors import InvalidTransition
+from bus.kit.ids import uuid7
 from contracts.health import checks, test_runs
-from contracts.health._workers import AlreadyReported, CheckedWorker
+from contracts.health.checks import AlreadyReported, CheckedWorker
 from contracts.health.health import StatusCounts
 from contracts.health.test_definitions import TestDefinition as Definition
-from fleetbus.ids import uuid7
 from handlers.health._check_rules import close, count, nobody_left, tally
 from handlers.health._cron import due_times, next_due
 from handlers.health._expiry import expire_run, expire_worker
 from handlers.health._new_check import new_check, new_worker_check
-from handlers.health._states import CHECK, TEST_RUN, WORKER_CHECK
 from handlers.health._status import health_status
 from handlers.health.checks import report_worker_check
+from handlers.health.states import CHECK, TEST_RUN, WORKER_CHECK
 from handlers.health.test_runs import finish_test_run, record_test_run, start_test_run
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

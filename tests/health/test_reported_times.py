@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
 from contracts.health import daily_summaries as summaries
 from contracts.health import health
 from contracts.health import test_runs as runs
 from contracts.health.test_definitions import TestDefinition as Definition
 from contracts.planning import projects
-from fleetbus import migrate
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server import migrate
+from fleetbus.server.service import Service
 from handlers.health.test_runs import record_test_run
 from handlers.planning.projects import record_project_fetch
 from tests.health.arranging import Outbox, define, record, types

@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from handlers.health._retention import NEWEST_KEPT
 from tests.health.arranging import define, scalar, sweep
 from tests.health.test_health import COUNTED

@@ -4,10 +4,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.health import schedules
-from contracts.health._fields import InvalidSchedule
-from contracts.health._workers import WorkerFilters
+from contracts.health.checks import WorkerFilters
+from contracts.health.schedules import InvalidSchedule
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.health.arranging import YEAR, YEARLY, Outbox, later, schedule, sweep, told, types
 
 

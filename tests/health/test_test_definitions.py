@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import InvalidRequest
+from bus.contract.errors import InvalidRequest
 from contracts.health import test_definitions as definitions
-from contracts.health._fields import InvalidSchedule
+from contracts.health.schedules import InvalidSchedule
 from fleetbus.client import Bus
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.health.arranging import (
     YEAR,
     YEARLY,

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import AlreadyExists, InvalidReference, InvalidRequest, InvalidTransition
+from bus.contract.errors import AlreadyExists, InvalidReference, InvalidRequest, InvalidTransition
+from bus.kit.ids import uuid7
 from contracts.health import test_runs as runs
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.health.arranging import Outbox, define, later, record, scalar, sweep, told, types
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from contracts._declare import Operation
+from bus.contract.operation import Operation
 from contracts.planning.tasks import CreateManyTasks
 from fleetbus.client import Bus
 from fleetbus.importing.beads import open_beads

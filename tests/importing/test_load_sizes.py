@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from nats.errors import MaxPayloadError
 
-from contracts._errors import Refusal
-from contracts.errors import FieldError, InvalidRequest
+from bus.contract.errors import FieldError, InvalidRequest
+from bus.contract.refusals import Refusal
 from contracts.planning.tasks import CreateManyTasks, ListTasks
 from fleetbus.client import Bus
 from fleetbus.importing.beads import read_beads

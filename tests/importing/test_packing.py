@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.kit.ids import uuid7
 from contracts.planning.phases import CreatePhase
 from contracts.planning.tasks import CreateManyTasks
-from fleetbus.ids import uuid7
 from fleetbus.importing.beads import read_beads
 from fleetbus.importing.changes import compare
 from fleetbus.importing.packing import Ids, Packed, in_order, new_phase, pack

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import contracts._declare
+import bus.contract
+import bus.handling.shapes
 import contracts.planning.tasks
-import handlers._shapes
-from contracts import _catalogue
-from contracts._declare import EVENTS, OPERATIONS
-from handlers._shapes import HANDLERS
+from bus.contract.event import EVENTS
+from bus.contract.operation import OPERATIONS
+from bus.handling.shapes import HANDLERS
+from fleetbus import domain
 
 CONTRACT = "contracts.planning.tasks"
 HANDLER = "handlers.planning.tasks"
@@ -18,7 +19,7 @@ HANDLER = "handlers.planning.tasks"
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is declared and handled in the block is unknown again after it."""
-    _catalogue.load()  # or what a test loads first would be forgotten with what it declares
+    domain.catalogue()  # or what a test loads first would be forgotten with what it declares
     registers: list[dict[Any, Any]] = [OPERATIONS, EVENTS, HANDLERS.by_operation]
     before = [dict(register) for register in registers]
     reactions = list(HANDLERS.reactions)
@@ -34,9 +35,9 @@ def forgotten() -> Iterator[None]:
 def execute(source: str, module: str, **more: Any) -> dict[str, Any]:
     """What a module of this name defines if this is its text; it may use all our declarations."""
     names: dict[str, Any] = {}
-    for known in (contracts._errors, contracts.errors, contracts._declare):
+    for known in (bus.contract.refusals, bus.contract.errors, bus.contract):
         names |= vars(known)
-    names |= vars(contracts.planning.tasks) | vars(handlers._shapes)
+    names |= vars(contracts.planning.tasks) | vars(bus.handling.shapes)
     names |= more | {"__name__": module}
     exec(source, names)
     return names

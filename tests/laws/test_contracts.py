@@ -11,11 +11,11 @@ import pydantic_core
 import pytest
 
 import contracts
-from contracts import _catalogue
-from contracts._catalogue import Catalogue
-from contracts._errors import DeclarationError, Refusal
-from contracts._schemas import definitions, example_of
-from contracts.errors import EVERYWHERE
+from bus.contract.catalogue import Catalogue
+from bus.contract.errors import EVERYWHERE
+from bus.contract.refusals import DeclarationError, Refusal
+from bus.contract.schemas import definitions, example_of
+from fleetbus import domain
 from tests.laws.declaring import CONTRACT, execute, forgotten
 
 TESTS = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ PYDANTIC_ALONE = """
 import sys
 
 ALLOWED = {
-    "contracts", "pydantic", "pydantic_core", "annotated_types", "typing_extensions",
+    "bus", "contracts", "pydantic", "pydantic_core", "annotated_types", "typing_extensions",
     "typing_inspection", *sys.stdlib_module_names,
 }
 
@@ -36,8 +36,9 @@ class Refuse:
 
 
 sys.meta_path.insert(0, Refuse())
-from contracts import _asyncapi, _catalogue
-print(len(_asyncapi.document(_catalogue.load(), "1.0.0")["operations"]))
+from bus.contract.asyncapi import document
+from bus.contract.catalogue import load
+print(len(document(load("contracts"), "1.0.0")["operations"]))
 """
 
 
@@ -49,7 +50,7 @@ def _forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    return _catalogue.load()
+    return domain.catalogue()
 
 
 def refused(source: str, module: str = CONTRACT) -> str:
@@ -245,14 +246,14 @@ class TestCatalogue:
         (elsewhere / "waves").mkdir()
         (elsewhere / "waves" / "__init__.py").touch()
         with pytest.raises(DeclarationError, match=r"waves/__init__\.py needs a docstring"):
-            _catalogue.load()
+            domain.catalogue()
 
     def test_noun_of_two_contexts_is_refused(self, elsewhere: Path) -> None:
         (elsewhere / "waves").mkdir()
         (elsewhere / "waves" / "__init__.py").write_text('"""Waves."""\n')
         (elsewhere / "waves" / "tasks.py").touch()
         with pytest.raises(DeclarationError, match="tasks is a noun of planning and of waves"):
-            _catalogue.load()
+            domain.catalogue()
 
 
 def declared_errors(catalogue: Catalogue) -> set[type[Refusal]]:

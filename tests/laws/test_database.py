@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import handlers
 import persistence
-from contracts._declare import Entity
-from fleetbus import migrate
-from persistence._all_tables import is_partition, metadata
-from persistence._tables import TABLES
+from bus.contract.entity import Entity
+from bus.storage.discovery import metadata
+from bus.storage.partitions import is_partition
+from bus.storage.tables import TABLES
+from fleetbus.server import migrate
 
-METADATA = metadata()
+METADATA = metadata("persistence")
 CONTEXTS = sorted({str(table.schema) for table in TABLES.values()})
 NAMED = {
     f"{table.schema}.{table.name}"

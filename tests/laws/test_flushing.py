@@ -3,13 +3,16 @@
 import re
 from pathlib import Path
 
+import bus
 import fleetbus
-from fleetbus import flushing
+from bus.kit import nats_io as flushing
 
-ROOT = Path(fleetbus.__file__).parent
+ROOTS = [Path(str(package.__file__)).parent for package in (bus, fleetbus)]
 OVERTAKING = re.compile(r"(client|nats|nc|connection)\.flush\(")
 
 
 def test_only_our_flush_uses_that_of_nats_py() -> None:
-    using = {path for path in ROOT.rglob("*.py") if OVERTAKING.search(path.read_text())}
+    using = {
+        path for root in ROOTS for path in root.rglob("*.py") if OVERTAKING.search(path.read_text())
+    }
     assert using == {Path(flushing.__file__)}

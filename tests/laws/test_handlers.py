@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from contracts._errors import DeclarationError
-from fleetbus.bus import registry
-from handlers._shapes import HANDLERS
+from bus.contract.refusals import DeclarationError
+from bus.handling.shapes import HANDLERS
+from fleetbus import domain
 from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
 
 OPERATIONS = '''
@@ -29,7 +29,7 @@ class SeeFleet(Query[Page[Task]], subject="db.tasks.fleet"):
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
-    registry.load()
+    domain.registry()
     with forgotten():
         yield
 
@@ -179,4 +179,4 @@ def test_out_of_place_is_refused() -> None:
 def test_operation_without_handler_stops_the_process() -> None:
     execute(OPERATIONS, CONTRACT)
     with pytest.raises(DeclarationError, match="no handler for SeeFleet, SeeTask, WaveTask"):
-        registry.load()
+        domain.registry()

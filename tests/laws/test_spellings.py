@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from contracts import _catalogue
-from contracts._catalogue import Catalogue
-from contracts._declare import Operation
-from contracts._errors import snake_case
+from bus.contract.catalogue import Catalogue
+from bus.contract.operation import Operation
+from bus.contract.refusals import snake_case
+from fleetbus import domain
 
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    return _catalogue.load()
+    return domain.catalogue()
 
 
 def classes_of_tests(context: str) -> set[str]:

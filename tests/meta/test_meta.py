@@ -7,12 +7,14 @@ import jsonschema
 import pydantic_core
 import pytest
 
-from contracts import _asyncapi
-from contracts._catalogue import Catalogue, Context
-from contracts._errors import Refusal
-from contracts._fields import Version
-from contracts._schemas import DIALECT
-from contracts.errors import EVERYWHERE, InvalidRequest, InvalidTransition
+from bus.contract import asyncapi as _asyncapi
+from bus.contract.catalogue import Catalogue, Context
+from bus.contract.errors import EVERYWHERE, InvalidRequest, InvalidTransition
+from bus.contract.fields import Version
+from bus.contract.refusals import Refusal
+from bus.contract.schemas import DIALECT
+from bus.kit.ids import uuid7
+from bus.running.registry import Registry
 from contracts.meta.meta import (
     DescribeOperation,
     GetAsyncApi,
@@ -21,9 +23,7 @@ from contracts.meta.meta import (
     OperationNotFound,
 )
 from contracts.planning.tasks import CompleteTask
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.laws.declaring import CONTRACT, execute, forgotten
 
 MAX_PAYLOAD = 1024 * 1024

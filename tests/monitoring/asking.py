@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleetbus.monitoring.monitor import Monitor
-from fleetbus.service import Service
+from fleetbus.server.monitoring.monitor import Monitor
+from fleetbus.server.service import Service
 
 LIMIT = 30.0
 

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from tests.monitoring.asking import watched
 
 

@@ -4,14 +4,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import Unavailable
+from bus.contract.errors import Unavailable
+from bus.running.registry import Registry
 from contracts.planning.tasks import CreateTask
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.monitoring.monitor import Monitor
-from fleetbus.service import Service
+from fleetbus.server.monitoring.monitor import Monitor
+from fleetbus.server.service import Service
 from tests.bus.outages import frozen, serving
 from tests.bus.test_troubles import read_only
 from tests.monitoring.asking import get, until_ready, watched

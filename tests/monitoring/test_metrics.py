@@ -10,17 +10,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import AlreadyExists, Overloaded
+from bus.contract.errors import AlreadyExists, Overloaded
+from bus.running.calls import Answer
+from bus.running.registry import Registry
+from bus.storage.slots import RESERVE
 from contracts.planning.projects import CreateProject, GetProject, ProjectNotFound
-from fleetbus.bus.calls import Answer
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
-from fleetbus.config import VERSION, Settings
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.relay.relay import RECONCILE_SUBJECT
-from fleetbus.service import Service
-from fleetbus.slots import RESERVE
+from fleetbus.server.config import VERSION, Settings
+from fleetbus.server.relay.relay import RECONCILE_SUBJECT
+from fleetbus.server.service import Service
 from tests.bus.outages import serving
 from tests.monitoring.asking import scrape, scraped_until, watched
 from tests.servers import migrate

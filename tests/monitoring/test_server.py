@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 import pytest
 
-from fleetbus.monitoring import server
-from fleetbus.monitoring.server import HttpServer, Response, plain
+from fleetbus.server.monitoring import server
+from fleetbus.server.monitoring.server import HttpServer, Response, plain
 from tests.monitoring.asking import exchange, get, taken_apart
 
 

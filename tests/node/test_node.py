@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from contracts import _asyncapi
-from fleetbus.bus.registry import Registry
-from fleetbus.service import Service
+from bus.contract import asyncapi as _asyncapi
+from bus.running.registry import Registry
+from fleetbus.server.service import Service
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"

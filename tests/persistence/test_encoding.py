@@ -27,18 +27,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Entity
-from contracts._items import EncodedItems
+from bus.contract.entity import Entity
+from bus.contract.items import EncodedItems
+from bus.storage.database import Database
+from bus.storage.encoding import encoding
+from bus.storage.entities import _recordset, entity_from
+from bus.storage.tables import TABLES
 from contracts.planning.tasks import ListTasks, Task
-from fleetbus.bus.registry import load
-from fleetbus.database import Database
-from persistence._encoding import encoding
-from persistence._entities import _recordset, entity_from
-from persistence._tables import TABLES
+from fleetbus import domain
 from persistence.planning import tasks
 from tests.bus.asking import Asker, add_tasks, asking
 
-load()
+domain.registry()
 
 Strategy = st.SearchStrategy[Any]
 

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import OPERATIONS
-from fleetbus.bus.registry import load
-from fleetbus.service import Service
+from bus.contract.operation import OPERATIONS
+from fleetbus import domain
+from fleetbus.server.service import Service
 from tests.bus.asking import Asker, Got, asking
 from tests.counting import counting
 
@@ -37,7 +37,7 @@ FILL = {
 }
 INITIATIVE = "0199c0de-0000-7000-8000-000000000001"
 
-load()
+domain.registry()
 ORDERS = [
     (noun, order)
     for noun in LISTED

@@ -12,8 +12,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Command
-from contracts._errors import Refusal
+from bus.contract.operation import Command
+from bus.contract.refusals import Refusal
+from bus.kit.ids import uuid7
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -48,7 +49,6 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 
 CATEGORIES: Any = ["execute", "review", "plan"]
 

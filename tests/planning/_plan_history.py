@@ -9,14 +9,14 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Command
-from contracts._errors import Conflict, NotFound, Unprocessable
+from bus.contract.operation import Command
+from bus.contract.refusals import Conflict, NotFound, Unprocessable
+from bus.kit.ids import uuid7
 from contracts.planning import initiatives as i
 from contracts.planning import phases as p
 from contracts.planning import tasks as t
-from contracts.planning._errors import DependencyCycle, InitiativeClosed
+from contracts.planning.tasks import DependencyCycle, InitiativeClosed
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.planning._plan_model import Plan, Step, Todo
 
 ACTIONS = (

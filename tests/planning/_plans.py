@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.planning.initiatives import CreateInitiative, Initiative
 from contracts.planning.phases import AddPhaseDependency, CreatePhase, Phase
 from fleetbus.client import Bus
-from persistence.planning import _readiness
+from persistence.planning import readiness as _readiness
 from tests.planning.arranging import add_task
 
 Outbox = Callable[[], Awaitable[list[Any]]]

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Table, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.ids import uuid7
-from persistence.planning import _readiness
+from bus.kit.ids import uuid7
+from persistence.planning import readiness as _readiness
 from persistence.planning.tables import initiative, phase, task, task_dependency
 
 

@@ -6,8 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Command
-from contracts.planning._errors import InitiativeClosed
+from bus.contract.operation import Command
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -30,6 +29,7 @@ from contracts.planning.tasks import (
     CreateManyTasks,
     CreateTask,
     DeleteTask,
+    InitiativeClosed,
     NewTaskItem,
     RetryTask,
     StaleAttempt,

@@ -5,13 +5,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import (
+from bus.contract.errors import (
     AlreadyExists,
     InvalidReference,
     InvalidRequest,
     InvalidTransition,
     VersionConflict,
 )
+from bus.kit.ids import uuid7
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -32,7 +33,6 @@ from contracts.planning.phases import CompletePhase, ListPhases
 from contracts.planning.projects import CreateProject, ListProjects
 from contracts.planning.tasks import ListTasks
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.planning import _plans as plans
 from tests.planning._plans import Outbox, last, told
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.driver import Compiled
 from contracts.planning.tasks import ClaimTasks, GetTaskQueue
 from fleetbus.client import Bus
-from persistence._driver import Compiled
-from persistence.planning import _claims
+from persistence.planning import claims as _claims
 
 MINE, OTHER, EMPTY = (UUID(int=n) for n in (1, 2, 3))
 """Initiatives, and phases: one of each, with the same ids."""

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.planning._errors import DependencyCycle
 from contracts.planning.phases import AddPhaseDependency, GetPhase, ListPhases, Phase
 from contracts.planning.tasks import (
     AddTaskDependency,
     CreateManyTasks,
     CreateTask,
+    DependencyCycle,
     GetTask,
     ListTasks,
     NewTaskItem,

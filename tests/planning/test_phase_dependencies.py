@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import (
+from bus.contract.errors import (
     AlreadyExists,
     InvalidReference,
 )
-from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from bus.kit.ids import uuid7
 from contracts.planning.phases import (
     AddPhaseDependency,
     CompletePhase,
@@ -18,8 +18,8 @@ from contracts.planning.phases import (
     RemovePhaseDependency,
     StartPhase,
 )
+from contracts.planning.tasks import DependencyCycle, DependencyNotFound, DifferentInitiatives
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.planning import _plans as plans
 from tests.planning._plans import Outbox, depend, told, two_phases
 from tests.planning._plans import lone_phase as phase

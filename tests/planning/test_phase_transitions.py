@@ -3,15 +3,16 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import (
+from bus.contract.errors import (
     InvalidTransition,
 )
-from contracts.planning._phase_parts import DependenciesOpen
+from bus.kit.ids import uuid7
 from contracts.planning.phases import (
     ApprovePhase,
     ApprovePhaseReview,
     BlockPhase,
     CompletePhase,
+    DependenciesOpen,
     Phase,
     PhaseNotFound,
     RequestPhaseChanges,
@@ -20,7 +21,6 @@ from contracts.planning.phases import (
 )
 from contracts.planning.tasks import ListTasks
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.planning import _plans as plans
 from tests.planning._plans import Outbox, depend, last, told, two_phases
 from tests.planning._plans import lone_phase as phase

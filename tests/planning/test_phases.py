@@ -5,12 +5,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import (
+from bus.contract.errors import (
     AlreadyExists,
     InvalidReference,
     VersionConflict,
 )
-from contracts.planning._errors import DifferentInitiatives
+from bus.kit.ids import uuid7
 from contracts.planning.phases import (
     CreatePhase,
     DeletePhase,
@@ -21,9 +21,8 @@ from contracts.planning.phases import (
     UnblockPhase,
     UpdatePhase,
 )
-from contracts.planning.tasks import AddTaskDependency
+from contracts.planning.tasks import AddTaskDependency, DifferentInitiatives
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.planning import _plans as plans
 from tests.planning._plans import Outbox, depend, last, told, two_phases
 from tests.planning._plans import lone_phase as phase

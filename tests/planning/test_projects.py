@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import AlreadyExists, InvalidRequest, InvalidTransition, VersionConflict
+from bus.contract.errors import AlreadyExists, InvalidRequest, InvalidTransition, VersionConflict
+from bus.kit.ids import uuid7
 from contracts.planning.initiatives import CreateInitiative, ListInitiatives
 from contracts.planning.projects import (
     ArchiveProject,
@@ -22,7 +23,6 @@ from contracts.planning.projects import (
     UpdateProject,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 
 Outbox = Callable[[], Awaitable[list[Any]]]
 

@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import ClaimTasks
-from fleetbus import migrate
 from fleetbus.client import connect
-from fleetbus.config import Settings
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
+from fleetbus.server import migrate
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.planning._histories import CATEGORIES, Plan, Seen
 
 INITIATIVE = "INSERT INTO planning.initiatives (id, name, status) VALUES (:id, 'i', :status)"

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Command
-from contracts.planning._errors import InitiativeClosed
+from bus.contract.operation import Command
+from bus.kit.ids import uuid7
+from bus.storage import entities as _entities
 from contracts.planning.initiatives import ArchiveInitiative, UnarchiveInitiative
 from contracts.planning.phases import BlockPhase, StartPhase, UnblockPhase
 from contracts.planning.tasks import (
@@ -18,6 +19,7 @@ from contracts.planning.tasks import (
     CreateManyTasks,
     CreateTask,
     DeleteTask,
+    InitiativeClosed,
     ListTasks,
     NewTask,
     NewTaskItem,
@@ -27,10 +29,8 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from handlers.planning._task_rules import new_task
-from persistence import _entities
-from persistence.planning import _readiness
+from handlers.planning.task_rules import new_task
+from persistence.planning import readiness as _readiness
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.planning import _plans as plans
 from tests.planning._plans import Outbox

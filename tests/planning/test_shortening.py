@@ -9,6 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
+from bus.storage import entities as _entities
 from contracts.planning.tasks import (
     ClaimedTasks,
     ClaimTasks,
@@ -22,10 +24,8 @@ from contracts.planning.tasks import (
     TaskContext,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from handlers.planning._shortening import MARK, shorten
-from handlers.planning._task_rules import new_task
-from persistence import _entities
+from handlers.planning.task_rules import new_task
 from tests.planning import _plans as plans
 from tests.planning.arranging import add_task, depend
 

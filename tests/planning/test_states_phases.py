@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts._declare import Entity
-from contracts.errors import InvalidTransition
-from contracts.planning._fields import PhaseStatus
+from bus.contract.entity import Entity
+from bus.contract.errors import InvalidTransition
+from bus.handling.transitions import Transitions
+from bus.kit.ids import uuid7
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -26,15 +27,14 @@ from contracts.planning.phases import (
     CompletePhase,
     CreatePhase,
     Phase,
+    PhaseStatus,
     RequestPhaseChanges,
     UnblockPhase,
     UpdatePhase,
 )
-from fleetbus.ids import uuid7
-from handlers._states import Transitions
 from handlers.planning import initiatives, phases
 from handlers.planning._phase_rules import new_phase
-from handlers.planning._states import INITIATIVE, PHASE
+from handlers.planning.states import INITIATIVE, PHASE
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ID = uuid7()

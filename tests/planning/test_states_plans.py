@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.ids import uuid7
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.planning import _plans as plans
 from tests.planning._plan_history import History
 

@@ -6,7 +6,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from contracts._errors import Refusal
+from bus.contract.refusals import Refusal
+from bus.handling.shapes import Decision
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     AcceptLateResult,
     BlockTask,
@@ -20,13 +22,11 @@ from contracts.planning.tasks import (
     TaskLateCompletion,
     UpdateTask,
 )
-from fleetbus.ids import uuid7
-from handlers._shapes import Decision
 from handlers.planning import tasks
-from handlers.planning._claims import claimed
 from handlers.planning._leases import expire_lease
-from handlers.planning._states import TASK
-from handlers.planning._task_rules import MAX_RETRIES, lose_agent, new_task
+from handlers.planning.claims import claimed
+from handlers.planning.states import TASK
+from handlers.planning.task_rules import MAX_RETRIES, lose_agent, new_task
 
 ATTEMPTS = st.integers(0, 6)
 WORDS = st.text("ab", max_size=2)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import InvalidTransition
+from bus.contract.errors import InvalidTransition
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     AcceptLateResult,
     BlockTask,
@@ -22,7 +23,6 @@ from contracts.planning.tasks import (
     TaskNotFound,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.counting import Counted
 from tests.planning.arranging import (
     add_claimed,

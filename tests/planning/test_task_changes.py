@@ -5,23 +5,23 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import (
+from bus.contract.errors import (
     AlreadyExists,
     InvalidReference,
     InvalidRequest,
     InvalidTransition,
     VersionConflict,
 )
-from contracts.planning._errors import DifferentInitiatives
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     DeleteTask,
+    DifferentInitiatives,
     ListTasks,
     RetryTask,
     TaskNotFound,
     UpdateTask,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.counting import Counted
 from tests.planning.arranging import (
     add_initiative,

@@ -9,17 +9,17 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from contracts.errors import InvalidReference
+from bus.contract.errors import InvalidReference
+from bus.kit.ids import uuid7
+from bus.storage.database import driver_url
+from bus.storage.driver import Compiled, fetch
 from contracts.planning.tasks import (
     ClaimedTasks,
     ClaimTasks,
     GetTask,
 )
 from fleetbus.client import Bus
-from fleetbus.database import driver_url
-from fleetbus.ids import uuid7
-from persistence._driver import Compiled, fetch
-from persistence.planning import _claims
+from persistence.planning import claims as _claims
 from persistence.planning.tables import task as task_table
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.counting import Counted

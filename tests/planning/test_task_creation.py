@@ -6,21 +6,22 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import (
+from bus.contract.errors import (
     AlreadyExists,
     InvalidReference,
     InvalidRequest,
 )
-from contracts.planning._errors import DependencyCycle, DifferentInitiatives
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     CreateManyTasks,
     CreateTask,
+    DependencyCycle,
+    DifferentInitiatives,
     GetTask,
     ListTasks,
     NewTaskItem,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.counting import Counted
 from tests.planning.arranging import (
     add_initiative,

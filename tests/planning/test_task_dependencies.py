@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import AlreadyExists, InvalidReference, InvalidTransition
-from contracts.planning._errors import DependencyCycle, DependencyNotFound, DifferentInitiatives
+from bus.contract.errors import AlreadyExists, InvalidReference, InvalidTransition
+from bus.kit.ids import uuid7
+from bus.storage import entities as _entities
 from contracts.planning.tasks import (
     AcceptLateResult,
     AddTaskDependency,
     CompleteTask,
+    DependencyCycle,
+    DependencyNotFound,
+    DifferentInitiatives,
     ListTaskDependencies,
     ListTaskDependents,
     RemoveTaskDependency,
@@ -23,9 +27,7 @@ from contracts.planning.tasks import (
     TaskNotFound,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from handlers.planning._cycles import find_cycle, find_path
-from persistence import _entities
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.planning.arranging import (
     add_claimed,

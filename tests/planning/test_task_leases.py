@@ -8,20 +8,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from bus.running.calls import OUTSIDE
+from bus.running.registry import Registry
+from bus.running.transaction import begin
+from bus.running.work import react
+from bus.storage.database import driver_url
+from bus.storage.own import commit as _commit
 from contracts.planning.tasks import (
     CompleteTask,
     GetTask,
     StaleAttempt,
 )
-from fleetbus.bus.calls import OUTSIDE
-from fleetbus.bus.registry import Registry
-from fleetbus.bus.transaction import begin
-from fleetbus.bus.work import react
 from fleetbus.client import Bus
-from fleetbus.database import driver_url
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 from handlers.planning._leases import expire_task_leases
-from persistence import _commit
 from persistence.planning.tables import task as task_table
 from tests.counting import Counted
 from tests.planning.arranging import (

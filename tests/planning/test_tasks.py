@@ -6,9 +6,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import (
+from bus.contract.errors import (
     InvalidReference,
 )
+from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     GetTask,
     GetTaskContext,
@@ -17,7 +18,6 @@ from contracts.planning.tasks import (
     TaskNotFound,
 )
 from fleetbus.client import Bus
-from fleetbus.ids import uuid7
 from tests.counting import Counted
 from tests.planning.arranging import (
     add_claimed,

@@ -14,7 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.errors import Unavailable
+from bus.contract.errors import Unavailable
+from bus.running.registry import Registry
+from bus.storage.database import Database
+from bus.storage.own import sweeps as _sweeps
 from contracts.planning.tasks import (
     ClaimTasks,
     CompleteTask,
@@ -23,14 +26,11 @@ from contracts.planning.tasks import (
     ListTasks,
     TaskLeaseExpired,
 )
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.database import Database
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.service import Service
-from fleetbus.starting import CannotStart
-from persistence import _sweeps
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
+from fleetbus.server.starting import CannotStart
 from tests.bus.asking import asking, eventually
 from tests.bus.outages import serving
 from tests.pooler.pgbouncer import PROGRAM, pgbouncer

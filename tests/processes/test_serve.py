@@ -11,12 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.meta.meta import ListOperations
-from fleetbus import migrate
 from fleetbus.client import connect
-from fleetbus.config import Settings
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.processes import serve_one
+from fleetbus.server import migrate
+from fleetbus.server.config import Settings
+from fleetbus.server.processes import serve_one
 from tests.bus.asking import eventually
 from tests.processes.running import running
 

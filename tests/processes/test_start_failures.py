@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus import migrate
 from fleetbus.embedded.postgres import EmbeddedPostgres
+from fleetbus.server import migrate
 from tests.cli.program import Ended, fleetbus, one_line
 from tests.servers import PristineCluster, execute
 from tests.servers import migrate as migrated

@@ -11,7 +11,7 @@ import pytest
 from contracts.meta.meta import ListOperations
 from contracts.planning.projects import CreateProject, FindProject
 from fleetbus.client import connect
-from fleetbus.detector.detector import ASK_SUBJECT
+from fleetbus.server.detector.detector import ASK_SUBJECT
 from tests.processes.running import Running, running
 
 

@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from fleetbus.relay.reading import Found, found_between
+from fleetbus.server.relay.reading import Found, found_between
 
 BLOCKS = (
     b"",

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence import _outbox_partitions
+from bus.storage.own import outbox_partitions as _outbox_partitions
 from tests.relay.running import Session, record, session_of
 
 WEEK = timedelta(days=7)

@@ -8,8 +8,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.relay.relay import RECONCILE_SUBJECT, Relay
-from persistence._reconciliation import State, Verdict, last_verdict
+from bus.storage.own.reconciliation import State, Verdict, last_verdict
+from fleetbus.server.relay.relay import RECONCILE_SUBJECT, Relay
 from tests.relay.running import (
     QUICK,
     eventually,

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from fleetbus.relay.relay import Relay, RelaySettings
+from fleetbus.server.relay.relay import Relay, RelaySettings
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

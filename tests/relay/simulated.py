@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fleetbus.relay.holes import Cursor, Hole, Step, View, step
+from fleetbus.server.relay.holes import Cursor, Hole, Step, View, step
 
 
 class Row(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence import _outbox
+from bus.storage.own import outbox as _outbox
 from tests.relay.running import record_many, session_of
 
 STATE = """

@@ -12,10 +12,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.relay.events import message
-from fleetbus.relay.relay import RECONCILE_SUBJECT, Relay
-from persistence import _foreign
-from persistence._reconciliation import last_verdict
+from bus.storage.own import foreign_messages as _foreign
+from bus.storage.own.reconciliation import last_verdict
+from fleetbus.server.relay.events import message
+from fleetbus.server.relay.relay import RECONCILE_SUBJECT, Relay
 from tests.relay.hostile import (
     BLOCKS,
     Stranger,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from fleetbus.relay.holes import LAST_POSITION, Cursor, Hole, Step, View, step
+from fleetbus.server.relay.holes import LAST_POSITION, Cursor, Hole, Step, View, step
 from tests.relay.simulated import Database, Relay, Row, Transaction, is_wanted, look
 
 Action = tuple[str, int, int | None]

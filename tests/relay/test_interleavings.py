@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from fleetbus.relay.reading import Found
+from fleetbus.server.relay.reading import Found
 from tests.relay.hostile import BLOCKS, Stranger, block, held, stranger, tells
 from tests.relay.running import (
     INSERT,

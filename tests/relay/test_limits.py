@@ -7,10 +7,10 @@ from functools import partial
 from nats.aio.client import Client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.config import Settings
-from fleetbus.relay.limits import Limits
-from fleetbus.relay.relay import RelaySettings
-from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.server.config import Settings
+from fleetbus.server.relay.limits import Limits
+from fleetbus.server.relay.relay import RelaySettings
+from fleetbus.server.relay.stream import StreamSettings, ensure_stream
 from tests.relay.hostile import held, own_headers
 from tests.relay.reconciling import answers, at_end, holds, positions, published, verdict
 from tests.relay.running import (

@@ -14,13 +14,13 @@ from nats.js.api import DiscardPolicy
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.own import outbox as _outbox
 from contracts.planning.tasks import CreateTask
 from fleetbus.client import Bus
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.relay.relay import Relay, RelaySettings
-from fleetbus.service import Service
-from persistence import _outbox
+from fleetbus.server.relay.relay import Relay, RelaySettings
+from fleetbus.server.service import Service
 from tests.relay.running import (
     QUICK,
     RELAY_SESSION,

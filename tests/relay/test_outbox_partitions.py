@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.running.registry import Registry
+from bus.storage.own import outbox_partitions as _outbox_partitions
+from bus.storage.own.outbox_partitions import AHEAD, WIDTH
 from contracts.planning.tasks import CreateTask
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus
-from fleetbus.config import Settings
-from fleetbus.service import Service
-from fleetbus.sweeper.sweeper import tasks
-from persistence import _outbox_partitions
-from persistence._outbox_partitions import AHEAD, WIDTH
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.sweeper import tasks
 from tests.relay.partitioned import (
     READING,
     WRITING,

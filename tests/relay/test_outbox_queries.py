@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from fleetbus import migrate
-from fleetbus.database import driver_url
-from persistence import _outbox
-from persistence._outbox_partitions import AHEAD, WIDTH
+from bus.storage.database import driver_url
+from bus.storage.own import outbox as _outbox
+from bus.storage.own.outbox_partitions import AHEAD, WIDTH
+from fleetbus.server import migrate
 from tests.relay.partitioned import held_open, keep, names, numbered, positions, published
 from tests.relay.running import INSERT, Session, record, record_many, session_of
 

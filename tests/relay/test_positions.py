@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetbus.relay.comparison import expected
-from fleetbus.relay.positions import PositionSet, Ranges, within, without
-from persistence._outbox import RelayState
-from persistence._reconciliation import Mark
+from bus.storage.own.outbox import RelayState
+from bus.storage.own.reconciliation import Mark
+from fleetbus.server.relay.comparison import expected
+from fleetbus.server.relay.positions import PositionSet, Ranges, within, without
 
 LAST = 60
 

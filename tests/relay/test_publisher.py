@@ -9,13 +9,13 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, MaxPayloadError
 from nats.js.errors import APIError
 
+from bus.kit.nats_io import flush
 from fleetbus.embedded import nats
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.flushing import flush
-from fleetbus.relay.events import Message
-from fleetbus.relay.publisher import WRONG_LAST_SEQUENCE, FencedPublisher
-from fleetbus.relay.sending import send
-from fleetbus.relay.stream import StreamSettings, ensure_stream
+from fleetbus.server.relay.events import Message
+from fleetbus.server.relay.publisher import WRONG_LAST_SEQUENCE, FencedPublisher
+from fleetbus.server.relay.sending import send
+from fleetbus.server.relay.stream import StreamSettings, ensure_stream
 from tests.relay.running import client_of, entities, stream_length
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.own.reconciliation import last_verdict
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.relay.relay import RECONCILE_SUBJECT
-from fleetbus.relay.stream import StreamSettings, ensure_stream
-from persistence._reconciliation import last_verdict
+from fleetbus.server.relay.relay import RECONCILE_SUBJECT
+from fleetbus.server.relay.stream import StreamSettings, ensure_stream
 from tests.relay.reconciling import (
     asked,
     at_end,
@@ -219,7 +219,7 @@ class TestTruthfulness:
         async def nothing(*_: object) -> AsyncIterator[None]:
             yield
 
-        monkeypatch.setattr("fleetbus.relay.reconciler.forgetting_duplicates", nothing)
+        monkeypatch.setattr("fleetbus.server.relay.reconciler.forgetting_duplicates", nothing)
         async with client_of(nats_url) as client:
             await published(database_url, client, 30)
             await client.jetstream().purge_stream("EVENTS", keep=10)

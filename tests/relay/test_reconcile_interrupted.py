@@ -14,10 +14,10 @@ from nats.aio.client import Client
 from nats.js.api import StreamInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.own.outbox import OutboxRow
 from fleetbus.embedded.nats import EmbeddedNats
-from fleetbus.relay.leader import Leader
-from fleetbus.relay.stream import forgetting_duplicates
-from persistence._outbox import OutboxRow
+from fleetbus.server.relay.leader import Leader
+from fleetbus.server.relay.stream import forgetting_duplicates
 from tests.relay.reconciling import has_checked, headers, holds, is_connected, positions, published
 from tests.relay.running import (
     QUICK,
@@ -100,7 +100,7 @@ class TestInterrupted:
             async with forgetting_duplicates(client, info):
                 yield
 
-        monkeypatch.setattr("fleetbus.relay.reconciler.forgetting_duplicates", slowly)
+        monkeypatch.setattr("fleetbus.server.relay.reconciler.forgetting_duplicates", slowly)
         async with client_of(nats_url) as client, session_of(database_url) as session:
             await published(database_url, client, 30)
             await client.jetstream().purge_stream("EVENTS", keep=10)

@@ -10,12 +10,12 @@ from nats.aio.client import Client
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from fleetbus.database import driver_url
+from bus.storage.database import driver_url
+from bus.storage.own.reconciliation import last_verdict
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.relay import timelines
-from fleetbus.relay.comparison import TimelineConflict
-from fleetbus.relay.timelines import Accepted
-from persistence._reconciliation import last_verdict
+from fleetbus.server.relay import timelines
+from fleetbus.server.relay.comparison import TimelineConflict
+from fleetbus.server.relay.timelines import Accepted
 from tests.relay.running import (
     QUICK,
     client_of,

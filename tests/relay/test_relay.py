@@ -7,13 +7,13 @@ from itertools import groupby
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from fleetbus.database import driver_url
-from fleetbus.relay.events import messages as messages_of
-from fleetbus.relay.leader import MANY_HOLES
-from fleetbus.relay.publisher import FencedPublisher
-from fleetbus.relay.relay import WAKE_SUBJECT, RelaySettings
-from fleetbus.relay.stream import StreamSettings, ensure_stream
-from persistence import _outbox
+from bus.storage.database import driver_url
+from bus.storage.own import outbox as _outbox
+from fleetbus.server.relay.events import messages as messages_of
+from fleetbus.server.relay.leader import MANY_HOLES
+from fleetbus.server.relay.publisher import FencedPublisher
+from fleetbus.server.relay.relay import WAKE_SUBJECT, RelaySettings
+from fleetbus.server.relay.stream import StreamSettings, ensure_stream
 from tests.relay.running import (
     QUICK,
     Session,

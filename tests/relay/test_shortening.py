@@ -14,9 +14,9 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.own.short_forms import is_short_form, shortened
 from fleetbus.embedded import nats
 from fleetbus.embedded.nats import EmbeddedNats
-from persistence._short_forms import is_short_form, shortened
 from tests.relay.hostile import held, tells
 from tests.relay.reconciling import answers, is_connected, verdict
 from tests.relay.running import (

@@ -7,7 +7,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js.api import RetentionPolicy
 
-from fleetbus.relay.stream import (
+from fleetbus.server.relay.stream import (
     StreamSettings,
     StreamUnfit,
     StreamUnread,
@@ -87,7 +87,7 @@ class TestStoredAfter:
             for page in list[list[Msg]]():
                 yield page
 
-        monkeypatch.setattr("fleetbus.relay.stream._pages", ends_early)
+        monkeypatch.setattr("fleetbus.server.relay.stream._pages", ends_early)
         async with client_of(nats_url) as client:
             js = client.jetstream()
             await ensure_stream(js, StreamSettings())

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fleetbus.relay.relay import Relay, RelaySettings
-from fleetbus.relay.stream import StreamSettings
-from persistence import _outbox
+from bus.storage.own import outbox as _outbox
+from fleetbus.server.relay.relay import Relay, RelaySettings
+from fleetbus.server.relay.stream import StreamSettings
 from tests.relay.running import (
     QUICK,
     RELAY_SESSION,

@@ -10,13 +10,13 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.aio import end
 from contracts.agents.agents import Agent, FinishAgent, GetAgent, RegisterAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, RenewTask, Task
 from fleetbus.client import Bus
-from fleetbus.endings import end
-from fleetbus.service import Service
-from fleetbus.sweeper.liveness import OUTAGE_AFTER, Liveness
-from fleetbus.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.liveness import OUTAGE_AFTER, Liveness
+from fleetbus.server.sweeper.sweeper import Sweeper, tasks
 from tests.agents.making import Outbox, types
 from tests.bus.asking import eventually
 from tests.servers import connection_to

@@ -11,15 +11,15 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.kit.aio import end
+from bus.running.registry import Registry
 from contracts.agents.agents import Agent, GetAgent, Heartbeat, RegisterAgent
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
-from fleetbus.endings import end
-from fleetbus.service import Service
-from fleetbus.sweeper.liveness import OUTAGE_AFTER
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.liveness import OUTAGE_AFTER
 from tests.bus.asking import eventually
 from tests.bus.outages import frozen
 from tests.servers import connection_to, migrate

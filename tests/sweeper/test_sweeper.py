@@ -8,13 +8,13 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.running.registry import Registry
 from contracts.agents.agents import Heartbeat, RegisterAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, TaskLeaseExpired
-from fleetbus.bus.registry import Registry
 from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.service import Service
-from fleetbus.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
+from fleetbus.server.sweeper.sweeper import Sweeper, tasks
 
 TASKS = 20
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from contracts.agents.agents import Heartbeat, RegisterAgent, SuspectAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask
+from fleetbus.cli.top.collect import Collector, Operation, Snapshot
+from fleetbus.cli.top.view import picture
 from fleetbus.client import Bus
-from fleetbus.service import Service
-from fleetbus.top.collect import Collector, Operation, Snapshot
-from fleetbus.top.view import picture
+from fleetbus.server.service import Service
 from tests.cli.program import fleetbus
 
 NOTHING = Snapshot(

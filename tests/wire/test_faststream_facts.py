@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from fleetbus.flushing import flush
+from bus.kit.nats_io import flush
 
 SUBJECT = "facts.here"
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fleetbus.bus.calls import Answer
-from fleetbus.connection.headers import parse_header_lines
-from fleetbus.flushing import flush
-from fleetbus.wire.replies import TOGETHER, Responder
+from bus.kit.header_block import parse_header_lines
+from bus.kit.nats_io import flush
+from bus.running.calls import Answer
+from fleetbus.server.wire.replies import TOGETHER, Responder
 
 PIECES = st.one_of(
     st.sampled_from(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from fleetbus.service import Service
+from fleetbus.server.service import Service
 
 BODY = b"{}"
 SUBJECT = b"db.meta.operations"

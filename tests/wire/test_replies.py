@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetbus.bus.calls import Answer
-from fleetbus.wire.headers import MAX_ERROR_LINE, headers_of, one_line
-from fleetbus.wire.replies import Responder
+from bus.running.calls import Answer
+from fleetbus.server.wire.headers import MAX_ERROR_LINE, headers_of, one_line
+from fleetbus.server.wire.replies import Responder
 
 
 class TestOneLine:

@@ -8,11 +8,10 @@ from typing import Any
 import nats
 from nats.aio.msg import Msg
 
+from bus.kit.nats_io import flush
 from contracts.agents.agents import Agent, GetAgent
 from contracts.planning.tasks import CreateTask, GetTask, Task
-from fleetbus.client import Bus
-from fleetbus.flushing import flush
-from fleetbus.worker.agent import WorkingAgent
+from fleetbus.client import Bus, WorkingAgent
 
 PATIENCE = 30.0
 """Seconds within which even a very busy machine gets there."""

@@ -5,13 +5,11 @@ from contextlib import suppress
 
 import pytest
 
+from bus.kit.ids import uuid7
 from contracts.agents.agents import CrashAgent, DeleteAgent, FindAgent, StaleIncarnation, StopAgent
 from contracts.planning.tasks import GetTask
-from fleetbus.client import Bus
-from fleetbus.ids import uuid7
-from fleetbus.worker.again import was_held_for_crashed
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.errors import AgentLost, TaskLost
+from fleetbus.client import AgentLost, Bus, TaskLost, WorkingAgent
+from fleetbus.client.again import was_held_for_crashed
 from tests.worker.arranging import PATIENCE, for_ever, new_task
 
 

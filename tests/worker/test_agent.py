@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from bus.contract.errors import AlreadyExists, InvalidTransition
+from bus.kit.ids import uuid7
+from bus.running.registry import Registry
 from contracts.agents.agents import (
     CrashAgent,
     FindAgent,
@@ -18,15 +21,10 @@ from contracts.agents.agents import (
     StopAgent,
     SuspectAgent,
 )
-from contracts.errors import AlreadyExists, InvalidTransition
-from fleetbus.bus.registry import Registry
-from fleetbus.client import Bus, connect
-from fleetbus.config import Settings
-from fleetbus.ids import uuid7
-from fleetbus.service import Service
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.errors import AgentLost, CancelRequested, TaskLost
-from fleetbus.worker.registration import Registration
+from fleetbus.client import AgentLost, Bus, CancelRequested, TaskLost, WorkingAgent, connect
+from fleetbus.client.registration import Registration
+from fleetbus.server.config import Settings
+from fleetbus.server.service import Service
 from tests.worker.arranging import (
     PATIENCE,
     for_ever,
@@ -264,7 +262,7 @@ class TestEnding:
     async def test_where_nobody_hears_it_that_is_said(
         self, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fleetbus.worker.agent.ENDING_SECONDS", 0.5)
+        monkeypatch.setattr("fleetbus.client.agent.ENDING_SECONDS", 0.5)
 
         async def left_alone(bus: Bus, *, error: Exception | None) -> Exception | None:
             service = Service(settings, registry)

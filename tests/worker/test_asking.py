@@ -5,9 +5,7 @@ import asyncio
 import pytest
 
 from contracts.agents.agents import CrashAgent, ResumeAgent
-from fleetbus.client import Bus
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.errors import AgentLost
+from fleetbus.client import AgentLost, Bus, WorkingAgent
 from tests.worker.arranging import PATIENCE, run, stored, until
 
 
@@ -26,7 +24,7 @@ class TestAsk:
     async def test_an_answer_of_which_no_event_tells_is_found(
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fleetbus.worker.agent.LOOK_SECONDS", 0.05)
+        monkeypatch.setattr("fleetbus.client.agent.LOOK_SECONDS", 0.05)
         monkeypatch.setattr(WorkingAgent, "listen", _deaf)
         async with asyncio.timeout(PATIENCE), bus.agent() as agent:
             asking = asyncio.create_task(agent.ask([{"question": "Which?"}]))

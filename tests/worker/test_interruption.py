@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from fleetbus.worker.interruption import Interruption
+from fleetbus.client.interruption import Interruption
 
 
 class Enough(Exception):

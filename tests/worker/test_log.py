@@ -11,16 +11,15 @@ from nats.aio.msg import Msg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts._declare import Page
+from bus.contract.errors import InvalidRequest
+from bus.contract.page import Page
+from bus.kit.aio import end
+from bus.kit.ids import uuid7
+from bus.kit.nats_io import flush
 from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import AppendManyLogChunks, ListLogChunks, LogChunk
-from contracts.errors import InvalidRequest
-from fleetbus.client import Bus, NoAnswer, connect
-from fleetbus.endings import end
-from fleetbus.flushing import flush
-from fleetbus.ids import uuid7
-from fleetbus.worker import log
-from fleetbus.worker.log import LogBuffer
+from fleetbus.client import Bus, NoAnswer, connect, log
+from fleetbus.client.log import LogBuffer
 from tests.worker.arranging import until
 
 AGENT = Agent.trusted({"id": uuid7(), "name": "otter", "incarnation": 3})

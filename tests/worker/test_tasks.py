@@ -15,19 +15,17 @@ from contracts.planning.tasks import (
     ReleaseTask,
     Task,
 )
-from fleetbus.client import Bus, NoAnswer
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.errors import AgentLost, TaskLost
-from fleetbus.worker.hand import TaskInHand
-from fleetbus.worker.tasks import Tasks
+from fleetbus.client import AgentLost, Bus, NoAnswer, TaskLost, WorkingAgent
+from fleetbus.client.hand import TaskInHand
+from fleetbus.client.tasks import Tasks
 from tests.worker.arranging import PATIENCE, for_ever, new_task, now, run, until
 
 
 @pytest.fixture
 def _no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only events wake an idle agent."""
-    monkeypatch.setattr("fleetbus.worker.tasks.POLL_FIRST", 3600.0)
-    monkeypatch.setattr("fleetbus.worker.tasks.POLL_MOST", 3600.0)
+    monkeypatch.setattr("fleetbus.client.tasks.POLL_FIRST", 3600.0)
+    monkeypatch.setattr("fleetbus.client.tasks.POLL_MOST", 3600.0)
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ class TestVerdicts:
     async def test_one_without_a_word_is_released_when_the_next_is_asked_for(
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fleetbus.worker.tasks.POLL_FIRST", 0.01)
+        monkeypatch.setattr("fleetbus.client.tasks.POLL_FIRST", 0.01)
         task = await new_task(bus)
         attempts = []
         async with asyncio.timeout(PATIENCE), bus.agent() as agent:
@@ -142,8 +140,8 @@ class TestWaiting:
     async def test_without_events_it_looks_all_the_same(
         self, bus: Bus, idle: asyncio.Event, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fleetbus.worker.tasks.CLAIMABLE", ())
-        monkeypatch.setattr("fleetbus.worker.tasks.POLL_FIRST", 0.01)
+        monkeypatch.setattr("fleetbus.client.tasks.CLAIMABLE", ())
+        monkeypatch.setattr("fleetbus.client.tasks.POLL_FIRST", 0.01)
         async with bus.agent() as agent:
             waiting = asyncio.create_task(first(agent))
             await asyncio.wait_for(idle.wait(), PATIENCE)

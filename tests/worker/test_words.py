@@ -9,14 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from nats.errors import MaxPayloadError
 
+from bus.contract.errors import FieldError, InvalidRequest
 from contracts.agents.agents import FinishAgent, Heartbeat, ResumeAgent
 from contracts.agents.log_chunks import ListLogChunks
-from contracts.errors import FieldError, InvalidRequest
 from contracts.planning.tasks import BlockTask, CompleteTask, Task
-from fleetbus.client import Bus
+from fleetbus.client import Bus, WorkingAgent
+from fleetbus.client.hand import TaskInHand
 from fleetbus.importing.present import all_of
-from fleetbus.worker.agent import WorkingAgent
-from fleetbus.worker.hand import TaskInHand
 from tests.test_storable import objects
 from tests.worker.arranging import PATIENCE, new_task, now, run, stored, until
 

@@ -1,0 +1,159 @@
+"""An AsyncAPI 3.0 document of everything that is declared.
+
+Schemas and replies are written once and referred to, so that the document of a few hundred
+operations still fits one message. All replies share one channel: an address that the caller picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bus.contract import headers as _headers
+from bus.contract.catalogue import Catalogue, Context
+from bus.contract.errors import EVERYWHERE
+from bus.contract.event import Event
+from bus.contract.operation import Operation
+from bus.contract.refusals import Refusal
+from bus.contract.schemas import definitions, example_of
+
+Json = dict[str, Any]
+
+_SCHEMA_REF = "#/components/schemas/{model}"
+
+_INFO = """\
+Requests are JSON objects; the body of a refusal is a problem document (RFC 9457), told from a
+reply by the header `Nats-Service-Error-Code`. Events are CloudEvents 1.0 in binary mode, kept in a
+JetStream stream."""
+
+_REPLIES = """\
+Where answers go: the reply subject of the request. Each request gets exactly one answer."""
+
+
+def document(catalogue: Catalogue, version: str) -> Json:
+    """All servers, channels, operations, messages and schemas."""
+    errors = _errors(catalogue)
+    models = {operation.declared.reply for operation in catalogue.operations}
+    refs, schemas = definitions(
+        [*catalogue.operations, *sorted(models, key=_name), *catalogue.events], errors, _SCHEMA_REF
+    )
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "fleetbus",
+            "version": version,
+            "description": _INFO,
+            "tags": [{"$ref": f"#/components/tags/{c.name}"} for c in catalogue.contexts],
+        },
+        "defaultContentType": "application/json",
+        "servers": {"nats": _server()},
+        "channels": _channels(catalogue, errors, refs),
+        "operations": {o.declared.subject: _operation(o, refs) for o in catalogue.operations}
+        | {_channel_of(event): _telling(event) for event in catalogue.events},
+        "components": {
+            "schemas": schemas | _headers.SCHEMAS,
+            "tags": {context.name: _tag(context) for context in catalogue.contexts},
+            "parameters": {"id": {"description": "The id of the entity that the event tells of."}},
+        },
+    }
+
+
+def event_address(event: type[Event]) -> str:
+    """Where an event is published: ``events.task.completed.{id}``."""
+    return f"{_channel_of(event)}.{{id}}"
+
+
+def _channel_of(event: type[Event]) -> str:
+    return f"events.{event.fact.type}"
+
+
+def _errors(catalogue: Catalogue) -> list[type[Refusal]]:
+    """Those that any operation may answer, then the declared ones, each once."""
+    declared = {error for o in catalogue.operations for error in o.declared.errors}
+    return [*EVERYWHERE, *sorted(declared, key=_name)]
+
+
+def _name(cls: type) -> str:
+    return cls.__name__
+
+
+def _server() -> Json:
+    return {
+        "host": "{host}",
+        "protocol": "nats",
+        "variables": {"host": {"default": "localhost:4222", "description": "Host and port."}},
+    }
+
+
+def _tag(context: Context) -> Json:
+    return {"name": context.name, "description": context.summary}
+
+
+def _channels(catalogue: Catalogue, errors: Iterable[type[Refusal]], refs: dict[type, str]) -> Json:
+    channels: Json = {}
+    for operation in catalogue.operations:
+        subject = operation.declared.subject
+        channels[subject] = {"address": subject, "messages": {"request": _request(operation, refs)}}
+    answers: Json = {}
+    for operation in catalogue.operations:
+        ref = refs[operation.declared.reply]
+        answers[_key(ref)] = _message(ref, "ReplyHeaders")
+    for error in errors:
+        answers[error.type] = _message(refs[error], "ErrorHeaders") | {"summary": error.title}
+    channels["replies"] = {"address": None, "description": _REPLIES, "messages": answers}
+    for event in catalogue.events:
+        channels[_channel_of(event)] = {
+            "address": event_address(event),
+            "parameters": {"id": {"$ref": "#/components/parameters/id"}},
+            "messages": {"event": _message(refs[event], "EventHeaders")},
+        }
+    return channels
+
+
+def _request(operation: type[Operation[Any]], refs: dict[type, str]) -> Json:
+    headers = "CommandHeaders" if operation.declared.kind == "command" else "QueryHeaders"
+    example = {"payload": example_of(operation)}
+    return _message(refs[operation], headers) | {"examples": [example]}
+
+
+def _message(ref: str, headers: str) -> Json:
+    return {
+        "name": _key(ref),
+        "headers": {"$ref": _SCHEMA_REF.format(model=headers)},
+        "payload": {"$ref": ref},
+    }
+
+
+def _operation(operation: type[Operation[Any]], refs: dict[type, str]) -> Json:
+    declared = operation.declared
+    errors: list[type[Refusal]] = [*declared.errors, *EVERYWHERE]
+    answers = [_key(refs[declared.reply]), *(error.type for error in errors)]
+    described: Json = {
+        "action": "receive",
+        "channel": {"$ref": f"#/channels/{declared.subject}"},
+        "summary": declared.summary,
+        "tags": [{"$ref": f"#/components/tags/{declared.context}"}],
+        "reply": {
+            "channel": {"$ref": "#/channels/replies"},
+            "messages": [{"$ref": f"#/channels/replies/messages/{name}"} for name in answers],
+        },
+        "x-kind": declared.kind,
+    }
+    if declared.emits:
+        described["x-emits"] = [
+            {"$ref": f"#/operations/{_channel_of(event)}"} for event in declared.emits
+        ]
+    return described
+
+
+def _telling(event: type[Event]) -> Json:
+    return {
+        "action": "send",
+        "channel": {"$ref": f"#/channels/{_channel_of(event)}"},
+        "summary": event.fact.summary,
+        "tags": [{"$ref": f"#/components/tags/{event.fact.context}"}],
+    }
+
+
+def _key(ref: str) -> str:
+    return ref.rsplit("/", 1)[1]

@@ -1,0 +1,36 @@
+"""Models whose field strings are their documentation: requests, replies, and what they hold."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from bus.contract.docs import attribute_docs
+
+
+class Documented(BaseModel):
+    """A model whose JSON Schema has the strings under its fields as their descriptions."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        document = handler(schema)
+        properties = handler.resolve_ref_schema(document).get("properties", {})
+        for name, doc in attribute_docs(cls).items():
+            if name in properties:
+                properties[name].setdefault("description", doc)
+        return document
+
+
+class Request(Documented):
+    """Part of a request: frozen, unknown fields refused, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Reply(Documented):
+    """An answer, always a JSON object. Fields that a newer service adds are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)

@@ -1,0 +1,192 @@
+"""Operations: commands and queries, each one subject.
+
+A wrong declaration fails at import, with a message that says what to mend.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from bus.contract.docs import summary
+from bus.contract.errors import EVERYWHERE
+from bus.contract.event import Event
+from bus.contract.model import Reply, Request
+from bus.contract.place import context_of, module_of
+from bus.contract.refusals import DeclarationError, Refusal
+
+R = TypeVar("R", bound=Reply)
+
+SUBJECT = re.compile(r"^db\.([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)$")
+
+OPERATIONS: dict[str, type[Operation[Any]]] = {}
+"""Every declared operation by its subject."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the class statement of an operation says."""
+
+    subject: str
+    kind: Literal["command", "query"]
+    context: str
+    noun: str
+    verb: str
+    reply: type[Reply]
+    errors: tuple[type[Refusal], ...]
+    emits: tuple[type[Event], ...]
+    summary: str
+    example: Mapping[str, Any]
+    vital: bool
+    """Whether somebody is wrongly taken for dead, or for living, where it comes too late: it waits
+    behind no other work, and is not refused for it."""
+    expensive: bool
+    """Whether it always reads more the more there is: it keeps to connections for its like."""
+
+    @property
+    def endpoint(self) -> str:
+        """The name of the NATS service endpoint: ``tasks_claim``."""
+        return f"{self.noun}_{self.verb}"
+
+
+class Operation(Request, Generic[R]):
+    """One subject. Use ``Command[Reply]`` or ``Query[Reply]``, not this."""
+
+    declared: ClassVar[Declared]
+    kind_: ClassVar[Literal["command", "query"]]
+
+    def __init_subclass__(
+        cls,
+        *,
+        subject: str | None = None,
+        errors: tuple[type[Refusal], ...] = (),
+        emits: tuple[type[Event], ...] = (),
+        example: Mapping[str, Any] | None = None,
+        vital: bool = False,
+        expensive: bool = False,
+    ) -> None:
+        """What a class statement may say; it is read once the fields are known, below."""
+        super().__init_subclass__()
+
+    @classmethod
+    def reply_of(cls, parameter: type[Reply]) -> type[Reply]:
+        """What an operation with this parameter answers: ``Command[Task]`` a Task."""
+        return parameter
+
+    @property
+    def expensive(self) -> bool:
+        """Whether answering this request reads more the more there is."""
+        return self.declared.expensive
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        subject: str | None = None,
+        errors: tuple[type[Refusal], ...] = (),
+        emits: tuple[type[Event], ...] = (),
+        example: Mapping[str, Any] | None = None,
+        vital: bool = False,
+        expensive: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        generic = cls.__pydantic_generic_metadata__
+        if generic["origin"] or (generic["parameters"] and subject is None):
+            return  # Command[Reply] itself, or a generic base such as ListOf
+        if subject is None:
+            raise DeclarationError(f'{cls.__qualname__} needs subject="db.<noun>.<verb>"')
+        noun, verb = _matched(cls, subject)
+        cls.declared = Declared(
+            subject=subject,
+            kind=cls.kind_,
+            context=_context(cls, noun),
+            noun=noun,
+            verb=verb,
+            reply=_reply(cls),
+            errors=_classes(cls, "errors", errors, Refusal),
+            emits=_classes(cls, "emits", emits, Event),
+            summary=summary(cls),
+            example=example or {},
+            vital=vital,
+            expensive=expensive,
+        )
+        _check_operation(cls)
+
+
+class Command(Operation[R], Generic[R]):
+    """An operation that changes something: one transaction, repeatable by idempotency key."""
+
+    kind_ = "command"
+
+
+class Query(Operation[R], Generic[R]):
+    """An operation that reads."""
+
+    kind_ = "query"
+
+
+def _check_operation(cls: type[Operation[Any]]) -> None:
+    declared = cls.declared
+    if declared.emits and declared.kind == "query":
+        raise DeclarationError(f"{cls.__qualname__} is a query and cannot emit events")
+    if declared.vital and declared.kind == "query":
+        raise DeclarationError(f"{cls.__qualname__} is a query and cannot be vital")
+    if declared.expensive and declared.kind == "command":
+        raise DeclarationError(f"{cls.__qualname__} is a command and cannot be expensive")
+    if implied := set(declared.errors) & set(EVERYWHERE):
+        names = ", ".join(error.__name__ for error in implied)
+        raise DeclarationError(
+            f"{cls.__qualname__}: any operation may answer {names}; leave it out"
+        )
+    other = OPERATIONS.setdefault(declared.subject, cls)
+    if other is not cls:
+        raise DeclarationError(
+            f"{cls.__qualname__}: subject {declared.subject} is taken by {other.__qualname__}; "
+            "one subject is one operation"
+        )
+
+
+def _matched(cls: type[BaseModel], subject: str) -> tuple[str, str]:
+    if not (match := SUBJECT.match(subject)):
+        raise DeclarationError(
+            f"{cls.__qualname__}: {subject!r} is not db.<noun>.<verb> in snake_case"
+        )
+    return match[1], match[2]
+
+
+def _context(cls: type[BaseModel], noun: str) -> str:
+    context = context_of(cls)
+    if noun != (module := module_of(cls)):
+        raise DeclarationError(
+            f"{cls.__qualname__}: operations on {noun} are declared in "
+            f"contracts/{context}/{noun}.py, not in {module}.py"
+        )
+    return context
+
+
+def _reply(cls: type[Operation[Any]]) -> type[Reply]:
+    for base in cls.__mro__:
+        generic: Mapping[str, Any] = getattr(base, "__pydantic_generic_metadata__", {})
+        origin, args = generic.get("origin"), generic.get("args", ())
+        if origin is not None and isinstance(args[0], type) and issubclass(args[0], Reply):
+            reply: type[Reply] = origin.reply_of(args[0])
+            return reply
+    raise DeclarationError(
+        f"{cls.__qualname__} needs its reply, a subclass of Reply: Command[Task], Query[Page[Task]]"
+    )
+
+
+def _classes(cls: type, what: str, given: tuple[Any, ...], base: type) -> tuple[Any, ...]:
+    if not isinstance(given, tuple):
+        raise DeclarationError(f"{cls.__qualname__}: {what} is a tuple of classes")
+    for item in given:
+        if not (isinstance(item, type) and issubclass(item, base)):
+            raise DeclarationError(
+                f"{cls.__qualname__}: {what} names {item!r}, which is no {base.__name__} class"
+            )
+    return given

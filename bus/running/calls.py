@@ -1,0 +1,98 @@
+"""One request in work, and its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pydantic_core
+
+from bus.contract.errors import Unavailable
+from bus.contract.refusals import Refusal
+from bus.running.failures import internal_error
+from bus.running.registry import Bound
+from bus.storage.own.commit import StoredReply
+
+OUTSIDE = ""
+"""NATS does not tell a service who calls; all callers of one account share one key space."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the caller gets: a reply (status 200) or a problem document."""
+
+    status: int
+    body: bytes
+    kind: str = ""
+    detail: str = ""
+    position: int | None = None
+    replayed: bool = False
+    shortened: bool = False
+    """Whether it does not tell all, because it would not fit a message."""
+    sent: Callable[[], None] | None = None
+    """What wants to know that it is with the socket, or that nobody wants it."""
+
+    @classmethod
+    def refused(cls, refusal: Refusal) -> Answer:
+        """The answer that tells a refusal."""
+        body = pydantic_core.to_json(refusal.problem())
+        return cls(refusal.status, body, refusal.type, refusal.detail)
+
+    @classmethod
+    def stored(cls, reply: StoredReply) -> Answer:
+        """The answer that was stored with an idempotency key."""
+        answer = cls(reply.status, reply.reply.encode(), position=reply.position, replayed=True)
+        if reply.status != 200:
+            problem = pydantic_core.from_json(reply.reply)
+            answer.kind, answer.detail = problem["type"], problem["detail"]
+        return answer
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A validated request on its way through the bus."""
+
+    bound: Bound
+    message: Any
+    finish: Callable[[Call, Answer], None]
+    caller: str = OUTSIDE
+    """In whose space its key lies."""
+    key: str | None = None
+    fingerprint: str = ""
+    deadline: float = float("inf")
+    """On the monotonic clock, in seconds."""
+    dry_run: bool = False
+    traceparent: str | None = None
+    started: int = 0
+    new_id: UUID | None = None
+    answered: bool = False
+    committing: bool = False
+    """From here on the work may have taken effect, deadline or not."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether the caller no longer listens."""
+        return time.monotonic() >= self.deadline
+
+    def answer(self, answer: Answer) -> None:
+        """Give the caller its one answer."""
+        if not self.answered:
+            self.answered = True
+            self.finish(self, answer)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal."""
+        self.answer(Answer.refused(refusal))
+
+    def settle(self, task: asyncio.Task[Any]) -> None:
+        """Answer after all if the task that worked on this call ended without doing so."""
+        if self.answered:
+            return
+        if task.cancelled():
+            self.refuse(Unavailable(what="the service was stopped before the work was done"))
+            return
+        self.refuse(internal_error(self.bound.subject, task.exception(), ": there was no answer"))

@@ -1,0 +1,392 @@
+"""Runs calls: queries on read-only connections, commands in one transaction, deciders in batches.
+
+A transaction's course: BEGIN · the clock, stored replies and what the work is about · the work ·
+what must follow (reactions) · outbox and idempotency rows, last of all · COMMIT · the answers. What
+a decider changed is written together with those, unless a reaction has to see it first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from bus.contract.errors import DeadlineExceeded
+from bus.contract.refusals import Refusal
+from bus.running.attempts import Attempts, LockedOut, Overtaken, replay
+from bus.running.calls import OUTSIDE, Answer, Call
+from bus.running.failures import refusal_for
+from bus.running.published import Published
+from bus.running.reader import Reader
+from bus.running.registry import Registry
+from bus.running.replying import Replies
+from bus.running.transaction import CommitUnknown, Transaction, begin
+from bus.running.work import decide, following, gather, handle, named, react
+from bus.storage import entities as _entities
+from bus.storage import sizes as _sizes
+from bus.storage.database import Database
+from bus.storage.driver import Compiled
+from bus.storage.outages import LOCK_NOT_AVAILABLE, sqlstate
+from bus.storage.own import commit as _commit
+from bus.storage.own.commit import KeptReply, Written
+from bus.storage.sealed import KeyRing
+from bus.storage.slots import Slots
+
+log = logging.getLogger("fleetbus.bus")
+
+CLEAN_UP_TIME = 0.5
+"""Seconds beyond the deadline after which the database is not waited for any more."""
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """Limits of the executor."""
+
+    timeout: float = 30.0
+    """Seconds for the statements of a transaction whose callers gave no deadline."""
+    batch_lock_timeout: float = 0.2
+    """Seconds that a batch waits for a row lock before its calls are run one by one."""
+    lone_lock_timeout: float = 1.0
+    """Seconds that a call that waits for a row lock keeps its connection at a time."""
+    expensive_in_flight: int = 32
+    """Expensive queries in work or waiting; beyond it they are shed."""
+
+
+def _nothing() -> None:
+    """Nobody waits for this transaction to leave."""
+
+
+class Outcome(NamedTuple):
+    """What came of one call; ``kept`` when the transaction keeps something of it."""
+
+    call: Call
+    answer: Answer
+    kept: bool
+
+
+Work = Callable[[Transaction, Sequence[Call]], Awaitable[list[Outcome]]]
+
+
+class Executor:
+    """Runs validated calls against the database and answers each exactly once."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        database: Database,
+        settings: ExecutorSettings | None = None,
+        *,
+        committed: Callable[[], None] = lambda: None,
+        published: Published | None = None,
+        keys: KeyRing | None = None,
+        max_payload: Callable[[], int] = lambda: 1024 * 1024,
+    ) -> None:
+        self._registry = registry
+        self._database = database
+        self.settings = settings or ExecutorSettings()
+        self._max_payload = max_payload
+        self._committed = committed
+        self._attempts = Attempts(database)
+        # Calls that wait for locks leave half of the connections to those that need not.
+        self._patience = Slots(max(1, database.pools.write // 2))
+        self._dependencies: dict[str, Any] = {
+            "catalogue": registry.catalogue,
+            "published": published or Published(database),
+            "keys": keys or KeyRing.parse(""),
+        }
+        self._replies = Replies(max_payload)
+        self._reader = Reader(
+            database, self._dependencies, self.settings.expensive_in_flight, self._replies.room
+        )
+
+    async def run_query(self, call: Call) -> None:
+        """Answer one query."""
+        with _sizes.measured(self._max_payload()):
+            await self._attempts.run([call], self._query)
+
+    async def run_lookups(
+        self,
+        calls: Sequence[Call],
+        _: Callable[[], None],
+    ) -> Sequence[Call]:
+        """Answer queries by id, all of one operation, with one statement."""
+        await self._attempts.run(calls, self._lookups)
+        return ()
+
+    async def run_handler(self, call: Call) -> None:
+        """Run one command in a transaction of its own."""
+        await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
+
+    async def run_batch(self, calls: Sequence[Call], leaving: Callable[[], None]) -> Sequence[Call]:
+        """Run commands of one operation in one transaction; a decider's, each on another entity.
+
+        If the database refuses the batch as a whole they are run again one by one. ``leaving`` is
+        called when there is only the COMMIT left. Returns those that wait for a lock of someone
+        else: ``run_alone`` has the patience for them.
+        """
+        if keyless := _keyless(calls):
+            keyed = [call for call in calls if call.key is not None]
+            waiting = await self.run_batch(keyless, _nothing)
+            return [*waiting, *await self.run_batch(keyed, leaving)]
+        lock_timeout = self.settings.batch_lock_timeout
+        if len(calls) > 1:
+            try:
+                await self._transact(calls, self._batched, lock_timeout, leaving)
+            except CommitUnknown:
+                await self._attempts.find_out(calls)
+            except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
+                log.debug("a batch of %d is run one by one: %s", len(calls), error)
+                lock_timeout /= 10
+            else:
+                return ()
+        alone = leaving if len(calls) == 1 else _nothing
+        waiting = []
+        for call in calls:
+            try:
+                await self._attempts.run(
+                    [call], lambda one: self._batch_unless(one, lock_timeout, alone)
+                )
+            except LockedOut:
+                waiting.append(call)
+        return waiting
+
+    async def run_alone(self, call: Call) -> None:
+        """Run a command of a batch that waits for a lock, for as long as its caller does.
+
+        The connection is given back now and then: who waits for one row must not keep another
+        from one that is free by now.
+        """
+
+        async def run(calls: Sequence[Call]) -> None:
+            async with self._patience.slot(vital=_vital(calls)):
+                await self._batch_unless(calls, self.settings.lone_lock_timeout)
+
+        while not call.answered:
+            with contextlib.suppress(LockedOut):
+                await self._attempts.run([call], run)
+
+    async def _batch_unless(
+        self, calls: Sequence[Call], lock_timeout: float, leaving: Callable[[], None] = _nothing
+    ) -> None:
+        try:
+            await self._transact(calls, self._batched, lock_timeout, leaving)
+        except Exception as error:
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                raise LockedOut from error
+            raise
+
+    async def _query(self, calls: Sequence[Call]) -> None:
+        call = calls[0]
+        async with asyncio.timeout(self._left(calls)):
+            reply = await self._reader.reply(call)
+        call.answer(self._replies.answer(call.bound, reply))
+
+    async def _lookups(self, calls: Sequence[Call]) -> None:
+        handling = calls[0].bound.handling
+        entity = handling.entities[0].entity
+        async with (
+            asyncio.timeout(self._left(calls)),
+            self._database.connection(read_only=True) as db,
+        ):
+            found = await _entities.load(db, entity, {call.message.id for call in calls})
+        for call in calls:
+            try:
+                if call.message.id not in found:
+                    raise entity.not_found(id=call.message.id)
+                reply = handling.function(call.message, found[call.message.id])
+                call.answer(self._replies.answer(call.bound, reply))
+            except Exception as error:  # noqa: BLE001  one call's error is its own
+                call.refuse(refusal_for(error, call.bound))
+
+    async def _transact(
+        self,
+        calls: Sequence[Call],
+        work: Work,
+        lock_timeout: float | None = None,
+        leaving: Callable[[], None] = _nothing,
+    ) -> None:
+        left = partial(self._left, calls)
+        async with (
+            asyncio.timeout(left() + CLEAN_UP_TIME),
+            begin(
+                self._database,
+                left=left,
+                lock_timeout=lock_timeout,
+                planned_once=lock_timeout is not None,
+                vital=_vital(calls),
+            ) as tx,
+        ):
+            opening = await _open(tx, calls)
+            fresh = _unanswered(calls, opening)
+            if not fresh:
+                return
+            tx.now = opening.now
+            with _sizes.measured(self._max_payload()):
+                outcomes = await work(tx, fresh)
+            outcomes = await self._recheck(tx, outcomes)
+            position = await self._finish(tx, outcomes, leaving)
+        for outcome in outcomes:
+            outcome.answer.position = position if outcome.kept else None
+            outcome.call.answer(outcome.answer)
+        if position is not None:
+            self._committed()
+
+    async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        call = calls[0]
+        reply = await handle(tx, call, self._dependencies)
+        return [Outcome(call, self._replies.answer(call.bound, reply), kept=True)]
+
+    async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        gathered = calls[0].bound.handling.shape == "gathered handler"
+        return await (self._gather if gathered else self._decide)(tx, calls)
+
+    async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        outcomes = []
+        replies = await gather(tx, calls, {"room": self._replies.room()})
+        for call, reply in zip(calls, replies, strict=True):
+            if refused := isinstance(reply, Refusal):
+                answer = Answer.refused(refusal_for(reply, call.bound))
+            else:
+                answer = self._replies.answer(call.bound, reply)
+            outcomes.append(Outcome(call, answer, kept=not refused))
+        return outcomes
+
+    async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
+        outcomes = []
+        for decided in await decide(tx, calls, self._max_payload()):
+            if decided.error is not None:
+                answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
+            else:
+                answer = self._replies.answer(decided.call.bound, decided.reply)
+            outcomes.append(Outcome(decided.call, answer, kept=decided.kept))
+        return outcomes
+
+    async def _recheck(self, tx: Transaction, outcomes: list[Outcome]) -> list[Outcome]:
+        """A refusal may only mean that the same request succeeded while this one waited."""
+        refused = [o.call for o in outcomes if not o.kept and o.call.key is not None]
+        if not refused:
+            return outcomes
+        keys = [str(call.key) for call in refused]
+        opening = await _commit.open_work(tx.db, refused[0].caller, keys)
+        return [o for o in outcomes if o.kept or not _answer_stored(o.call, opening)]
+
+    async def _finish(
+        self, tx: Transaction, outcomes: Sequence[Outcome], leaving: Callable[[], None]
+    ) -> int | None:
+        """Write what was changed, told and answered, and commit; a dry run stops before."""
+        dry_run = any(outcome.call.dry_run for outcome in outcomes)
+        replies = [
+            KeptReply(call.key, call.fingerprint, answer.status, answer.body.decode())
+            for call, answer, kept in outcomes
+            if kept and call.key is not None
+        ]
+        caller = outcomes[0].call.caller if outcomes else OUTSIDE
+        written = None if dry_run else await self._write_at_once(tx, caller, replies)
+        if written is None:
+            await tx.save()
+            measured = self._events(tx)
+            await react(self._registry, tx)
+            if dry_run:
+                return None
+            followed = tx.outbox_rows(tx.told[len(measured) :])
+            written = await tx.append(caller, [*measured, *followed], replies)
+        if not (tx.wrote or tx.told or replies):
+            return None
+        if any(outcome.call.answered for outcome in outcomes):
+            raise Overtaken
+        await self._commit(tx, outcomes, leaving)
+        return written.position
+
+    async def _write_at_once(
+        self, tx: Transaction, caller: str, replies: Sequence[KeptReply]
+    ) -> Written | None:
+        """Write everything with one statement; None if there is something to react to first."""
+        reactions = following(self._registry, [told.event for told in tx.told])
+        unless: dict[Compiled, list[Any]] = {}
+        for reaction, about in reactions.items():
+            if reaction.where is None:
+                return None
+            # Two reactions may look for the same, each on account of its own events.
+            asked = unless.setdefault(reaction.where, [])
+            asked.extend(id_ for event in about for id_ in reaction.ids(event))
+        written = await tx.append(caller, self._events(tx), replies, unless=unless)
+        return None if written.found else written
+
+    def _events(self, tx: Transaction) -> list[bytes]:
+        """The outbox rows of a command, whose facts must fit beside an entity that does.
+
+        Those of reactions and jobs are bounded; what is told of an entity that is too large already
+        is told in a short form.
+        """
+        rows = tx.outbox_rows(tx.told)
+        room = self._replies.room()
+        for told, row in zip(tx.told, rows, strict=True):
+            if len(row) > room:
+                _sizes.require_room_for(told.event, len(row), self._max_payload())
+        return rows
+
+    async def _commit(
+        self, tx: Transaction, outcomes: Sequence[Outcome], leaving: Callable[[], None]
+    ) -> None:
+        for outcome in outcomes:
+            outcome.call.committing = True
+        leaving()
+        try:
+            await tx.commit()
+        except Exception as error:
+            if not isinstance(error, CommitUnknown):
+                for outcome in outcomes:
+                    outcome.call.committing = False
+            raise
+
+    def _left(self, calls: Sequence[Call]) -> float:
+        """Seconds until the last of these callers stops listening, within the default limit."""
+        left = max(call.deadline for call in calls) - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded
+        return min(left, self.settings.timeout)
+
+
+async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
+    """What a transaction begins with: the clock, stored replies, and what a decider needs.
+
+    That is the entities which are to be changed, locked, or else the first that are named at all.
+    """
+    keys = [call.key for call in calls if call.key is not None]
+    caller = calls[0].caller  # a batch has one
+    handling = calls[0].bound.handling
+    for need in handling.entities if handling.own is None else [handling.own]:
+        if ids := named(need, calls):
+            opening = await _commit.open_with(tx.db, caller, keys, need.entity, ids, lock=need.own)
+            tx.loaded[need.name] = opening.found
+            return opening
+    return await _commit.open_work(tx.db, caller, keys)
+
+
+def _vital(calls: Sequence[Call]) -> bool:
+    return calls[0].bound.declared.vital
+
+
+def _keyless(calls: Sequence[Call]) -> list[Call]:
+    """Of vital calls those without a key, where others have one: they do not wait for theirs."""
+    if not _vital(calls):
+        return []
+    keyless = [call for call in calls if call.key is None]
+    return keyless if len(keyless) < len(calls) else []
+
+
+def _unanswered(calls: Sequence[Call], opening: _commit.Opening) -> list[Call]:
+    return [call for call in calls if not _answer_stored(call, opening)]
+
+
+def _answer_stored(call: Call, opening: _commit.Opening) -> bool:
+    """Answer from the stored reply of the call's key, if there is one."""
+    answer = replay(call, opening)
+    if answer is not None:
+        call.answer(answer)
+    return answer is not None

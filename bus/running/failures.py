@@ -1,0 +1,113 @@
+"""What the database's errors mean to a caller."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import ForeignKeyConstraint, MetaData, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy.exc import DBAPIError
+
+from bus.contract.errors import (
+    AlreadyExists,
+    ConstraintViolated,
+    DeadlineExceeded,
+    FieldError,
+    InternalError,
+    InvalidReference,
+    InvalidRequest,
+    Unavailable,
+)
+from bus.contract.refusals import Refusal
+from bus.kit.ids import uuid7
+from bus.kit.logs import limited
+from bus.running.registry import Bound
+from bus.storage.outages import (
+    READ_ONLY,
+    SERIALIZATION_FAILURES,
+    is_passing,
+    sqlstate,
+    trouble,
+)
+from bus.storage.tables import Row
+
+log = logging.getLogger("fleetbus.bus")
+
+
+_INTERNAL = "internal error %s in %s%s"
+
+_logged: dict[str, str] = {}
+"""The ids that were logged last, of an operation and a class of errors each."""
+
+PROGRAM_LIMIT_EXCEEDED = "54000"
+"""A value is too long for an index, which takes some 2,700 bytes."""
+
+
+def is_retryable(error: BaseException, bound: Bound) -> bool:
+    """Whether running the work again may help. A query that writes is refused for ever."""
+    if sqlstate(error) == READ_ONLY:
+        return bound.declared.kind == "command"
+    return is_passing(error)
+
+
+def refusal_for(error: BaseException, bound: Bound) -> Refusal:
+    """The declared refusal that an exception amounts to; a bug becomes ``InternalError``."""
+    refusal = error if isinstance(error, Refusal) else _translated(error, bound)
+    if refusal is not None and isinstance(refusal, bound.may_raise):
+        return refusal
+    undeclared = "" if refusal is None else f" (undeclared {type(refusal).__name__})"
+    return internal_error(bound.subject, error, undeclared)
+
+
+def internal_error(subject: str, error: BaseException | None, more: str = "") -> InternalError:
+    """A bug, with the id that is beside its traceback in the log.
+
+    What comes too often is not logged each time: then it is the id of the last one like it.
+    """
+    kind = f"internal error in {subject}: {type(error).__name__}"
+    error_id = str(uuid7())
+    if limited(log, logging.ERROR, kind, _INTERNAL, error_id, subject, more, exc_info=error):
+        _logged[kind] = error_id
+    return InternalError(error_id=_logged.get(kind, error_id))
+
+
+def _translated(error: BaseException, bound: Bound) -> Refusal | None:
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded(when="during the work")
+    state = sqlstate(error)
+    if state in SERIALIZATION_FAILURES:
+        return Unavailable(what="other transactions were in the way, three times")
+    if state == PROGRAM_LIMIT_EXCEEDED:
+        message = "a name, address or reference has too many bytes to be found by"
+        return InvalidRequest(errors=[FieldError(field="", message=message)])
+    if state is not None and state.startswith("23"):
+        return _violated(error)
+    if state == READ_ONLY and bound.declared.kind == "query":
+        return None
+    words = trouble(error)
+    return None if words is None else Unavailable(what=words)
+
+
+def _violated(error: BaseException) -> Refusal:
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    cause = getattr(origin, "__cause__", None)
+    name = getattr(cause, "constraint_name", None) or getattr(origin, "constraint_name", None)
+    return refusal_for_constraint(str(name), Row.metadata)
+
+
+def refusal_for_constraint(name: str, tables: MetaData) -> Refusal:
+    """The refusal that the violation of a named constraint amounts to."""
+    for table in tables.tables.values():
+        for constraint in table.constraints:
+            if constraint.name != name:
+                continue
+            noun = _singular(table.name)
+            if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
+                return AlreadyExists(entity=noun, fields=" and ".join(constraint.columns.keys()))
+            if isinstance(constraint, ForeignKeyConstraint):
+                target = _singular(constraint.referred_table.name)
+                return InvalidReference(field=" and ".join(constraint.column_keys), entity=target)
+    return ConstraintViolated(constraint=name)
+
+
+def _singular(table: str) -> str:
+    return table.removesuffix("ies") + "y" if table.endswith("ies") else table.removesuffix("s")

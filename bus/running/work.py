@@ -1,0 +1,234 @@
+"""What happens inside a transaction: handlers, deciders over many entities at once, reactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from bus.contract.entity import Entity
+from bus.contract.errors import EntityTooLarge, InvalidReference
+from bus.contract.event import Event
+from bus.contract.model import Reply
+from bus.contract.refusals import Refusal
+from bus.handling.shapes import Decision, Handling, Job, Needed
+from bus.kit.ids import uuid7
+from bus.running.calls import Call
+from bus.running.registry import Registry
+from bus.running.transaction import Transaction
+from bus.storage import entities as _entities
+from bus.storage.own import pulse as _pulse
+from bus.storage.own.commit import Changes
+from bus.storage.sizes import too_large
+
+MAX_REACTION_ROUNDS = 32
+"""Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
+
+
+@dataclass(slots=True)
+class Decided:
+    """What a decider said to one call."""
+
+    call: Call
+    reply: Reply | None = None
+    error: Exception | None = None
+    changed: bool = False
+    kept: bool = False
+    """Whether the transaction keeps something of it: it was accepted, or refused with a change."""
+
+
+async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply:
+    """Run a handler, with the dependencies that are those of the process."""
+    handling = call.bound.handling
+    given = {
+        **dependencies,
+        "db": tx.db,
+        "emit": tx.emitter(cause_of(call), call.traceparent),
+        "now": tx.now,
+        "new_id": _new_id(call),
+    }
+    reply: Reply = await handling.function(call.message, **_pick(handling, given))
+    tx.wrote = True
+    return reply
+
+
+async def gather(
+    tx: Transaction, calls: Sequence[Call], dependencies: Mapping[str, Any]
+) -> list[Reply | Refusal]:
+    """Run a handler of many commands; each call has its reply or its refusal, in their order."""
+    handling = calls[0].bound.handling
+    given = {
+        **dependencies,
+        "db": tx.db,
+        "emits": [tx.emitter(cause_of(call), call.traceparent) for call in calls],
+        "now": tx.now,
+    }
+    commands = [call.message for call in calls]
+    answers: list[Reply | Refusal] = await handling.function(commands, **_pick(handling, given))
+    tx.wrote = True
+    return answers
+
+
+async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> list[Decided]:
+    """Load every entity that the calls are about and decide each; the changes go with the rest."""
+    handling = calls[0].bound.handling
+    loaded = {need.name: await _load(tx, need, calls) for need in handling.entities}
+    makes = "new_id" in handling.dependencies
+    after: dict[UUID, Entity] = {}
+    decisions = []
+    for call in calls:
+        decided = Decided(call)
+        decisions.append(decided)
+        try:
+            entities = [_entity(call, need, loaded[need.name]) for need in handling.entities]
+            # The batcher keeps calls with one ``id`` apart, not those that name it otherwise.
+            if entities and not handling.creates and (own := entities[0]) is not None:
+                entities[0] = after.get(own.id, own)
+            own = entities[0] if entities and not handling.creates else None
+            given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
+            given = _pick(handling, given)
+            decision = handling.function(call.message, *entities, **given)
+            if (refusal := too_large(decision.entity, own, max_payload)) is not None:
+                decision = _without_what_is_too_large(call, entities, given, refusal, decision)
+        except Exception as error:  # noqa: BLE001  one call's error is its own
+            decided.error = error
+            continue
+        _note(tx, decided, decision, own)
+        if decided.changed:
+            after[decision.entity.id] = decision.entity
+    if after:
+        tx.changes = Changes("insert" if handling.creates else "update", list(after.values()))
+        tx.wrote = True
+    return decisions
+
+
+def following(registry: Registry, told: Iterable[Event]) -> dict[Handling, list[Event]]:
+    """The reactions to what was told, each with the events that it is about."""
+    found: dict[Handling, list[Event]] = {}
+    for event in told:
+        for handling in registry.reactions.get(type(event), ()):
+            if handling.about is None or handling.about(event):
+                found.setdefault(handling, []).append(event)
+    return found
+
+
+async def react(registry: Registry, tx: Transaction) -> None:
+    """Run what must follow from what was told, and from what that tells, until nothing new is."""
+    seen = 0
+    for _ in range(MAX_REACTION_ROUNDS):
+        told, seen = [told.event for told in tx.told[seen:]], len(tx.told)
+        reactions = following(registry, told)
+        if not reactions:
+            return
+        for handling, events in reactions.items():
+            await _run_reaction(tx, handling, events)
+    raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
+
+
+async def run_job(job: Job, settings: Mapping[str, Any], tx: Transaction) -> int:
+    """Run one step of a job with the settings that jobs may name; returns how much it handled."""
+    served_at = tx.now
+    if settings.get("pulse") and "served_at" in job.handling.dependencies:
+        served_at = min(tx.now, await _pulse.served_at(tx.db))
+    given = {
+        "db": tx.db,
+        "emit": tx.emitter(f"sweeper:{job.name}", None),
+        "now": tx.now,
+        "limit": job.limit,
+        "served_at": served_at,
+        **settings,
+    }
+    handled: int = await job.handling.function(**_pick(job.handling, given))
+    return handled
+
+
+def cause_of(call: Call) -> str | None:
+    """What events of a command name as their cause: its idempotency key."""
+    return call.key
+
+
+async def _run_reaction(tx: Transaction, handling: Handling, events: Sequence[Event]) -> None:
+    trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
+    given = {
+        "db": tx.db,
+        "emit": tx.emitter(f"reaction:{handling.name}", trace),
+        "now": tx.now,
+    }
+    await handling.function(events, **_pick(handling, given))
+
+
+async def _load(tx: Transaction, need: Needed, calls: Sequence[Call]) -> dict[UUID, Entity]:
+    if need.name in tx.loaded:
+        return tx.loaded[need.name]
+    ids = named(need, calls)
+    return await _entities.load(tx.db, need.entity, ids) if ids else {}
+
+
+def named(need: Needed, calls: Iterable[Call]) -> set[UUID]:
+    """The ids of the entities that calls need for one parameter."""
+    return {id_ for call in calls if (id_ := getattr(call.message, need.field)) is not None}
+
+
+def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | None:
+    id_ = getattr(call.message, need.field)
+    if id_ is None and need.optional:
+        return None
+    if id_ in loaded:
+        return loaded[id_]
+    if need.own:
+        raise need.entity.not_found(id=id_)
+    if need.may_be_missing:
+        return None
+    raise InvalidReference(field=need.field, entity=need.entity.noun)
+
+
+def _without_what_is_too_large(
+    call: Call,
+    entities: Sequence[Entity | None],
+    given: Mapping[str, Any],
+    refusal: EntityTooLarge,
+    decision: Decision[Any],
+) -> Decision[Any]:
+    """What is done of a command that makes its entity too large: nothing, save if it is vital.
+
+    A heartbeat with too much progress still says that its agent lives. A refusal stays one,
+    and keeps nothing.
+    """
+    if decision.refusal is not None:
+        return Decision(entities[0], refusal=decision.otherwise)
+    if not call.bound.declared.vital:
+        raise refusal
+    fields = call.bound.operation.model_fields
+    needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
+    message = call.bound.operation.model_construct(None, **needed)
+    bare = call.bound.handling.function(message, *entities, **given)
+    return Decision(bare.entity, *bare.events, refusal=refusal)
+
+
+def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
+    decided.changed = decision.entity is not own
+    decided.reply, decided.error = decision.reply, decision.refusal
+    decided.kept = decision.refusal is None or decided.changed
+    emit = tx.emitter(cause_of(decided.call), decided.call.traceparent)
+    for event in decision.events:
+        emit(event)
+
+
+def _new_id(call: Call) -> UUID:
+    """A fresh id that outlives a repetition, or the one that the caller gave to what it creates.
+
+    An ``id`` that is required names what is there already; only an optional one is for something
+    new.
+    """
+    field = call.bound.operation.model_fields.get("id")
+    given: UUID | None = call.message.id if field and not field.is_required() else None
+    if given is not None:
+        return given
+    if call.new_id is None:
+        call.new_id = uuid7()
+    return call.new_id
+
+
+def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in handling.dependencies}

@@ -1,0 +1,43 @@
+"""What queries are written with: tables, entities, lists."""
+
+from bus.storage.driver import Compiled, compiled, execute, fetch, numbered
+from bus.storage.entities import add, columns, entity_from, get, get_locked, load, lock, save
+from bus.storage.filters import contains, either, equal, is_set
+from bus.storage.paging import Listing
+from bus.storage.partitions import Daily
+from bus.storage.sealed import KeyRing, Sealed
+from bus.storage.sizes import require_fitting, room_for_page
+from bus.storage.tables import DERIVED, INSERTED, TABLES, EntityRow, VersionedRow, one_of, table
+
+__all__ = [
+    "DERIVED",
+    "INSERTED",
+    "TABLES",
+    "Compiled",
+    "Daily",
+    "EntityRow",
+    "KeyRing",
+    "Listing",
+    "Sealed",
+    "VersionedRow",
+    "add",
+    "columns",
+    "compiled",
+    "contains",
+    "either",
+    "entity_from",
+    "equal",
+    "execute",
+    "fetch",
+    "get",
+    "get_locked",
+    "is_set",
+    "load",
+    "lock",
+    "numbered",
+    "one_of",
+    "require_fitting",
+    "room_for_page",
+    "save",
+    "table",
+]

@@ -1,0 +1,109 @@
+"""What every table has, and how constraints are named.
+
+Mapped classes only declare tables; statements are SQLAlchemy Core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    FromClause,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    func,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from bus.contract.entity import Entity
+from bus.contract.refusals import DeclarationError
+from bus.storage.partitions import PARTITIONED, Daily, Partitioned
+
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "uq": "uq_%(table_name)s__%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s__%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s__%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s__%(constraint_name)s",
+}
+
+
+class Row(DeclarativeBase):
+    """A table; ``Row.metadata`` knows them all."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+    }
+
+
+class VersionedRow(Row):
+    """A table with an id, a version and times, as every table of a context has them."""
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-4)
+    version: Mapped[int] = mapped_column(Integer, server_default="1", sort_order=-3)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=-2)
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=-1)
+
+
+DERIVED: dict[Any, Any] = {"derived": True}
+"""``info`` of a column beside an entity's own, which follows from other rows."""
+
+
+def holds_a_field(column: Column[Any]) -> bool:
+    """Whether a column holds a field of an entity; the others follow from these or other rows."""
+    return not (column.computed or column.info.get("derived"))
+
+
+class EntityRow(VersionedRow):
+    """The table of an entity: one column per field of its contract; others only if they follow."""
+
+    __abstract__ = True
+
+    def __init_subclass__(
+        cls, *, entity: type[Entity], daily: Daily | None = None, **kwargs: Any
+    ) -> None:
+        if entity.model_fields["id"].annotation is str:
+            cls.id = mapped_column(Text, primary_key=True, sort_order=-4)
+        super().__init_subclass__(**kwargs)
+        columns = {column.name for column in table(cls).columns if holds_a_field(column)}
+        if odd := entity.model_fields.keys() ^ columns:
+            raise DeclarationError(
+                f"{cls.__qualname__} and {entity.__qualname__} differ in {', '.join(sorted(odd))}: "
+                "a table has one column for each field of its entity"
+            )
+        TABLES[entity] = held = table(cls)
+        if daily is not None:
+            PARTITIONED[held.name] = Partitioned(str(held.schema), held.name, daily)
+
+
+TABLES: dict[type[Entity], Table] = {}
+"""The table of every entity."""
+
+INSERTED: dict[type[Entity], Callable[[FromClause], Select[Any]]] = {}
+"""What is inserted of the rows of an entity whose table has derived columns."""
+
+
+def table(row: type[Row]) -> Table:
+    """The Core table behind a mapped class."""
+    found = row.__table__
+    assert isinstance(found, Table)
+    return found
+
+
+def one_of(column: str, *values: str) -> CheckConstraint:
+    """A CHECK that a text column holds one of these values (NULL passes)."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -1,0 +1,152 @@
+"""The Python client: typed calls, retries that cannot do anything twice, typed events.
+
+async with connect("nats://127.0.0.1:4222") as bus:
+    task = await bus.call(GetTask(id=...))
+    async for event in bus.events(TaskCompleted):
+        ...
+    async with bus.agent(provider="claude") as agent:
+        async for task in agent.tasks():
+            ...
+            await task.complete(summary="...")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar, Unpack
+from uuid import UUID
+
+from nats.aio.client import Client as NatsClient
+
+from bus.kit.aio import unhindered
+from bus.kit.ids import uuid7
+from bus.kit.logs import limited
+from fleetbus.client.again import work_again
+from fleetbus.client.agent import WorkingAgent, working
+from fleetbus.client.calling import Caller
+from fleetbus.client.connection.client import connect as connect_client
+from fleetbus.client.registration import Registration
+
+T = TypeVar("T")
+
+log = logging.getLogger("fleetbus.client")
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+class Client(Caller):
+    """A connection to fleetbus; made by ``connect``.
+
+    ``agent`` is the id of the agent whose connection it is, if it is one's. ``another`` opens one
+    more to the same servers, for the agent with the id that it is given.
+    """
+
+    def __init__(
+        self,
+        nats: NatsClient,
+        *,
+        timeout: float,
+        attempt_timeout: float,
+        agent: UUID | None = None,
+        another: Callable[[UUID], AbstractAsyncContextManager[Client]] | None = None,
+    ) -> None:
+        super().__init__(nats, timeout=timeout, attempt_timeout=attempt_timeout)
+        self._agent = agent
+        self._another = another
+
+    @contextlib.asynccontextmanager
+    async def agent(self, **registration: Unpack[Registration]) -> AsyncIterator[WorkingAgent]:
+        """Be an agent for as long as the block lasts; the fields are those of ``RegisterAgent``.
+
+        The ``id`` of an agent that has ended resumes it. The agent has a connection of its own,
+        named by its id (this one, if it was made for this agent), and heartbeats in the background;
+        code that blocks the event loop stops them (``asyncio.to_thread`` does not).
+
+        Leaving the block says how it ended: normally and it is stopped, ``task_complete``; by an
+        exception, which goes on, and it is crashed; cancelled and it is stopped, ``interrupted``.
+        The block is ended with ``CancelRequested`` when somebody asks the agent to end, with
+        ``AgentLost`` when it is the agent no more, and with ``TaskLost`` when a task is lost
+        outside of ``with task:``.
+        """
+        agent_id = registration.get("id") or self._agent or uuid7()
+        async with (
+            self._connection_of(agent_id) as own,
+            working(own, Registration(**{**registration, "id": agent_id})) as agent,
+        ):
+            yield agent
+
+    async def work(
+        self,
+        work: Callable[[WorkingAgent], Awaitable[T]],
+        **registration: Unpack[Registration],
+    ) -> T:
+        """Be an agent while a function works; returns what it returns.
+
+        Where the agent was held for crashed meanwhile (a machine that stood still, a network that
+        was away) the function is ended with ``AgentLost`` and called again, with the agent's next
+        incarnation. One that somebody stopped, deleted or began elsewhere is not begun again:
+        ``AgentLost`` is raised.
+        """
+        given = Registration(**{**registration, "id": registration.get("id") or uuid7()})
+        return await work_again(lambda: self.agent(**given), work)
+
+    def _connection_of(self, agent_id: UUID) -> AbstractAsyncContextManager[Client]:
+        if agent_id == self._agent:
+            return contextlib.nullcontext(self)
+        if self._another is None:
+            raise RuntimeError(
+                "an agent has a connection of its own: use a Client made by connect()"
+            )
+        return self._another(agent_id)
+
+
+Bus = Client
+"""The name that this class had first."""
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    url: str = DEFAULT_URL,
+    *,
+    name: str = "fleetbus-client",
+    agent: str | UUID | None = None,
+    timeout: float = 30.0,  # noqa: ASYNC109  of later calls
+    attempt_timeout: float = 5.0,
+    **options: Any,
+) -> AsyncIterator[Client]:
+    """A connection for as long as the block lasts; it reconnects by itself.
+
+    ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
+    in seconds; ``options`` go to ``nats.connect`` (credentials, TLS, and ``inbox_prefix``, where
+    replies go: else ``FLEETBUS_INBOX_PREFIX``). With ``agent``, its id, the connection is that
+    agent's: it has its name, and if it is lost the agent is missed.
+    """
+    agent_id = None if agent is None else UUID(str(agent))
+    name = name if agent_id is None else str(agent_id)
+    options.setdefault("reconnect_time_wait", 0.25)
+    options.setdefault("error_cb", _log_error)
+    # A server that is not there is an error now; one that goes away later is waited for.
+    client = await connect_client(url, name=name, **options)
+
+    def another(agent: UUID) -> AbstractAsyncContextManager[Client]:
+        return connect(
+            url, agent=agent, timeout=timeout, attempt_timeout=attempt_timeout, **options
+        )
+
+    try:
+        yield Client(
+            client,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            agent=agent_id,
+            another=another,
+        )
+    finally:
+        await unhindered(client.close())
+
+
+async def _log_error(error: Exception) -> None:
+    limited(log, logging.INFO, "nats error", "NATS: %s", str(error) or type(error).__name__)

@@ -1,0 +1,98 @@
+"""The state machines of planning; the diagrams in the docs are made from these tables."""
+
+from bus.handling import Transitions
+
+TASK = Transitions(
+    noun="task",
+    initial=("pending", "completed", "blocked"),
+    actions={
+        "claim": {"pending": ("in_progress",)},
+        "complete": {"in_progress": ("completed",)},
+        "block": {"pending": ("blocked",), "in_progress": ("blocked",)},
+        "renew": {"in_progress": ("in_progress",)},
+        "release": {"in_progress": ("pending",)},
+        "expire": {"in_progress": ("pending",)},
+        "lose_agent": {"in_progress": ("pending", "blocked")},
+        "retry": {"blocked": ("pending",)},
+        "accept_late": {
+            "pending": ("completed",),
+            "in_progress": ("completed",),
+            "blocked": ("completed",),
+            "completed": ("completed",),
+        },
+        "add_dependency": {"pending": ("pending",), "blocked": ("blocked",)},
+    },
+    more="""
+A task is **ready**, and so can be claimed, when all of this holds:
+
+- it is pending;
+- every task that it depends on is completed, and so is every task that a task above it (its parent,
+  the parent of that, …) depends on;
+- no task above it is blocked; one that is in progress or completed holds nothing back;
+- the phase that it is in, if any, is in progress. It is in its own phase, or else in that of the
+  nearest task above it that has one;
+- its initiative, if it has one, is active: not waiting for its review, completed or archived.
+
+Whatever makes a task ready that was there before emits `task.ready`, once, in the same transaction:
+what it or a task above it waited for is completed or deleted, or the dependency is removed; it is
+moved; its phase is started, unblocked or gets changes to make; its initiative is unarchived or gets
+changes to make; what blocked it from above is tried again or completed; it is released, retried, or
+comes back from a lease that ran out or an agent that crashed. A task that is ready as soon as it is
+created is told by `task.created` alone. What comes back while something above it says otherwise is
+pending, not ready.
+
+A task that depended on one that is deleted, alone or with its phase, is told by
+`task.dependency_removed`, one version on for each dependency that it loses.
+
+The claim, the filter `ready` of `db.tasks.list` and the counts of `db.tasks.queue` go by this.
+""",
+)
+
+PHASE = Transitions(
+    noun="phase",
+    initial=("pending", "approved", "in_progress", "completed", "blocked"),
+    actions={
+        "approve": {"pending": ("approved",)},
+        "start": {"approved": ("in_progress",)},
+        "finish": {"in_progress": ("pending_review", "completed")},
+        "complete": {"in_progress": ("completed",)},
+        "approve_review": {"pending_review": ("completed",)},
+        "request_changes": {"pending_review": ("in_progress",)},
+        "take_up": {"pending_review": ("in_progress",), "completed": ("in_progress",)},
+        "block": {
+            "pending": ("blocked",),
+            "approved": ("blocked",),
+            "in_progress": ("blocked",),
+            "pending_review": ("blocked",),
+        },
+        "unblock": {"blocked": ("pending", "approved", "in_progress", "pending_review")},
+        "finalize": {
+            "pending": ("in_progress",),
+            "approved": ("in_progress",),
+            "in_progress": ("in_progress",),
+            "pending_review": ("in_progress",),
+            "completed": ("in_progress",),
+            "blocked": ("in_progress",),
+        },
+    },
+)
+"""``finish`` follows from its last task, ``take_up`` from one that is added, ``finalize`` from
+changes that an initiative needs."""
+
+INITIATIVE = Transitions(
+    noun="initiative",
+    initial=("active",),
+    actions={
+        "finish": {"active": ("pending_review",)},
+        "approve": {"pending_review": ("completed",)},
+        "request_changes": {"pending_review": ("active",)},
+        "take_up": {"pending_review": ("active",), "completed": ("active",)},
+        "archive": {
+            "active": ("archived",),
+            "pending_review": ("archived",),
+            "completed": ("archived",),
+        },
+        "unarchive": {"archived": ("active", "pending_review", "completed")},
+    },
+)
+"""``finish`` follows from its last phase or task, ``take_up`` from one that is added."""
