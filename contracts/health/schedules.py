@@ -6,7 +6,7 @@ from pydantic import Field
 
 from contracts._declare import Command, Entity, Event, ListOf, Query, Reply
 from contracts._errors import NotFound
-from contracts._fields import Id, Name, Time
+from contracts._fields import Id, KnownTimeZone, Name, Time, TimeZone
 from contracts.health._fields import Cron, InvalidSchedule
 from contracts.health._workers import TimeoutMinutes, WorkerFilters
 
@@ -31,6 +31,9 @@ class Schedule(Entity, not_found=ScheduleNotFound):
     name: Name
     """Unique among schedules."""
     cron: Cron
+    """Local times of its time zone. Each is due once: one that a change of clocks leaves out at the
+    first moment after it, one that comes twice the first time."""
+    time_zone: TimeZone = "UTC"
     enabled: bool
     timeout_minutes: TimeoutMinutes
     include_unit: bool
@@ -87,6 +90,9 @@ class UpsertSchedule(
 
     name: Name
     cron: Cron
+    """Local times of the time zone; every 15 minutes pauses while an hour is repeated."""
+    time_zone: KnownTimeZone = "UTC"
+    """Whose local times the cron fields mean."""
     enabled: bool = True
     timeout_minutes: TimeoutMinutes = 30
     include_unit: bool = True

@@ -57,7 +57,7 @@ def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
     """Due now, and again later."""
     assert schedule.next_due_at is not None
 
-    due_at, following = due_times(schedule.cron, schedule.next_due_at, now)
+    due_at, following = due_times(schedule.cron, schedule.next_due_at, now, schedule.time_zone)
     told = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
 
     return Decision(told, ScheduleDue(schedule=told, due_at=due_at, trigger="cron"))

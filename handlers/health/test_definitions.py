@@ -17,7 +17,7 @@ from contracts.health.test_definitions import (
 )
 from handlers._changes import described, made, replaced
 from handlers._shapes import Emit, handler, query
-from handlers.health._cron import next_due
+from handlers.health._first_due import first_due
 from persistence._entities import add, save
 from persistence.health import test_definitions
 from persistence.health._keys import get_locked_by, lock_or_reserve
@@ -27,7 +27,7 @@ from persistence.health._keys import get_locked_by, lock_or_reserve
 async def upsert_test_definition(
     command: UpsertTestDefinition, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> TestDefinition:
-    due = next_due(command.schedule, now) if command.schedule else None
+    due = first_due(command.schedule, now) if command.schedule else None
     known = await lock_or_reserve(db, TestDefinition, id=command.id)
     values = described(command) | {"next_due_at": due if command.enabled else None}
     if known and (known.schedule, known.enabled) == (command.schedule, command.enabled):
