@@ -31,9 +31,10 @@ class Schedule(Entity, not_found=ScheduleNotFound):
     name: Name
     """Unique among schedules."""
     cron: Cron
-    """Local times of its time zone. Each is due once: one that a change of clocks leaves out at the
-    first moment after it, one that comes twice the first time."""
+    """Each local time is due once: one that a change of clocks leaves out at the first moment after
+    it, one that comes twice when it comes first."""
     time_zone: TimeZone = "UTC"
+    """Whose clocks the cron fields are read on."""
     enabled: bool
     timeout_minutes: TimeoutMinutes
     include_unit: bool
@@ -81,7 +82,7 @@ class UpsertSchedule(
     subject="db.schedules.upsert",
     errors=(InvalidSchedule,),
     emits=(ScheduleChanged,),
-    example={"name": "nightly", "cron": "0 3 * * *"},
+    example={"name": "nightly", "cron": "0 3 * * *", "time_zone": "Europe/Berlin"},
 ):
     """Let the schedule of this name be what the request says; what is left out has its default.
 
@@ -90,9 +91,11 @@ class UpsertSchedule(
 
     name: Name
     cron: Cron
-    """Local times of the time zone; every 15 minutes pauses while an hour is repeated."""
+    """Each local time is due once: one that a change of clocks leaves out at the first moment after
+    it, one that comes twice when it comes first. So every 15 minutes pauses in a repeated hour."""
     time_zone: KnownTimeZone = "UTC"
-    """Whose local times the cron fields mean."""
+    """Whose clocks the cron fields are read on: a name of the IANA database, like
+    ``Europe/Berlin``."""
     enabled: bool = True
     timeout_minutes: TimeoutMinutes = 30
     include_unit: bool = True

@@ -13,6 +13,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.visitors import iterate
 
 from contracts._errors import Refusal
@@ -122,7 +123,8 @@ def refusal_for_constraint(name: str, tables: MetaData) -> Refusal:
 
 def _indexed(index: Index) -> list[str]:
     """The columns that an index is about, also within functions; of a text its name tells."""
-    parts = [part for expression in index.expressions for part in iterate(expression)]
+    expressions = [one for one in index.expressions if isinstance(one, ClauseElement)]
+    parts = [part for expression in expressions for part in iterate(expression)]
     columns = dict.fromkeys(part.name for part in parts if isinstance(part, Column))
     return list(columns) or [str(index.name).rpartition("__")[2]]
 

@@ -77,7 +77,7 @@ def day_of(time_zone: str, fields: str, day: str) -> list[str]:
     """When it is due on a local day, as clocks show it."""
     after = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
     after -= MINUTE
-    found = []
+    found: list[str] = []
     while True:
         after = next_due(fields, after, time_zone)
         local = after.astimezone(ZoneInfo(time_zone))
