@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test faults lint types docs bench lock clean FORCE
+.PHONY: help setup demo up test faults lint types docs migration bench lock clean FORCE
 
 # The tests start fleetbus some hundred times: without bytecode each would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,7 +29,7 @@ USABLE := $(shell .venv/bin/python -c '' 2>/dev/null \
 ANEW := $(if $(USABLE),,FORCE)
 
 help:  ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.project  ## Make .venv: the locked requirements and the command .venv/bin/fleetbus
 
@@ -71,6 +71,12 @@ types: setup  ## Check types
 
 docs: setup  ## Bring the generated reference pages up to date
 	.venv/bin/python -m fleetbus.reference
+
+migration: setup  ## Draft the next migration from the declared tables (NAME=what_it_does)
+	@test -n '$(NAME)' || { echo 'Say what it does: make migration NAME=what_it_does' >&2; exit 1; }
+	.venv/bin/python -m migrations.draft '$(NAME)'
+	.venv/bin/ruff check --quiet --select I,F401 --fix migrations/versions
+	.venv/bin/ruff format --quiet migrations/versions
 
 bench: .venv/.bench  ## Compare with what one would write by hand (ARGS: their own options)
 	.venv/bin/python -m benchmarks $(ARGS)

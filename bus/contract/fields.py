@@ -6,6 +6,8 @@ import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
+from importlib.resources import files
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -62,6 +64,18 @@ def _in_utc(time: datetime) -> datetime:
         return time.astimezone(UTC)
     except OverflowError:
         raise ValueError("is outside the range of representable times") from None
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    """The names that every process knows, whatever its system has: those that come along."""
+    return frozenset((files("tzdata") / "zones").read_text().split()) - {"Factory"}
+
+
+def _known_zone(name: str) -> str:
+    if name != "UTC" and name not in _time_zones():
+        raise ValueError("must be a name of the IANA time zone database, like Europe/Berlin")
+    return name
 
 
 _UUID = re.compile(
@@ -181,6 +195,12 @@ Time = Annotated[
     AfterValidator(_in_utc),
 ]
 """A point in time, RFC 3339; an offset is taken and turned into UTC."""
+
+TimeZone = Annotated[Text, StringConstraints(min_length=1, max_length=100, pattern=r"^\S+$")]
+"""A name of the IANA time zone database, like ``Europe/Berlin``."""
+
+KnownTimeZone = Annotated[TimeZone, AfterValidator(_known_zone)]
+"""A name of the IANA time zone database, like ``Europe/Berlin``, that the service knows."""
 
 Json = Annotated[JsonValue, AfterValidator(_bounded_json)]
 """Any JSON value of up to 256 KiB and 64 levels."""

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import ForeignKeyConstraint, MetaData, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+)
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.visitors import iterate
 
 from bus.contract.errors import (
     AlreadyExists,
@@ -95,18 +104,29 @@ def _violated(error: BaseException) -> Refusal:
 
 
 def refusal_for_constraint(name: str, tables: MetaData) -> Refusal:
-    """The refusal that the violation of a named constraint amounts to."""
+    """The refusal that the violation of a named constraint or unique index amounts to."""
     for table in tables.tables.values():
+        noun = _singular(table.name)
         for constraint in table.constraints:
             if constraint.name != name:
                 continue
-            noun = _singular(table.name)
             if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
                 return AlreadyExists(entity=noun, fields=" and ".join(constraint.columns.keys()))
             if isinstance(constraint, ForeignKeyConstraint):
                 target = _singular(constraint.referred_table.name)
                 return InvalidReference(field=" and ".join(constraint.column_keys), entity=target)
+        for index in table.indexes:
+            if index.unique and index.name == name:
+                return AlreadyExists(entity=noun, fields=" and ".join(_indexed(index)))
     return ConstraintViolated(constraint=name)
+
+
+def _indexed(index: Index) -> list[str]:
+    """The columns that an index is about, also within functions; of a text its name tells."""
+    expressions = [one for one in index.expressions if isinstance(one, ClauseElement)]
+    parts = [part for expression in expressions for part in iterate(expression)]
+    columns = dict.fromkeys(part.name for part in parts if isinstance(part, Column))
+    return list(columns) or [str(index.name).rpartition("__")[2]]
 
 
 def _singular(table: str) -> str:

@@ -15,7 +15,7 @@ Slug = Annotated[
 Cron = Annotated[
     Text, StringConstraints(min_length=9, max_length=200, pattern=r"^[^\s]+( [^\s]+){4}$")
 ]
-"""When, as five cron fields in UTC: minute, hour, day of the month, month, day of the week."""
+"""When, as five cron fields: minute, hour, day of the month, month, day of the week."""
 
 TestDefinitionId = Slug
 TestRunId = Id

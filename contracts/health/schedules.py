@@ -4,7 +4,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from bus.contract import Command, Entity, Event, Id, ListOf, Name, NotFound, Query, Reply, Time
+from bus.contract import (
+    Command,
+    Entity,
+    Event,
+    Id,
+    KnownTimeZone,
+    ListOf,
+    Name,
+    NotFound,
+    Query,
+    Reply,
+    Time,
+    TimeZone,
+)
 from contracts.health._fields import Cron, InvalidSchedule
 from contracts.health._workers import TimeoutMinutes, WorkerFilters
 
@@ -29,6 +42,10 @@ class Schedule(Entity, not_found=ScheduleNotFound):
     name: Name
     """Unique among schedules."""
     cron: Cron
+    """Each local time is due once: one that a change of clocks leaves out at the first moment after
+    it, one that comes twice when it comes first."""
+    time_zone: TimeZone = "UTC"
+    """Whose clocks the cron fields are read on."""
     enabled: bool
     timeout_minutes: TimeoutMinutes
     include_unit: bool
@@ -76,7 +93,7 @@ class UpsertSchedule(
     subject="db.schedules.upsert",
     errors=(InvalidSchedule,),
     emits=(ScheduleChanged,),
-    example={"name": "nightly", "cron": "0 3 * * *"},
+    example={"name": "nightly", "cron": "0 3 * * *", "time_zone": "Europe/Berlin"},
 ):
     """Let the schedule of this name be what the request says; what is left out has its default.
 
@@ -85,6 +102,11 @@ class UpsertSchedule(
 
     name: Name
     cron: Cron
+    """Each local time is due once: one that a change of clocks leaves out at the first moment after
+    it, one that comes twice when it comes first. So every 15 minutes pauses in a repeated hour."""
+    time_zone: KnownTimeZone = "UTC"
+    """Whose clocks the cron fields are read on: a name of the IANA database, like
+    ``Europe/Berlin``."""
     enabled: bool = True
     timeout_minutes: TimeoutMinutes = 30
     include_unit: bool = True

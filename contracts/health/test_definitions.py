@@ -51,6 +51,7 @@ class TestDefinition(Entity, not_found=TestDefinitionNotFound):
     enabled: bool
     """Whether its schedule is kept; it may be run by hand nevertheless."""
     schedule: Cron | None
+    """In UTC."""
     timeout_seconds: TimeoutSeconds
     """A run that takes longer is closed with the status ``timeout``."""
     retry_attempts: Count
@@ -123,6 +124,7 @@ class UpsertTestDefinition(
     expected_status: HttpStatus = 200
     enabled: bool = True
     schedule: Cron | None = None
+    """In UTC."""
     timeout_seconds: TimeoutSeconds = 300
     retry_attempts: Annotated[Count, Field(le=100)] = 3
     config: JsonObject | None = None

@@ -7,10 +7,10 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Decision, Emit, job
+from bus.kit.cron import due_times
 from bus.storage import entities as _entities
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
-from handlers.health._cron import due_times
 from persistence.health import sweeping as _sweeping
 
 
@@ -57,7 +57,7 @@ def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
     """Due now, and again later."""
     assert schedule.next_due_at is not None
 
-    due_at, following = due_times(schedule.cron, schedule.next_due_at, now)
+    due_at, following = due_times(schedule.cron, schedule.next_due_at, now, schedule.time_zone)
     told = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
 
     return Decision(told, ScheduleDue(schedule=told, due_at=due_at, trigger="cron"))

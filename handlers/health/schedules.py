@@ -20,7 +20,7 @@ from contracts.health.schedules import (
     TriggerSchedule,
     UpsertSchedule,
 )
-from handlers.health._cron import next_due
+from handlers.health._first_due import first_due
 from persistence.health import schedules
 from persistence.health.keys import get_by, get_locked_by, lock_or_reserve
 
@@ -29,10 +29,10 @@ from persistence.health.keys import get_by, get_locked_by, lock_or_reserve
 async def upsert_schedule(
     command: UpsertSchedule, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
 ) -> Schedule:
-    due = next_due(command.cron, now)
+    due = first_due(command.cron, now, command.time_zone)
     known = await lock_or_reserve(db, Schedule, name=command.name)
     values = described(command) | {"next_due_at": due if command.enabled else None}
-    if known and (known.cron, known.enabled) == (command.cron, command.enabled):
+    if known and _times(known) == _times(command):
         values["next_due_at"] = known.next_due_at
 
     if known is None:
@@ -81,3 +81,8 @@ async def trigger_schedule(
     emit(ScheduleDue(schedule=triggered, due_at=now, trigger="on_demand"))
 
     return triggered
+
+
+def _times(schedule: Schedule | UpsertSchedule) -> tuple[str, str, bool]:
+    """What its due times follow from: as long as it stays they stay."""
+    return schedule.cron, schedule.time_zone, schedule.enabled

@@ -17,7 +17,7 @@ from contracts.health.test_definitions import (
     TestDefinitionDeletion,
     UpsertTestDefinition,
 )
-from handlers.health._cron import next_due
+from handlers.health._first_due import first_due
 from persistence.health import test_definitions
 from persistence.health.keys import get_locked_by, lock_or_reserve
 
@@ -26,7 +26,7 @@ from persistence.health.keys import get_locked_by, lock_or_reserve
 async def upsert_test_definition(
     command: UpsertTestDefinition, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> TestDefinition:
-    due = next_due(command.schedule, now) if command.schedule else None
+    due = first_due(command.schedule, now) if command.schedule else None
     known = await lock_or_reserve(db, TestDefinition, id=command.id)
     values = described(command) | {"next_due_at": due if command.enabled else None}
     if known and (known.schedule, known.enabled) == (command.schedule, command.enabled):

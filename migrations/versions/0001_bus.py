@@ -4,12 +4,17 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from bus.storage.own.tables import Xid8
-
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+
+class Xid8(sa.types.UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
 
 
 def upgrade() -> None:

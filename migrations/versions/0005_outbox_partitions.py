@@ -6,12 +6,18 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from bus.storage.own.tables import Xid8
-
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+
+
+class Xid8(sa.types.UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
 
 WIDTH = 10_000_000_000
 AHEAD = 3

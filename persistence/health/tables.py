@@ -182,6 +182,7 @@ class Schedule(EntityRow, entity=schedules.Schedule):
 
     name: Mapped[str]
     cron: Mapped[str]
+    time_zone: Mapped[str] = mapped_column(server_default="UTC")
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     timeout_minutes: Mapped[int] = mapped_column(server_default="30")
     include_unit: Mapped[bool] = mapped_column(server_default=text("true"))

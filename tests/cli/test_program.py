@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from bus.kit.urls import without_secrets
 from fleetbus.cli import addresses
 from fleetbus.server import config
 from tests.cli.program import clean_environment, fleetbus, one_line
@@ -82,7 +83,7 @@ def test_the_defaults_are_those_of_the_settings() -> None:
     ],
 )
 def test_secrets_in_urls_are_not_shown(url: str, shown: str) -> None:
-    assert addresses.without_secrets(url) == shown
+    assert without_secrets(url) == shown
 
 
 @pytest.mark.parametrize("arguments", [("call", "db.tasks.list"), ("events",), ("describe",)])

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.contract.errors import InvalidTransition
+from bus.kit.cron import due_times, next_due
 from bus.kit.ids import uuid7
 from contracts.health import checks, test_runs
 from contracts.health.checks import AlreadyReported, CheckedWorker
 from contracts.health.health import StatusCounts
 from contracts.health.test_definitions import TestDefinition as Definition
 from handlers.health._check_rules import close, count, nobody_left, tally
-from handlers.health._cron import due_times, next_due
 from handlers.health._expiry import expire_run, expire_worker
 from handlers.health._new_check import new_check, new_worker_check
 from handlers.health._status import health_status

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.errors import InvalidRequest
 from contracts.health import schedules
 from contracts.health.checks import WorkerFilters
 from contracts.health.schedules import InvalidSchedule
@@ -25,9 +26,47 @@ class TestUpsertSchedule:
         assert changed.next_due_at.hour == 3
         assert await types(outbox) == ["schedule.changed", "schedule.changed"]
 
+    async def test_local_times_of_a_time_zone(self, bus: Bus, outbox: Outbox) -> None:
+        in_utc = await schedule(bus, cron="0 3 * * *")
+        assert in_utc.time_zone == "UTC"
+        there = await schedule(bus, cron="0 3 * * *", time_zone="Asia/Kathmandu")
+        assert (there.version, there.time_zone) == (2, "Asia/Kathmandu")
+        assert there.next_due_at is not None
+        assert there.next_due_at.strftime("%H:%M") == "21:15"
+        assert await bus.call(schedules.GetSchedule(name="nightly")) == there
+        again = await schedule(bus, cron="0 3 * * *", time_zone="Asia/Kathmandu")
+        assert again == there
+        told_zones = [data["schedule"]["time_zone"] for data in await told(outbox)]
+        assert told_zones == ["UTC", "Asia/Kathmandu"]
+
+    async def test_a_dry_run_says_when_and_keeps_nothing(self, bus: Bus, outbox: Outbox) -> None:
+        made = await schedule(bus, cron="0 3 * * *")
+        command = schedules.UpsertSchedule(
+            name="nightly", cron="0 3 * * *", time_zone="Asia/Kathmandu"
+        )
+        tried = await bus.call(command, dry_run=True)
+        assert tried.next_due_at is not None
+        assert tried.next_due_at.strftime("%H:%M") == "21:15"
+        assert await bus.call(schedules.GetSchedule(name="nightly")) == made
+        assert len(await outbox()) == 1
+
+    @pytest.mark.parametrize(
+        "name", ["Europe/Atlantis", "europe/berlin", "localtime", "right/UTC", "Europe", "+01:00"]
+    )
+    async def test_an_unknown_time_zone(self, bus: Bus, outbox: Outbox, name: str) -> None:
+        unchecked = schedules.UpsertSchedule.model_construct(
+            name="nightly", cron="0 3 * * *", time_zone=name
+        )
+        with pytest.raises(InvalidRequest, match="must be a name of the IANA") as refused:
+            await bus.call(unchecked)
+        assert [error.field for error in refused.value.errors] == ["time_zone"]
+        assert await outbox() == []
+
     async def test_impossible(self, bus: Bus) -> None:
         with pytest.raises(InvalidSchedule):
             await schedule(bus, cron="0 25 * * *")
+        with pytest.raises(InvalidSchedule, match="Bad day-of-month"):
+            await schedule(bus, cron="0 0 31 4 *", time_zone="Europe/Berlin")
 
 
 class TestGetSchedule:
@@ -79,6 +118,19 @@ class TestTriggerSchedule:
 
 
 class TestDue:
+    async def test_by_the_clocks_of_its_time_zone(
+        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        await schedule(bus, cron=YEARLY, time_zone="Asia/Kathmandu")
+        await later(db, "schedules", "next_due_at", 4 * YEAR)
+        assert await sweep(service, "tell_due_schedules") == 1
+        [due] = await told(outbox, "schedule.due")
+        assert due["due_at"][4:] == "-12-31T18:15:00Z"
+        stored = await bus.call(schedules.GetSchedule(name="nightly"))
+        assert stored.next_due_at is not None
+        assert stored.next_due_at.strftime("%m-%d %H:%M") == "12-31 18:15"
+        assert stored.next_due_at > datetime.now(UTC)
+
     async def test_once_for_each_due_time_and_the_latest_of_missed_ones(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:

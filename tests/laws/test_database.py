@@ -6,20 +6,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import handlers
 import persistence
 from bus.contract.entity import Entity
-from bus.storage.discovery import metadata
 from bus.storage.partitions import is_partition
 from bus.storage.tables import TABLES
-from fleetbus.server import migrate
 
-METADATA = metadata("persistence")
 CONTEXTS = sorted({str(table.schema) for table in TABLES.values()})
 NAMED = {
     f"{table.schema}.{table.name}"
@@ -134,43 +129,6 @@ class TestConstraints:
                 assert set(row.name.removeprefix(start + "__").split("_")) == {
                     part for column in row.columns for part in column.split("_")
                 }
-
-
-def differences(connection: Connection) -> list[Any]:
-    schemas = {table.schema for table in METADATA.tables.values()}
-    context = MigrationContext.configure(
-        connection,
-        opts={
-            "include_schemas": True,
-            "include_name": lambda name, kind, _: (
-                name in schemas
-                if kind == "schema"
-                else not (kind == "table" and is_partition(name))
-            ),
-            "version_table": "schema_version",
-            "version_table_schema": "bus",
-            "compare_type": True,
-            "compare_server_default": True,
-        },
-    )
-    return list(compare_metadata(context, METADATA))
-
-
-class TestMigrations:
-    async def test_they_lead_to_the_tables_that_are_declared(self, db: AsyncConnection) -> None:
-        assert await db.run_sync(differences) == []
-
-    async def test_down_and_up_again(self, database_url: str, db: AsyncConnection) -> None:
-        assert await migrate.downgrade(database_url, "base") == "base"
-        left = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY(:schemas)"
-        assert [row[0] for row in await rows(db, left, *CONTEXTS, "bus")] == ["schema_version"]
-
-        assert await migrate.upgrade(database_url) == migrate.head()
-
-        assert await db.run_sync(differences) == []
-
-    async def test_an_upgrade_of_what_is_up_to_date_does_nothing(self, database_url: str) -> None:
-        assert await migrate.upgrade(database_url) == migrate.head()
 
 
 def called(root: Path) -> Iterator[tuple[str, str]]:
