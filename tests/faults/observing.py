@@ -17,9 +17,12 @@ from sqlalchemy.pool import NullPool
 from contracts.planning.tasks import Task
 from fleetbus.database import driver_url
 from persistence._entities import columns, entity_from
+from persistence.planning import _new_tasks
 from tests.faults.fleet import Fleet
 from tests.faults.nodes import STREAM, connected
 from tests.faults.world import Outage, Repair, Row, Told, World
+
+assert _new_tasks.__name__  # tasks can be read once it is known how they are inserted
 
 FOREIGN = "Fault-Foreign"
 """Header of events that a fault put into the stream by hand."""
