@@ -40,9 +40,7 @@ class Ending:
             closed_cb=self._closed,
         )
         subscription = await self.client.subscribe("facts.>", cb=self._take)
-        task = subscription._wait_for_msgs_task
-        assert task is not None
-        self.callbacks.append(task)
+        self.callbacks.append(subscription._wait_for_msgs_task)  # type: ignore[arg-type]  # it has begun
         await flush(self.client)
 
     async def lose(self) -> None:
@@ -61,7 +59,7 @@ class Ending:
             await self.client.publish("facts.much", b"." * MUCH)
             return False
         writer = self.client._transport._io_writer  # type: ignore[union-attr]  # there is a connection
-        return writer.transport.get_write_buffer_size() > 0
+        return bool(writer.transport.get_write_buffer_size() > 0)
 
     def is_over(self) -> bool:
         tasks = [*self.client._own_tasks(), *self.callbacks]

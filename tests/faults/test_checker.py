@@ -226,7 +226,11 @@ class TestTables:
     def test_a_lease_has_its_full_length_after_an_outage(
         self, story: Story, changed: dict[str, Any], outages: list[tuple[int, int]], sound: bool
     ) -> None:
-        lease = {"lease_seconds": 60, "lease_expires_at": at(70), "updated_at": at(10)}
+        lease: dict[str, Any] = {
+            "lease_seconds": 60,
+            "lease_expires_at": at(70),
+            "updated_at": at(10),
+        }
         claimed = task("t2", status="in_progress", attempt=1, claimed_by="<5>", **lease)
         story.told("task.created", task("t2"))
         story.told("task.claimed", claimed | {"version": 2})
