@@ -20,7 +20,7 @@ from tests.faults.fleet import Fleet, Handler, fleet
 from tests.faults.history import Exchange, Fault, Recorder
 from tests.faults.nemeses import acknowledges, commits, end_sessions, publishes
 from tests.faults.nodes import DUPLICATE_WINDOW, connected, make_stream
-from tests.faults.observing import REST_LIMIT, length
+from tests.faults.observing import REST_LIMIT, keep_outages, length
 from tests.faults.proxy import Action, Direction, Link, Trap
 from tests.faults.rounds import keep_logs, settle
 from tests.faults.wires import Frame
@@ -273,6 +273,7 @@ async def play(
                 FLEETBUS_SWEEPER="false",
                 FLEETBUS_REQUEST_TIMEOUT=str(2 * DEADLINE),
             ) as running:
+                await keep_outages(running)
                 await running.start()
                 async with callers(
                     running.client_urls, recorder, deadline=DEADLINE, patience=PATIENCE

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 from tests.faults.history import Exchange, History
-from tests.faults.world import Row, Told, World
+from tests.faults.world import Outage, Row, Told, World
 
 MAIN = {
     "db.tasks.create": ("task.created", ("task", "name")),
@@ -122,6 +123,31 @@ def most_effects(exchange: Exchange) -> int:
     if exchange.subject == "db.tasks.create_many":
         return len(exchange.body["items"])
     return int(exchange.body.get("limit", 1))
+
+
+def is_as_told(task: dict[str, Any], told: dict[str, Any], outages: Iterable[Outage]) -> bool:
+    """Whether a row is as its last event tells; after an outage its lease has its full length."""
+    if task == told:
+        return True
+    if task | {"lease_expires_at": told.get("lease_expires_at")} != told:
+        return False
+    leases = task.get("lease_expires_at"), told.get("lease_expires_at")
+    return None not in leases and _time(leases[0]) in _ends(told, outages)
+
+
+def _ends(told: dict[str, Any], outages: Iterable[Outage]) -> set[datetime]:
+    """When a lease may end: whether an outage was over before a claim or after it is open where
+    both were at once."""
+    length = timedelta(seconds=told["lease_seconds"])
+    ends = {_time(told["lease_expires_at"])}
+    for outage in outages:
+        if outage.ended >= _time(told["updated_at"]):
+            ends |= {max(end, outage.ended + length) for end in ends if end > outage.began}
+    return ends
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def name_of(exchange: Exchange) -> str:

@@ -17,9 +17,12 @@ from sqlalchemy.pool import NullPool
 from bus.storage.database import driver_url
 from bus.storage.entities import columns, entity_from
 from contracts.planning.tasks import Task
+from persistence.planning import new_tasks as _new_tasks
 from tests.faults.fleet import Fleet
 from tests.faults.nodes import STREAM, connected
-from tests.faults.world import Repair, Row, Told, World
+from tests.faults.world import Outage, Repair, Row, Told, World
+
+assert _new_tasks.__name__  # tasks can be read once it is known how they are inserted
 
 FOREIGN = "Fault-Foreign"
 """Header of events that a fault put into the stream by hand."""
@@ -33,6 +36,25 @@ OUTBOX = """
     FROM bus.outbox ORDER BY position
 """
 
+KEEP_OUTAGES = (
+    "CREATE SCHEMA faults",
+    "CREATE TABLE faults.outages (began timestamptz NOT NULL, ended timestamptz NOT NULL)",
+    """
+    CREATE FUNCTION faults.keep_outage() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO faults.outages VALUES (NEW.interrupted_at, NEW.restored_at);
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER keep_outage AFTER UPDATE OF restored_at ON bus.pulse
+    FOR EACH ROW EXECUTE FUNCTION faults.keep_outage()
+    """,
+)
+"""The pulse knows the last outage only: each is kept, in the transaction that gives leases back."""
+
+OUTAGES = "SELECT began, ended FROM faults.outages ORDER BY ended"
+
 DRAINED = """
     SELECT state.cursor >= coalesce((SELECT max(position) FROM bus.outbox), 0)
        AND state.holes = CAST('[]' AS jsonb) AS drained
@@ -45,16 +67,16 @@ LOST = re.compile(r"^(\S+ \S+) .*: (stream \S+ has lost \d+ events)", re.MULTILI
 
 
 async def observe(fleet: Fleet, rested: float | None) -> World:
-    """Read everything, again if something was told meanwhile: leases run out at any time."""
+    """Read everything, again if something changed meanwhile: leases run out at any time."""
     engine = create_async_engine(driver_url(fleet.database_url), poolclass=NullPool)
     try:
         async with engine.connect() as db, connected(*fleet.nats_urls) as client:
             while True:
-                before = await outbox(db)
+                before = await outbox(db), await outages(db)
                 stream, tasks = await events(client), await rows(db)
                 await db.rollback()
-                if await outbox(db) == before:
-                    return World(tasks, before, stream, rested, repairs(fleet))
+                if (await outbox(db), await outages(db)) == before:
+                    return World(tasks, before[0], stream, rested, repairs(fleet), before[1])
                 await db.rollback()
     finally:
         await engine.dispose()
@@ -72,6 +94,16 @@ def repairs(fleet: Fleet) -> list[Repair]:
 
 async def outbox(db: AsyncConnection) -> list[Row]:
     return [Row(**row._mapping) for row in (await db.execute(text(OUTBOX))).all()]
+
+
+async def keep_outages(fleet: Fleet) -> None:
+    """Have the database keep each outage of the handlers, which are still to be started."""
+    for statement in KEEP_OUTAGES:
+        await fleet.query(statement)
+
+
+async def outages(db: AsyncConnection) -> list[Outage]:
+    return [Outage(*row) for row in (await db.execute(text(OUTAGES))).all()]
 
 
 async def drained(fleet: Fleet) -> bool:

@@ -18,7 +18,7 @@ from tests.faults.fleet import Fleet, Servers, fleet
 from tests.faults.history import Fault, Recorder
 from tests.faults.nemeses import NEMESES
 from tests.faults.nodes import connected, make_stream, nodes_of
-from tests.faults.observing import REST_LIMIT, drained, observe
+from tests.faults.observing import REST_LIMIT, drained, keep_outages, observe
 from tests.faults.schedule import Strike, nodes_for, possible, schedule
 from tests.faults.workload import Workload, callers
 from tests.faults.world import World
@@ -106,6 +106,7 @@ async def everything(directory: Path, nodes: int) -> AsyncIterator[Fleet]:
         async with fleet(
             postgres.url, urls, servers=servers, FLEETBUS_STREAM_REPLICAS=str(nodes)
         ) as running:
+            await keep_outages(running)
             await running.start()
             yield running
     finally:

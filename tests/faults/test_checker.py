@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.faults.checker import RULES, check
 from tests.faults.history import Exchange, Fault, History, Reply
-from tests.faults.world import Repair, Row, Told, World
+from tests.faults.world import Outage, Repair, Row, Told, World
 
 CREATE, CLAIM, COMPLETE = "db.tasks.create", "db.tasks.claim", "db.tasks.complete"
 
@@ -18,6 +19,15 @@ def task(id_: str = "t1", *, version: int = 1, **more: Any) -> dict[str, Any]:
     made = {"id": id_, "name": "<1>", "status": "pending", "attempt": 0}
     made |= {"summary": None, "claimed_by": None}
     return {**made, "version": version, **more}
+
+
+def time(second: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+
+
+def at(second: int) -> str:
+    """A time as the contract writes it."""
+    return time(second).isoformat().replace("+00:00", "Z")
 
 
 class Story:
@@ -30,6 +40,7 @@ class Story:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.rested: float | None = 1.0
         self.repairs: list[Repair] = []
+        self.outages: list[Outage] = []
 
     def asked(
         self, subject: str, value: str, *replies: Reply, key: str | None = None, sent: float = 0.0
@@ -62,7 +73,7 @@ class Story:
             del self.tasks[id_]
 
     def broken(self) -> set[str]:
-        world = World(self.tasks, self.outbox, self.stream, self.rested, self.repairs)
+        world = World(self.tasks, self.outbox, self.stream, self.rested, self.repairs, self.outages)
         return {violation.rule for violation in check(self.history, world)}
 
 
@@ -196,6 +207,36 @@ class TestTables:
     def test_a_row_is_not_as_told(self, story: Story) -> None:
         story.tasks["t1"] = task(version=4)
         assert story.broken() == {"tables"}
+
+    @pytest.mark.parametrize(
+        ("changed", "outages", "sound"),
+        [
+            ({}, [], True),
+            ({"lease_expires_at": at(80)}, [(12, 20)], True),
+            ({}, [(12, 20)], True),  # a claim that was committed beside the end of the outage
+            ({"lease_expires_at": at(120)}, [(12, 20), (50, 60)], True),
+            ({"lease_expires_at": at(80)}, [], False),
+            ({"lease_expires_at": at(81)}, [(12, 20)], False),
+            ({"lease_expires_at": at(69)}, [(5, 9)], False),  # over before the claim
+            ({"lease_expires_at": at(150)}, [(71, 90)], False),  # begun when it had run out
+            ({"lease_expires_at": None}, [(12, 20)], False),
+            ({"lease_expires_at": at(80), "claimed_by": "<9>"}, [(12, 20)], False),
+        ],
+    )
+    def test_a_lease_has_its_full_length_after_an_outage(
+        self, story: Story, changed: dict[str, Any], outages: list[tuple[int, int]], sound: bool
+    ) -> None:
+        lease: dict[str, Any] = {
+            "lease_seconds": 60,
+            "lease_expires_at": at(70),
+            "updated_at": at(10),
+        }
+        claimed = task("t2", status="in_progress", attempt=1, claimed_by="<5>", **lease)
+        story.told("task.created", task("t2"))
+        story.told("task.claimed", claimed | {"version": 2})
+        story.tasks["t2"] = claimed | {"version": 2} | changed
+        story.outages = [Outage(time(began), time(ended)) for began, ended in outages]
+        assert story.broken() == (set() if sound else {"tables"})
 
     def test_a_row_is_gone(self, story: Story) -> None:
         del story.tasks["t1"]

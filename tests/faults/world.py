@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 
@@ -47,6 +48,14 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """A time in which no request was answered; what was live then holds anew from its end on."""
+
+    began: datetime
+    ended: datetime
+
+
+@dataclass(frozen=True)
 class World:
     """What is found once the faults are over."""
 
@@ -57,3 +66,5 @@ class World:
     rested: float | None = 0.0
     """Seconds from healing until all was at rest; None: not within the limit."""
     repairs: list[Repair] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
+    """All that the database has noted."""

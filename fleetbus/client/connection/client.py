@@ -16,7 +16,6 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, ConnectionReconnectingError
@@ -31,6 +30,7 @@ from bus.kit.header_block import (
 from bus.kit.logs import limited, shown
 from bus.kit.nats_io import flush
 from fleetbus.client.connection.answering import checked_prefix
+from fleetbus.client.connection.closing import ClosingClient
 from fleetbus.client.connection.parser import SteadyParser
 
 log = logging.getLogger("fleetbus.nats")
@@ -100,7 +100,7 @@ def inbox_prefix_or_default(given: str | None) -> str:
         raise ValueError(f"{prefix!r} cannot be the prefix of an inbox: {error}") from None
 
 
-class SteadyClient(Client):
+class SteadyClient(ClosingClient):
     """The client; made by ``connect``."""
 
     _parse_header_lines = staticmethod(parse_header_lines)
@@ -239,12 +239,6 @@ class SteadyClient(Client):
                 await asyncio.sleep(self.options["reconnect_time_wait"])
             else:
                 return
-
-    def _abort(self) -> None:
-        """Cut the old connection: a server that reads nothing would be waited for, for ever."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         await super()._close(status, do_cbs)

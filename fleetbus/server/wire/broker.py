@@ -14,7 +14,6 @@ from typing import Any
 from faststream.nats import NatsBroker
 from nats.aio import client as nats_client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 
 from bus.kit.logs import limited, shown
 from bus.kit.nats_io import flush
@@ -126,12 +125,7 @@ class Wire:
         self._closing = True
         if hasattr(self, "responder"):
             await self.responder.close()
-        try:
-            await self.broker.stop()
-        except NatsError as error:
-            # It wants to drain what the server has sent; where there is none, nothing is lost.
-            log.info("NATS: %s", error)
-            await self.client.close()
+        await self.broker.stop()
 
     async def _on_error(self, error: Exception) -> None:
         # Before there is a connection whoever starts says why there is none.
