@@ -207,7 +207,6 @@ def _questions(named: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [
         *((f"db.{noun}.list", {"limit": 200}) for noun in nouns),
         ("db.projects.list", {"archived": True}),
-        ("db.tasks.list", {"ready": True}),
         ("db.tasks.list", {"claimed_by": agent}),
         ("db.tasks.context", {"id": named["code"]}),
         ("db.tasks.dependents", {"id": named["code"]}),
