@@ -37,7 +37,8 @@ def take_out(ref: str, tree: Path) -> str:
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
         packed.extractall(tree, filter="data")
     scripts = (tree / "migrations" / "versions").glob("*.py")
-    return max(name for path in scripts for name in REVISIONS.findall(path.read_text()))
+    found: list[str] = [name for path in scripts for name in REVISIONS.findall(path.read_text())]
+    return max(found)
 
 
 def interpreter(tree: Path, environment: Path) -> Path:
@@ -47,11 +48,13 @@ def interpreter(tree: Path, environment: Path) -> Path:
         return Path(sys.executable)
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--require-hashes"]
-    subprocess.run([*pip, "-r", wanted], check=True)
-    # Its own name and version are asked for, which lie beside its packages.
-    build = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--editable", tree]
-    subprocess.run(build, check=True)
+    pip: tuple[str | Path, ...] = (python, "-m", "pip", "install", "--quiet")
+    subprocess.run(
+        [*pip, "--only-binary=:all:", "--require-hashes", "-r", wanted],
+        check=True,
+    )
+    # The program asks for its own version, which lies beside its packages.
+    subprocess.run([*pip, "--no-deps", "--editable", tree], check=True)
     return python
 
 
@@ -89,12 +92,13 @@ def make_small(data_dir: Path) -> None:
         stale.unlink()
     cluster = data_dir / "postgres"
     (cluster / "postmaster.opts").unlink(missing_ok=True)
-    user = server_user(cluster)
+    user, drops_root = server_user(cluster), os.geteuid() == 0
     subprocess.run(
         [postgres_install() / "bin" / "pg_resetwal", "-D", cluster],
         check=True,
         stdout=subprocess.DEVNULL,
-        **({"user": user.uid, "group": user.gid} if os.geteuid() == 0 else {}),
+        user=user.uid if drops_root else None,
+        group=user.gid if drops_root else None,
     )
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.upgrades.speaking import Speaker
+from tests.upgrades.speaking import Answer, Speaker
 
 LEAP_DAY = "0 0 29 2 *"
 """Due so seldom that a kept directory is replaced before."""
@@ -29,16 +29,22 @@ class Story:
     position: int = 0
     told: int = 0
 
-    async def tell(self, subject: str, *, refused: bool = False, **fields: Any) -> Any:
+    async def tell(self, subject: str, **fields: Any) -> Any:
+        answer, sent = await self._send(subject, fields)
+        assert "Nats-Service-Error" not in answer.headers, (subject, answer.text)
+        self.position = max(self.position, int(answer.headers.get("Fleet-Position", 0)))
+        self.kept.append(sent | {"reply": answer.text})
+        return answer.value
+
+    async def tell_in_vain(self, subject: str, **fields: Any) -> None:
+        answer, _ = await self._send(subject, fields)
+        assert "Nats-Service-Error" in answer.headers, (subject, answer.text)
+
+    async def _send(self, subject: str, fields: dict[str, Any]) -> tuple[Answer, dict[str, str]]:
         body, key = json.dumps(fields), f"scenario-{self.told}"
         self.told += 1
         answer = await self.speaker.send(subject, body, key)
-        assert ("Nats-Service-Error" in answer.headers) is refused, (subject, answer.text)
-        if not refused:
-            self.position = max(self.position, int(answer.headers.get("Fleet-Position", 0)))
-            sent = {"subject": subject, "body": body, "key": key}
-            self.kept.append(sent | {"reply": answer.text})
-        return answer.value
+        return answer, {"subject": subject, "body": body, "key": key}
 
 
 async def play(speaker: Speaker) -> dict[str, Any]:
@@ -145,7 +151,7 @@ async def _tasks(story: Story, agent: Any, phase: str) -> dict[str, Any]:
     await tell("db.tasks.release", id=ids["schema"], attempt=1, reason="out of context")
     await tell("db.tasks.claim", agent_id="somebody else", **claim)
     late = {"summary": "too late", "result": {"commit": "0a1b2c"}}
-    await tell("db.tasks.complete", id=ids["schema"], attempt=1, refused=True, **late)
+    await story.tell_in_vain("db.tasks.complete", id=ids["schema"], attempt=1, **late)
     done = {"summary": "Added the column.", "result": {"rows": 12, "share": 0.25}}
     await tell("db.tasks.complete", id=ids["schema"], attempt=2, **done)
     await tell("db.tasks.block", id=ids["docs"], reason="The words are missing.")
