@@ -142,7 +142,9 @@ def migrate(
         fleetbus migrate --database-url postgresql://fleetbus@localhost/fleetbus
     """
     loaded = settings(database_url=database_url)
-    say(f"the schema is at revision {run(_upgrade(loaded.database_url, revision))}")
+    found, reached = run(_upgrade(loaded.database_url, revision))
+    before = "" if found in {None, reached} else f", it was at {found}"
+    say(f"the schema is at revision {reached}{before}")
 
 
 def _served(workers: int, **flags: Any) -> Settings:
@@ -173,15 +175,16 @@ def _variable(name: str) -> str:
     return name if name.isupper() else f"FLEETBUS_{name.upper()}"
 
 
-async def _upgrade(url: str, revision: str) -> str:
+async def _upgrade(url: str, revision: str) -> tuple[str | None, str]:
+    """Migrate; returns the revisions before and after."""
     from alembic.util import CommandError
     from sqlalchemy.exc import ArgumentError
 
-    from fleetbus.server.migrate import upgrade
+    from fleetbus.server import migrate
     from fleetbus.server.starting import why
 
     try:
-        return await upgrade(url, revision)
+        return await migrate.found(url), await migrate.upgrade(url, revision)
     except (ArgumentError, ValueError):
         raise Failed("this is no URL of a Postgres database: postgresql://…") from None
     except CommandError as error:

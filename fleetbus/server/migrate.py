@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sqlalchemy.pool import NullPool
 
 import migrations
 from bus.storage.database import driver_url
+
+log = logging.getLogger("fleetbus.migrate")
 
 MIGRATION_LOCK = 0x666C_6565_7401
 """The advisory lock that one migration at a time holds ("fleet", 1)."""
@@ -48,9 +51,42 @@ def older() -> frozenset[str]:
     return frozenset(script.revision for script in known) - {head()}
 
 
+def steps(revision: str) -> int:
+    """How many migrations lie between an older revision and the one that this code needs."""
+    scripts = ScriptDirectory.from_config(config()).iterate_revisions(head(), revision)
+    return len(list(scripts))
+
+
+async def found(url: str) -> str | None:
+    """The revision of a database that may be upgraded, None where nothing has been migrated yet."""
+    engine = create_async_engine(driver_url(url), poolclass=NullPool)
+    try:
+        revision = await current(engine)
+    finally:
+        await engine.dispose()
+    _refuse_newer(revision)
+    return revision
+
+
 async def upgrade(url: str, revision: str = "head") -> str:
     """Upgrade to a revision, one process at a time; returns the revision reached."""
     return await _run(url, command.upgrade, revision)
+
+
+async def upgrade_directory(url: str, data_dir: Path) -> None:
+    """Upgrade the database of a data directory, and say what it was."""
+    try:
+        before, needed = await found(url), head()
+    except SchemaMismatch as mismatch:
+        raise SchemaMismatch(f"{data_dir} has data of a newer version: {mismatch}") from None
+    if before is None:
+        log.info("the data in %s is new, at migration %s", data_dir, needed)
+    elif before == needed:
+        log.info("the data in %s is at migration %s, as this version needs it", data_dir, needed)
+    else:
+        what = "upgrading the data in %s from migration %s to %s: %d migrations"
+        log.info(what, data_dir, before, needed, steps(before))
+    await upgrade(url)
 
 
 async def downgrade(url: str, revision: str) -> str:
@@ -66,11 +102,11 @@ async def current(engine: AsyncEngine) -> str | None:
 
 async def check(engine: AsyncEngine) -> None:
     """Refuse a schema that is older or newer than this code."""
-    found, wanted = await current(engine), head()
-    _refuse_newer(found)
-    if found != wanted:
+    revision, wanted = await current(engine), head()
+    _refuse_newer(revision)
+    if revision != wanted:
         raise SchemaMismatch(
-            f"the database schema is at {found or 'nothing'}, this version needs {wanted}: "
+            f"the database schema is at {revision or 'nothing'}, this version needs {wanted}: "
             "run `fleetbus migrate`"
         )
 
@@ -88,11 +124,11 @@ async def _run(url: str, action: Any, revision: str) -> str:
         await engine.dispose()
 
 
-def _refuse_newer(found: str | None) -> None:
+def _refuse_newer(revision: str | None) -> None:
     """Refuse a schema that only a newer version can have migrated."""
-    if found is not None and found not in older() and found != head():
+    if revision is not None and revision not in older() and revision != head():
         raise SchemaMismatch(
-            f"the database schema is at {found}, which this version (up to {head()}) does not "
+            f"the database schema is at {revision}, which this version (up to {head()}) does not "
             "know: run the newer fleetbus that migrated it"
         )
 

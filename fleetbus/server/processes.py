@@ -190,7 +190,7 @@ async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers
             }
             if not settings.credentials_keys and settings.credentials_key_file is None:
                 urls["credentials_key_file"] = make_key_file(stack.data_dir / KEY_FILE)
-            await migrate.upgrade(url)
+            await migrate.upgrade_directory(url, stack.data_dir)
             await _make_stream(stack.nats.url, settings)
             supervisor = Supervisor(settings.model_copy(update=urls), workers, wait=False)
             keepers = [

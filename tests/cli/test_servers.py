@@ -24,6 +24,11 @@ class TestMigrate:
             assert (ended.code, ended.err) == (0, "")
             assert ended.out == f"the schema is at revision {migrate.head()}\n"
 
+    async def test_says_from_where(self, own_postgres: EmbeddedPostgres) -> None:
+        await migrate.upgrade(own_postgres.url, "0006")
+        ended = await fleetbus("migrate", DATABASE_URL=own_postgres.url)
+        assert ended.out == f"the schema is at revision {migrate.head()}, it was at 0006\n"
+
     async def test_an_unknown_revision(self, database_url: str) -> None:
         ended = await fleetbus("migrate", "--revision", "9999", "--database-url", database_url)
         assert (ended.code, ended.out) == (1, "")

@@ -105,7 +105,8 @@ class TestUp:
         await execute(server.url, "UPDATE bus.schema_version SET version_num = '9999'")
         await server.stop()
 
-        assert_one_line(await up(made), "9999", "run the newer fleetbus")
+        newer = f"{made} has data of a newer version"
+        assert_one_line(await up(made), newer, "9999", "run the newer fleetbus")
 
     async def test_on_files_of_another_postgres(self, made: Path) -> None:
         (made / "postgres" / "PG_VERSION").write_text("17\n")

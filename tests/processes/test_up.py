@@ -11,6 +11,7 @@ import pytest
 from contracts.meta.meta import ListOperations
 from contracts.planning.projects import CreateProject, FindProject
 from fleetbus.client import connect
+from fleetbus.server import migrate
 from fleetbus.server.detector.detector import ASK_SUBJECT
 from tests.processes.running import Running, running
 
@@ -47,8 +48,10 @@ class TestUp:
         where = ("--data-dir", str(data_dir))
         async with running("up", *where) as up, connect(await _url(up)) as bus:
             made = await bus.call(CreateProject(name="kept", url="https://example.org/kept"))
+            assert f"{data_dir} is new, at migration {migrate.head()}\n" in up.output
         async with running("up", *where) as up, connect(await _url(up)) as bus:
             assert await bus.call(FindProject(name="kept")) == made
+            assert f"{data_dir} is at migration {migrate.head()}, as this version" in up.output
 
     async def test_a_second_one_on_the_same_directory_says_so(self, data_dir: Path) -> None:
         where = ("--data-dir", str(data_dir))
