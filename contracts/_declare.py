@@ -1,6 +1,6 @@
-"""What may be said: commands, queries, events and entities declare themselves in a class statement.
+"""The declarations: commands, queries, events and entities, each said in its class statement.
 
-A wrong declaration fails at import, with a message that says what to mend.
+A wrong declaration fails at import, with a message that says what to fix.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Entity(Reply):
 
     id: Id
     version: Version
-    """1 when it was made, +1 at each change."""
+    """1 when it is created, +1 with each change."""
     created_at: Time
     updated_at: Time
 
@@ -230,7 +230,7 @@ class Page(Reply, Generic[T]):
     items: list[T]
     next_cursor: str | None = None
     total: int | None = None
-    """How many there are on all pages; only where ``count: "exact"`` was asked for."""
+    """How many items there are on all pages; only if ``count: "exact"`` was asked for."""
 
     @model_serializer(mode="wrap")
     def _total_only_if_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -248,11 +248,11 @@ class Page(Reply, Generic[T]):
 
 
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
-"""The ``next_cursor`` of the page before; opaque."""
+"""The ``next_cursor`` of the previous page; opaque."""
 
 
 class ListOf(Query[Page[T]], Generic[T]):
-    """A query that answers one page; subclasses add filters and redeclare ``order``."""
+    """A query that returns one page; subclasses add filters and redeclare ``order``."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """Items per page, 1–500."""
@@ -261,7 +261,7 @@ class ListOf(Query[Page[T]], Generic[T]):
         order: str = "created_at"  # subclasses narrow it to the orders that they offer
     else:
         order: Literal["created_at", "-created_at"] = "created_at"
-        """The column to order by; ``-`` turns it round. Ties are broken by id."""
+        """The column to order by; ``-`` reverses the order. Ties are broken by id."""
     count: Literal["none", "exact"] = "none"
     """``exact`` adds ``total``, at the cost of counting."""
 
@@ -292,7 +292,7 @@ class Event(Documented):
         cls.fact = Fact(type=type, entity=entity, context=_folder(cls), summary=summary(cls))
         if entity not in cls.model_fields:
             raise DeclarationError(
-                f"{cls.__qualname__} tells of a {entity} and has no field {entity}"
+                f"{cls.__qualname__} is an event of a {entity} and has no field {entity}"
             )
         other = EVENTS.setdefault(type, cls)
         if other is not cls:
@@ -312,7 +312,7 @@ class Event(Documented):
 
     @property
     def entity_id(self) -> str:
-        """The id of the entity that this tells of, the last token of the subject."""
+        """The id of the entity that this is about, the last token of the subject."""
         return str(getattr(self, self.fact.entity).id)
 
 
@@ -385,6 +385,6 @@ def _classes(cls: type, what: str, given: tuple[Any, ...], base: type) -> tuple[
     for item in given:
         if not (isinstance(item, type) and issubclass(item, base)):
             raise DeclarationError(
-                f"{cls.__qualname__}: {what} names {item!r}, which is no {base.__name__} class"
+                f"{cls.__qualname__}: {what} names {item!r}, not a subclass of {base.__name__}"
             )
     return given

@@ -55,7 +55,7 @@ class Task(Entity, not_found=TaskNotFound):
     """Its id in the plan that it was imported from; unique within the initiative."""
     claimed_by: AgentId | None
     attempt: Attempt
-    """The fencing token: +1 at each claim."""
+    """The fencing token: +1 with each claim."""
     lease_expires_at: Time | None
     """When the claim ends unless it is renewed; a renewal does not change the version."""
     lease_seconds: LeaseSeconds | None = None

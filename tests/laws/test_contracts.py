@@ -108,12 +108,12 @@ class TestOperations:
             (
                 "Command[Task]",
                 'subject="db.tasks.wave", errors=("task_not_found",)',
-                "errors names 'task_not_found', which is no Refusal class",
+                "errors names 'task_not_found', not a subclass of Refusal",
             ),
             (
                 "Command[Task]",
                 'subject="db.tasks.wave", errors=(KeyError,)',
-                "which is no Refusal class",
+                "not a subclass of Refusal",
             ),
             (
                 "Command[Task]",
@@ -123,7 +123,7 @@ class TestOperations:
             (
                 "Command[Task]",
                 'subject="db.tasks.wave", emits=(Task,)',
-                "which is no Event class",
+                "not a subclass of Event",
             ),
             (
                 "Query[Task]",
@@ -183,7 +183,7 @@ class TestEvents:
             (
                 'type="task.waved"',
                 '"""Waved."""\n    other: Task',
-                "tells of a task and has no field task",
+                "is an event of a task and has no field task",
             ),
             ('type="task.waved"', "task: Task", "needs a docstring"),
             (
