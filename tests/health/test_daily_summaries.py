@@ -35,7 +35,7 @@ class TestGetDailySummary:
         assert await bus.call(summaries.GetDailySummary(day=DAY)) == made
 
     async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(summaries.DailySummaryNotFound, match="of 2026-01-02"):
+        with pytest.raises(summaries.DailySummaryNotFound, match="for 2026-01-02"):
             await bus.call(summaries.GetDailySummary(day=DAY))
 
 
