@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     detector: bool = True
     """Whether this process listens for lost connections, given ``FLEETBUS_NATS_SYSTEM_URL``."""
     suspicion_grace: Seconds = 2.0
-    """Seconds in which an agent may come back after a lost connection before it counts as crashed."""
+    """Seconds that an agent may be away after a lost connection before it counts as crashed."""
     reconnect_time: Seconds = 5.0
     """Seconds that clients may need to come back after a NATS server was away; until these and the
     grace period are over, no agent counts as crashed because of a lost connection."""

@@ -155,7 +155,7 @@ def _read(message: Msg) -> Delivery[Any] | None:
     try:
         return delivered(message, EVENTS[event_type])
     except ValueError as error:
-        kind, said = "foreign event", "a message on %s is no event: %s"
+        kind, said = "foreign event", "a message on %s is not an event: %s"
         limited(log, logging.WARNING, kind, said, shown(message.subject), type(error).__name__)
         return None
 

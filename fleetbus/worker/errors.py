@@ -21,7 +21,7 @@ class AgentLost(Exception):
     """
 
     def __init__(self, agent_id: UUID, why: object) -> None:
-        super().__init__(f"agent {agent_id} is this process no more: {why}")
+        super().__init__(f"agent {agent_id} is no longer this process: {why}")
         self.agent_id = agent_id
 
 
