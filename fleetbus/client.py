@@ -68,7 +68,7 @@ class UnknownRefusal(Refusal):
 
 @dataclass(frozen=True)
 class Answered(Generic[R]):
-    """A reply with what its headers say."""
+    """A reply with the values of its headers."""
 
     reply: R
     position: int | None
@@ -80,8 +80,8 @@ class Answered(Generic[R]):
 class Bus:
     """A connection to fleetbus; made by ``connect``.
 
-    ``agent`` is the id of the agent whose connection it is, if it is one's. ``another`` opens one
-    more to the same servers, for the agent with the id that it is given.
+    ``agent`` is the id of the agent whose connection it is, if it belongs to one. ``another`` opens
+    another one to the same servers, for the agent with the given id.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Bus:
     ) -> R:
         """The operation's reply. Raises its declared errors, or ``NoAnswer``.
 
-        A command carries an idempotency key (``key``, else a new one), so what may be retried
+        A command carries an idempotency key (``key``, else a new one), so whatever may be retried
         (429, 503, 504, no answer) is sent again until ``timeout`` seconds are over.
         """
         answered = await self.request(
@@ -128,10 +128,10 @@ class Bus:
         keyed: bool = True,
         traceparent: str | None = None,
     ) -> Answered[R]:
-        """Like ``call``, with what the headers of the reply say.
+        """Like ``call``, with the values of the reply's headers.
 
-        A command that is not ``keyed`` is executed anew each time that it is sent: for those that
-        are as good twice as once.
+        A command that is not ``keyed`` is executed again each time that it is sent: for those that
+        do no harm when they are executed twice.
         """
         headers: dict[str, str] = {}
         if operation.declared.kind == "command" and keyed and not dry_run:
@@ -156,9 +156,9 @@ class Bus:
         *,
         timeout: float | None = None,  # noqa: ASYNC109  the caller's limit for all attempts
     ) -> None:
-        """Wait until the stream holds what a command told: a reply of ``request``, or its position.
+        """Wait until the stream holds a command's events: a reply of ``request``, or its position.
 
-        Returns at once if it told nothing. Raises ``NoAnswer`` if ``timeout`` seconds do not do.
+        Returns at once if it emitted none. Raises ``NoAnswer`` after ``timeout`` seconds.
         """
         position = told if isinstance(told, int) else told.position
         end = time.monotonic() + (self._timeout if timeout is None else timeout)
@@ -199,8 +199,8 @@ class Bus:
         """Events of these types (none: all), of one entity if its id is given.
 
         With ``durable`` the name of a durable consumer on the stream: nothing is missed between
-        two runs, and an event counts as handled when the next one is asked for. Without it, what
-        is told from now on.
+        two runs, and an event counts as handled when the next one is asked for. Without it, the
+        events from now on.
         """
         return Events(self.nats, kinds, entity=entity, durable=durable, stream=stream)
 
@@ -212,10 +212,10 @@ class Bus:
         named by its id (this one, if it was made for this agent), and heartbeats in the background;
         code that blocks the event loop stops them (``asyncio.to_thread`` does not).
 
-        Leaving the block says how it ended: normally and it is stopped, ``task_complete``; by an
-        exception, which goes on, and it is crashed; cancelled and it is stopped, ``interrupted``.
+        Leaving the block says how it ended: normally, it is stopped as ``task_complete``; by an
+        exception, which propagates, it is crashed; cancelled, it is stopped as ``interrupted``.
         The block is ended with ``CancelRequested`` when somebody asks the agent to end, with
-        ``AgentLost`` when it is the agent no more, and with ``TaskLost`` when a task is lost
+        ``AgentLost`` when this is no longer the agent, and with ``TaskLost`` when a task is lost
         outside of ``with task:``.
         """
         agent_id = registration.get("id") or self._agent or uuid7()
@@ -232,10 +232,10 @@ class Bus:
     ) -> T:
         """Be an agent while a function works; returns what it returns.
 
-        Where the agent was held for crashed meanwhile (a machine that stood still, a network that
-        was away) the function is ended with ``AgentLost`` and called again, with the agent's next
-        incarnation. One that somebody stopped, deleted or began elsewhere is not begun again:
-        ``AgentLost`` is raised.
+        If the agent was considered crashed meanwhile (a machine that stood still, a network that
+        was away), the function is ended with ``AgentLost`` and called again, with the agent's next
+        incarnation. If somebody stopped or deleted the agent, or started it elsewhere, it is not
+        called again: ``AgentLost`` is raised.
         """
         given = Registration(**{**registration, "id": registration.get("id") or uuid7()})
         return await work_again(lambda: self.agent(**given), work)
@@ -293,7 +293,7 @@ async def connect(
     ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
     in seconds; ``options`` go to ``nats.connect`` (credentials, TLS, and ``inbox_prefix``, where
     replies go: else ``FLEETBUS_INBOX_PREFIX``). With ``agent``, its id, the connection is that
-    agent's: it has its name, and if it is lost the agent is missed.
+    agent's: it has its name, and if it is lost the agent comes under suspicion.
     """
     agent_id = None if agent is None else UUID(str(agent))
     name = name if agent_id is None else str(agent_id)
