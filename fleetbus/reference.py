@@ -177,7 +177,7 @@ class Reference:
                     )
                     for event in found
                 )
-                table = _table(("type", "fact", "body", "told by"), rows)
+                table = _table(("type", "fact", "body", "emitted by"), rows)
                 parts.append(f"### `events.{entity}`\n\n{table}")
         return _joined(parts)
 

@@ -107,8 +107,8 @@ class WorkingAgent:
     ) -> Tasks:
         """Ready tasks, one at a time, each claimed when it is asked for; it waits for work.
 
-        A task is kept, its lease renewed, until it is completed, blocked or released. If nothing was
-        said about it, it is released when the next one is asked for. The iteration ends when there
+        A task is kept, its lease renewed, until it is completed, blocked or released. If nothing is
+        said about it, it is released when the next is asked for. The iteration ends when there
         was nothing to claim for ``idle_seconds``; by default it never does.
         """
         asked = {
@@ -121,7 +121,7 @@ class WorkingAgent:
         return Tasks(self, self._lookout, wanted)
 
     def progress(self, progress: object) -> None:
-        """Report its progress, which goes with the next heartbeat unless newer progress replaces it."""
+        """Report its progress, sent with the next heartbeat unless newer progress replaces it."""
         self._heart.progress(self._words.progress(progress))
 
     def log(self, text: object) -> None:
