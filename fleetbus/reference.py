@@ -74,7 +74,7 @@ class Reference:
 
     def operations_page(self) -> str:
         """Every operation with its request, reply, errors and events, and their parts."""
-        parts = [_head("Operations", "What may be asked of the service, by context and noun.")]
+        parts = [_head("Operations", "What the service can be asked, by context and noun.")]
         for context in self.catalogue.contexts:
             parts.append(f"## Service `{context.name}`\n\n{_markdown(context.summary)}")
             for noun, found in groupby(context.operations, key=lambda o: o.declared.noun):
@@ -110,9 +110,9 @@ class Reference:
                 + "."
             )
         if declared.vital:
-            lines.append("[Vital](architecture.md#what-is-vital): it waits behind no other work.")
+            lines.append("[Vital](architecture.md#what-is-vital): never waits behind other work.")
         if declared.expensive:
-            lines.append("[Expensive](architecture.md#what-is-expensive): its like share a limit.")
+            lines.append("[Expensive](architecture.md#what-is-expensive): limited separately.")
         lines.append(f"```json\n{example}\n```")
         return "\n\n".join(lines)
 
@@ -124,7 +124,7 @@ class Reference:
     def _fields(self, schema: Mapping[str, Any], *, request: bool = False) -> str:
         found = fields({**schema, "$defs": self.schemas})
         if not found:
-            return "It takes nothing: `{}`." if request else "It has no fields of its own."
+            return "It takes no fields: `{}`." if request else "It has no fields of its own."
         if not request:
             rows = [(f"`{f.name}`", self._linked(f.type), _markdown(f.description)) for f in found]
             return _table(("field", "type", "meaning"), rows)
@@ -159,11 +159,11 @@ class Reference:
         for operation in self.catalogue.operations:
             for event in operation.declared.emits:
                 tellers.setdefault(event.fact.type, []).append(f"`{operation.declared.subject}`")
-        lead = "What is told on `events.<entity>.<fact>.<entity id>`, and in the stream."
+        lead = "The events on `events.<entity>.<fact>.<entity id>`, and in the stream."
         more = (
-            "The body of each is a JSON object with these fields; the one named like the entity "
+            "The body of each is a JSON object with these fields; the one named after the entity "
             "holds it as it is after the change. Besides the operations named, reactions and the "
-            "sweeper may tell it. How to read them: [consuming events](consuming-events.md)."
+            "sweeper may emit it. How to read them: [consuming events](consuming-events.md)."
         )
         parts = [_head("Events", lead), more]
         for context in self.catalogue.contexts:
@@ -179,7 +179,7 @@ class Reference:
                     )
                     for event in found
                 )
-                table = _table(("type", "fact", "body", "told by"), rows)
+                table = _table(("type", "fact", "body", "emitted by"), rows)
                 parts.append(f"### `events.{entity}`\n\n{table}")
         return _joined(parts)
 
@@ -255,10 +255,10 @@ def state_machines() -> Iterator[Transitions]:
 
 def configuration_page() -> str:
     """Every setting."""
-    lead = "What a handler process can be told, by environment variables."
+    lead = "The settings of a handler process, as environment variables."
     more = (
         "`fleetbus serve`, `migrate` and `doctor` read them, and so does `up`, which has its own "
-        "servers. A flag of the command wins over the variable. `FLEETBUS_WORKERS` is the default "
+        "servers. A flag of the command overrides the variable. `FLEETBUS_WORKERS` is the default "
         "of `--workers`. `call`, `events`, `describe` and `import` read `NATS_URL`, and `events` "
         "also `FLEETBUS_STREAM`. Times are in seconds. The two addresses are also read from "
         "`FLEETBUS_DATABASE_URL` and `FLEETBUS_NATS_URL`."

@@ -22,9 +22,9 @@ Json = dict[str, Any]
 _SCHEMA_REF = "#/components/schemas/{model}"
 
 _INFO = """\
-Requests are JSON objects; the body of a refusal is a problem document (RFC 9457), told from a
-reply by the header `Nats-Service-Error-Code`. Events are CloudEvents 1.0 in binary mode, kept in a
-JetStream stream."""
+Requests are JSON objects; the body of a refusal is a problem document (RFC 9457), distinguished
+from a reply by the header `Nats-Service-Error-Code`. Events are CloudEvents 1.0 in binary mode,
+kept in a JetStream stream."""
 
 _REPLIES = """\
 Where answers go: the reply subject of the request. Each request gets exactly one answer."""
@@ -53,7 +53,7 @@ def document(catalogue: Catalogue, version: str) -> Json:
         "components": {
             "schemas": schemas | _headers.SCHEMAS,
             "tags": {context.name: _tag(context) for context in catalogue.contexts},
-            "parameters": {"id": {"description": "The id of the entity that the event tells of."}},
+            "parameters": {"id": {"description": "The id of the entity that the event is about."}},
         },
     }
 

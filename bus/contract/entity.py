@@ -25,7 +25,7 @@ class Entity(Reply):
 
     id: Id
     version: Version
-    """1 when it was made, +1 at each change."""
+    """1 when it is created, +1 with each change."""
     created_at: Time
     updated_at: Time
 

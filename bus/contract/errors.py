@@ -1,7 +1,7 @@
 """Errors that belong to no single noun.
 
-``EVERYWHERE`` may be the answer of any operation and is not declared; the others are declared by
-the operations that raise them.
+Those in ``EVERYWHERE`` may be the answer of any operation and are not declared; the others are
+declared by the operations that raise them.
 """
 
 from pydantic import BaseModel
@@ -30,13 +30,13 @@ class FieldError(BaseModel):
 
 
 class InvalidRequest(BadRequest):
-    """The request is not JSON, or a field is missing, unknown or ill-typed."""
+    """The request is not valid JSON, or a field is missing, unknown or invalid."""
 
     errors: list[FieldError]
 
     @property
     def detail(self) -> str:
-        """The first of what is wrong, and how much more there is."""
+        """The first thing that is wrong, and how many more there are."""
         first = self.errors[0]
         more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
         return f"{first.field[:200] or 'body'}: {first.message[:300]}{more}"
@@ -63,7 +63,7 @@ class InvalidTransition(Conflict, detail="{entity} {id} is {from}, not {expected
 class VersionConflict(
     Conflict, detail="{entity} {id} is at version {current_version}, not {expected_version}"
 ):
-    """The entity was changed since it was read."""
+    """The entity has changed since it was read."""
 
     entity: str
     id: Id
@@ -72,7 +72,7 @@ class VersionConflict(
 
 
 class AlreadyExists(Conflict, detail="there is already a {entity} with this {fields}"):
-    """Another entity has what must be unique."""
+    """Another entity already has a value that must be unique."""
 
     entity: str
     fields: str
@@ -93,16 +93,16 @@ class ReplyTooLarge(TooLarge, detail="{bytes} bytes do not fit into {limit}; {ad
 
 
 class TooExpensive(Unprocessable, detail="not found within {seconds} s; {advice}"):
-    """The query reads more than may be read at once; nothing is wrong with it but its size."""
+    """The query reads more than is allowed at once; apart from that, nothing is wrong with it."""
 
     seconds: float
-    advice: str = "narrow it by filters that are not search, or leave out the count"
+    advice: str = "narrow it with filters other than search, or leave out the count"
 
 
 class EntityTooLarge(
-    TooLarge, detail="the {entity} would have {bytes} bytes as JSON of {limit}; keep texts shorter"
+    TooLarge, detail="the {entity} would be {bytes} bytes of JSON, over {limit}; shorten its texts"
 ):
-    """What was to be stored would not fit into one message together with what tells of it."""
+    """The entity would not fit into one message together with its event."""
 
     entity: str
     bytes: int
@@ -110,24 +110,24 @@ class EntityTooLarge(
 
 
 class InvalidReference(Unprocessable, detail="{field} names a {entity} that does not exist"):
-    """Another entity that the request names does not exist."""
+    """The request names another entity that does not exist."""
 
     field: str
     entity: str
 
 
 class ConstraintViolated(Unprocessable, detail="the rule {constraint} refuses these values"):
-    """The values break a rule that the database keeps."""
+    """The values break a rule that the database enforces."""
 
     constraint: str
 
 
-class Overloaded(TooMany, detail="{in_flight} requests are in work ({budget}); try again later"):
-    """The service has as much work as it takes on; nothing was done.
+class Overloaded(TooMany, detail="{in_flight} requests in progress ({budget}); try again later"):
+    """The service has as much work as it accepts; nothing was done.
 
-    ``budget`` names what is used up: ``commands``, ``queries``, ``vital``, ``operation``,
-    ``bytes``; this caller's share of it, ``caller`` and ``caller_bytes``; or ``expensive``, for
-    queries that read much.
+    ``budget`` names the limit that was reached: ``commands``, ``queries``, ``vital``,
+    ``operation``, ``bytes``; this caller's share of it, ``caller`` and ``caller_bytes``; or
+    ``expensive``, for queries that read a lot.
     """
 
     in_flight: int
@@ -149,7 +149,7 @@ class CredentialsNotSet(NotFound, detail="{entity} {id} has no credentials"):
 
 
 class CredentialsUnreadable(Down, detail="{reason}", retryable=False):
-    """Credentials cannot be written or read with the keys that the service has."""
+    """Credentials cannot be encrypted or decrypted with the keys that the service has."""
 
     reason: str
     """Which key is missing or does not fit; never a value."""

@@ -51,7 +51,7 @@ class Event(Documented):
         cls.fact = Fact(type=type, entity=entity, context=context_of(cls), summary=summary(cls))
         if entity not in cls.model_fields:
             raise DeclarationError(
-                f"{cls.__qualname__} tells of a {entity} and has no field {entity}"
+                f"{cls.__qualname__} is an event of a {entity} and has no field {entity}"
             )
         other = EVENTS.setdefault(type, cls)
         if other is not cls:
@@ -71,5 +71,5 @@ class Event(Documented):
 
     @property
     def entity_id(self) -> str:
-        """The id of the entity that this tells of, the last token of the subject."""
+        """The id of the entity that this is about, the last token of the subject."""
         return str(getattr(self, self.fact.entity).id)

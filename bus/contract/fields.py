@@ -1,4 +1,4 @@
-"""Named field types: what a text, a count or a piece of JSON may be, said once."""
+"""Named field types: what a text, a count or a piece of JSON may be, stated once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _not_blank(text: str) -> str:
 def _not_a_number(time: Any) -> Any:
     """Digits alone would be read as seconds, or as milliseconds where there are many."""
     if isinstance(time, int | float) or (isinstance(time, str) and "-" not in time[1:]):
-        raise ValueError("must be a time as RFC 3339 writes it, like 2026-01-31T12:00:00Z")
+        raise ValueError("must be a time in the format of RFC 3339, like 2026-01-31T12:00:00Z")
     return time
 
 
@@ -153,7 +153,7 @@ Text = Annotated[str, AfterValidator(_storable)]
 _Line = Annotated[Text, AfterValidator(_not_blank)]
 
 Id = Annotated[UUID, Strict(strict=False)]
-"""A UUID as text; version 7 where the service makes it."""
+"""A UUID as text; version 7 if the service generates it."""
 
 Name = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """A short name, 1–200 characters, not blank."""
@@ -165,7 +165,7 @@ Markdown = Annotated[Text, StringConstraints(max_length=100_000)]
 """Text of up to 100,000 characters, in Markdown."""
 
 Summary = Annotated[Text, StringConstraints(max_length=20_000)]
-"""What came of it, up to 20,000 characters: context for whoever goes on from here."""
+"""The outcome, up to 20,000 characters: context for those who continue from here."""
 
 Reason = Annotated[_Line, StringConstraints(min_length=1, max_length=2_000)]
 """Why, in 1–2,000 characters, for a person to read."""
@@ -177,13 +177,13 @@ GitRef = Annotated[_Line, StringConstraints(min_length=1, max_length=250, patter
 """A branch name or commit, up to 250 characters without spaces."""
 
 ExternalRef = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
-"""The id that another system gave, up to 200 characters."""
+"""The id given by another system, up to 200 characters."""
 
 AgentId = Annotated[
     _Line, StringConstraints(min_length=1, max_length=200), AfterValidator(one_spelling)
 ]
-"""Who works, up to 200 characters: an agent's id or any other name. What is a UUID in any of its
-spellings is kept in lower case with hyphens."""
+"""Who works, up to 200 characters: an agent's id or any other name. A UUID in any of its spellings
+is stored in lower case with hyphens."""
 
 Search = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """Text to be found anywhere in a name or description, case ignored."""
@@ -194,7 +194,7 @@ Time = Annotated[
     BeforeValidator(_not_a_number),
     AfterValidator(_in_utc),
 ]
-"""A point in time, RFC 3339; an offset is taken and turned into UTC."""
+"""A point in time, RFC 3339; a time with an offset is converted to UTC."""
 
 TimeZone = Annotated[Text, StringConstraints(min_length=1, max_length=100, pattern=r"^\S+$")]
 """A name of the IANA time zone database, like ``Europe/Berlin``."""
@@ -215,13 +215,13 @@ Version = Annotated[int, Field(ge=1, le=MAX_INT4)]
 """How often an entity has changed, from 1."""
 
 Attempt = Annotated[int, Field(ge=0, le=MAX_INT4)]
-"""The fencing token of a task: +1 at each claim."""
+"""The fencing token of a task: +1 with each claim."""
 
 Position = Annotated[int, Field(ge=-MAX_INT4, le=MAX_INT4)]
-"""Place among siblings; smaller comes first."""
+"""The place among siblings; smaller comes first."""
 
 LeaseSeconds = Annotated[int, Field(ge=1, le=24 * 60 * 60)]
 """How long a claim holds without being renewed, in seconds, up to a day."""
 
 ABSENT: Any = Field(default_factory=lambda: None)
-"""The default of a field that may be left out and may not be null: what is left out stays."""
+"""The default of a field that may be left out but not be null: left out, it stays as it is."""

@@ -8,7 +8,7 @@ _REQUEST = {
     "Fleet-Deadline": {
         "type": "string",
         "pattern": "^[0-9]{1,15}$",
-        "description": "Unix time in milliseconds after which the caller no longer listens.",
+        "description": "Unix time in milliseconds, after which the caller no longer listens.",
     },
     "traceparent": {
         "type": "string",
@@ -26,7 +26,7 @@ _COMMAND = {
     "Fleet-Dry-Run": {
         "type": "string",
         "enum": ["true", "false"],
-        "description": "`true`: run the command, answer as if, roll back.",
+        "description": "`true`: run the command, answer as usual, then roll back.",
     },
 }
 
@@ -34,7 +34,7 @@ _POSITION = {"type": "string", "pattern": "^[0-9]+$"}
 
 _REPLY = {
     "Fleet-Position": _POSITION
-    | {"description": "The highest outbox position of the transaction; absent if it told nothing."},
+    | {"description": "The transaction's highest outbox position; absent if it emitted no event."},
     "Fleet-Replayed": {
         "const": "true",
         "description": "Present when this is the stored reply of an earlier request.",
@@ -55,14 +55,14 @@ _ERROR = {
 }
 
 _EVENT = {
-    "Nats-Msg-Id": {"type": "string", "format": "uuid", "description": "As `ce-id`."},
+    "Nats-Msg-Id": {"type": "string", "format": "uuid", "description": "The same as `ce-id`."},
     "ce-id": {
         "type": "string",
         "format": "uuid",
         "description": "The event's id; the same on any redelivery.",
     },
     "ce-specversion": {"const": "1.0"},
-    "ce-type": {"type": "string", "description": "`<entity>.<fact>`, say `task.completed`."},
+    "ce-type": {"type": "string", "description": "`<entity>.<fact>`, e.g. `task.completed`."},
     "ce-source": {"type": "string"},
     "ce-subject": {"type": "string", "description": "The entity's id."},
     "ce-time": {

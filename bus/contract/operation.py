@@ -1,6 +1,6 @@
 """Operations: commands and queries, each one subject.
 
-A wrong declaration fails at import, with a message that says what to mend.
+A wrong declaration fails at import, with a message that says what to fix.
 """
 
 from __future__ import annotations
@@ -187,6 +187,6 @@ def _classes(cls: type, what: str, given: tuple[Any, ...], base: type) -> tuple[
     for item in given:
         if not (isinstance(item, type) and issubclass(item, base)):
             raise DeclarationError(
-                f"{cls.__qualname__}: {what} names {item!r}, which is no {base.__name__} class"
+                f"{cls.__qualname__}: {what} names {item!r}, not a subclass of {base.__name__}"
             )
     return given

@@ -20,7 +20,7 @@ class Page(Reply, Generic[T]):
     items: list[T]
     next_cursor: str | None = None
     total: int | None = None
-    """How many there are on all pages; only where ``count: "exact"`` was asked for."""
+    """How many items there are on all pages; only if ``count: "exact"`` was asked for."""
 
     @model_serializer(mode="wrap")
     def _total_only_if_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -38,11 +38,11 @@ class Page(Reply, Generic[T]):
 
 
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
-"""The ``next_cursor`` of the page before; opaque."""
+"""The ``next_cursor`` of the previous page; opaque."""
 
 
 class ListOf(Query[Page[T]], Generic[T]):
-    """A query that answers one page; subclasses add filters and redeclare ``order``."""
+    """A query that returns one page; subclasses add filters and redeclare ``order``."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """Items per page, 1–500."""
@@ -51,7 +51,7 @@ class ListOf(Query[Page[T]], Generic[T]):
         order: str = "created_at"  # subclasses narrow it to the orders that they offer
     else:
         order: Literal["created_at", "-created_at"] = "created_at"
-        """The column to order by; ``-`` turns it round. Ties are broken by id."""
+        """The column to order by; ``-`` reverses the order. Ties are broken by id."""
     count: Literal["none", "exact"] = "none"
     """``exact`` adds ``total``, at the cost of counting."""
 

@@ -19,7 +19,7 @@ _RESERVED = {"type", "title", "status", "detail", "retryable"}
 
 
 class DeclarationError(TypeError):
-    """A class statement says something that cannot be; the message says what to mend."""
+    """A class statement says something impossible; the message says what to fix."""
 
 
 def snake_case(name: str) -> str:
@@ -29,7 +29,7 @@ def snake_case(name: str) -> str:
 
 @dataclass_transform(kw_only_default=True)
 class Refusal(Exception):
-    """A refusal or failure that a caller is told; subclass one of the statuses below."""
+    """A refusal or failure that a caller is answered; subclass one of the statuses below."""
 
     status: ClassVar[int] = 0
     type: ClassVar[str] = "refusal"
@@ -92,7 +92,7 @@ class Refusal(Exception):
 
     @classmethod
     def from_problem(cls, body: Mapping[str, Any]) -> Self:
-        """The refusal that a problem document tells; details that a newer server added are left."""
+        """The refusal in a problem document; details that a newer server added are ignored."""
         details = {}
         for name, hint in cls.details.items():
             if (value := body.get(_wire(name))) is not None:
@@ -181,7 +181,7 @@ class NotFound(Refusal):
 
 
 class Conflict(Refusal):
-    """The present state refuses this."""
+    """The current state does not allow this."""
 
     status = 409
 
@@ -193,7 +193,7 @@ class TooLarge(Refusal):
 
 
 class Unprocessable(Refusal):
-    """The request is well formed and names something that cannot be used."""
+    """The request is well formed but names something that cannot be used."""
 
     status = 422
 
@@ -217,6 +217,6 @@ class Down(Refusal, retryable=True):
 
 
 class TimedOut(Refusal, retryable=True):
-    """The time that was given is over."""
+    """The time that was given has run out."""
 
     status = 504

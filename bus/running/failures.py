@@ -84,9 +84,9 @@ def _translated(error: BaseException, bound: Bound) -> Refusal | None:
         return DeadlineExceeded(when="during the work")
     state = sqlstate(error)
     if state in SERIALIZATION_FAILURES:
-        return Unavailable(what="other transactions were in the way, three times")
+        return Unavailable(what="other transactions got in the way three times")
     if state == PROGRAM_LIMIT_EXCEEDED:
-        message = "a name, address or reference has too many bytes to be found by"
+        message = "a name, address or reference has too many bytes to be looked up"
         return InvalidRequest(errors=[FieldError(field="", message=message)])
     if state is not None and state.startswith("23"):
         return _violated(error)

@@ -84,7 +84,7 @@ class KeyRing:
         try:
             return AESGCM(key).decrypt(sealed.nonce, sealed.ciphertext, about)
         except InvalidTag:
-            why = f"the key {sealed.key_id} is not the one that wrote them"
+            why = f"the key {sealed.key_id} is not the one that encrypted them"
             raise CredentialsUnreadable(reason=why) from None
 
 

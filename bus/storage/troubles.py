@@ -71,7 +71,7 @@ class Troubles:
                 # It is over when the server says so, however long ago somebody has tried.
                 self.read_only, self._last = self.what, 0.0
             await asyncio.sleep(LOOK_INTERVAL)
-        log.warning("Postgres works again; %d times it had refused to", self._met)
+        log.warning("Postgres works again; it had refused %d times", self._met)
         self.what = self.lasting = None
         self._met, self._watching = 0, None
 

@@ -1,4 +1,4 @@
-"""An agent, and the events that tell of it."""
+"""An agent and its events."""
 
 from typing import Annotated, Literal
 
@@ -53,15 +53,15 @@ class AgentNotFound(NotFound):
 
 
 class Agent(Entity, not_found=AgentNotFound):
-    """A running agent, or one that ran. What it was told to do is kept apart: ``agents.prompt``."""
+    """An agent that runs or ran. Its prompt is kept separately: see ``agents.prompt``."""
 
     name: Name
     """Unique among agents."""
     task_id: TaskId | None
-    """The task that it works on, or worked on last."""
+    """The task that it works on, or last worked on."""
     initiative_id: Id | None
     session_id: Name | None
-    """The session of its provider, with which it can be resumed."""
+    """Its session at the provider, with which it can be resumed."""
     worktree_id: Path | None
     """The path of its git worktree."""
     provider: Provider
@@ -71,38 +71,38 @@ class Agent(Entity, not_found=AgentNotFound):
     pid: Count | None
     host: Name | None
     connection_name: ConnectionName | None
-    """The name of its NATS connection, by which a lost connection is known; its id by default."""
+    """The name of its NATS connection, by which its loss is noticed; the agent's id by default."""
     exit_code: ExitCode | None
-    """What its last process ended with, until it is resumed."""
+    """The exit code of its last process, until it is resumed."""
     output_file_path: Path | None
     result: Json | None
-    """What came of the run that it has finished, until the next one begins."""
+    """The result of the run that it has finished, until the next one begins."""
     pending_questions: Questions | None
-    """What it waits for while it is ``waiting_for_input``, or waited for when it ended."""
+    """What it asks while it is ``waiting_for_input``, or was asking when it ended."""
     answers: JsonObject | None
-    """What it was last resumed with in this run."""
+    """The answers that it was last resumed with in this run."""
     dismissed_at: Time | None
-    """When a person was done with it."""
+    """When a person dismissed it; null if nobody has."""
     incarnation: Incarnation
     heartbeat_interval_s: HeartbeatSeconds
     last_heartbeat_at: Time | None
-    """Heartbeats change no version."""
+    """Heartbeats do not change the version."""
     lease_expires_at: Time | None
-    """When it is taken for crashed unless it is heard of; null while nothing is expected of it."""
+    """When it is considered crashed unless it is heard from; null while nothing is expected."""
     suspected_at: Time | None
-    """Since when its connection is gone; null while nothing speaks against it."""
+    """When its connection was lost; null while it is not under suspicion."""
     last_progress_at: Time | None
-    """When it began to work, or said that it gets on."""
+    """When it began to work, or last reported progress."""
     progress: JsonObject | None
-    """The last that it said of its progress in this run, or in the one that has ended."""
+    """The progress that it last reported in this run, or in the one that has ended."""
     stalled_at: Time | None
-    """When it was told that it makes no progress; null again at the next progress."""
+    """When ``agent.stalled`` was emitted for it; null again once it makes progress."""
     cancel_requested_at: Time | None
-    """When somebody asked it to end the run that it is in."""
+    """When somebody asked it to end its current run."""
 
 
 MAX_LOST_TASKS = 100
-"""Tasks that the event of a crash names."""
+"""How many tasks the event of a crash names at most."""
 
 
 class LostTask(Reply):
@@ -116,13 +116,13 @@ class LostTask(Reply):
 
 
 class AgentRegistered(Event, type="agent.registered"):
-    """An agent is there."""
+    """An agent was registered."""
 
     agent: Agent
 
 
 class AgentUpdated(Event, type="agent.updated"):
-    """What an agent says of itself was changed, or what it referred to was deleted."""
+    """Fields of an agent were changed, or something that it referred to was deleted."""
 
     agent: Agent
 
@@ -140,65 +140,65 @@ class AgentWaiting(Event, type="agent.waiting"):
 
 
 class AgentResumed(Event, type="agent.resumed"):
-    """An agent goes on, as the same process with answers or as a new incarnation."""
+    """An agent was resumed, as the same process with answers or as a new incarnation."""
 
     agent: Agent
     previous_status: AgentStatus
 
 
 class AgentFinished(Event, type="agent.finished"):
-    """An agent is done with what it was told to do; a task that it had is released."""
+    """An agent has done what it was asked to do; a task that it still had is released."""
 
     agent: Agent
 
 
 class AgentStopped(Event, type="agent.stopped"):
-    """An agent ended in good order; a task that it had is released."""
+    """An agent ended in good order; a task that it still had is released."""
 
     agent: Agent
     reason: StopReason
 
 
 class AgentSuspected(Event, type="agent.suspected"):
-    """The connection of an agent is gone; it is crashed unless it comes back in time."""
+    """The connection of an agent is gone; it counts as crashed unless it comes back in time."""
 
     agent: Agent
 
 
 class AgentReconnected(Event, type="agent.reconnected"):
-    """An agent that was suspected is there."""
+    """An agent that was under suspicion is there after all."""
 
     agent: Agent
 
 
 class AgentStalled(Event, type="agent.stalled"):
-    """An agent lives and makes no progress; told once until it makes some."""
+    """An agent is alive but makes no progress; emitted once until it makes some."""
 
     agent: Agent
 
 
 class AgentCrashed(Event, type="agent.crashed"):
-    """An agent ended without saying so; told once per incarnation."""
+    """An agent ended without saying so; emitted once per incarnation."""
 
     agent: Agent
     cause: CrashCause
     reason: Reason
     exit_code: ExitCode | None
     tasks: Annotated[list[LostTask], Field(max_length=MAX_LOST_TASKS)]
-    """The tasks that it had, and what became of each: the first 100 of them. Of every one its own
-    event tells."""
+    """The tasks that it had and what became of each, at most the first 100. Each task also has an
+    event of its own."""
     progress: JsonObject | None
-    """The last that it said of its progress."""
+    """The progress that it last reported."""
 
 
 class AgentCancelRequested(Event, type="agent.cancel_requested"):
-    """Somebody wants an agent to end; it learns so with its next heartbeat."""
+    """Somebody asked an agent to end; it learns of it with its next heartbeat."""
 
     agent: Agent
 
 
 class AgentAccountSwitched(Event, type="agent.account_switched"):
-    """An agent runs on another account."""
+    """An agent now runs on another account."""
 
     agent: Agent
     previous_account_id: AccountId | None
@@ -206,11 +206,11 @@ class AgentAccountSwitched(Event, type="agent.account_switched"):
 
 
 class AgentAccountNeeded(Event, type="agent.account_needed"):
-    """The account of an agent is exhausted and there is no other."""
+    """The account of an agent is exhausted, and no other one is available."""
 
     agent: Agent
     earliest: Time | None
-    """When an account is available again, if one says so."""
+    """When the first account is available again, if that is known."""
 
 
 class AgentDismissed(Event, type="agent.dismissed"):
@@ -220,7 +220,7 @@ class AgentDismissed(Event, type="agent.dismissed"):
 
 
 class AgentDeleted(Event, type="agent.deleted"):
-    """An agent is gone; what it said remains until its retention."""
+    """An agent was deleted; its log remains until its retention is over."""
 
     agent: Agent
-    """As it was last, its version one higher."""
+    """The agent as it last was, with its version one higher."""

@@ -1,4 +1,4 @@
-"""Accounts: the provider subscriptions that agents run on, and who may use one next."""
+"""Accounts: the provider subscriptions that agents run on, and which one is used next."""
 
 from typing import Annotated, Literal
 
@@ -48,39 +48,39 @@ class NoAccountAvailable(Conflict, detail="no account of {provider} is available
 
     provider: str
     earliest: Time | None = None
-    """When the first of them is available again, if one says so."""
+    """When the first of them is available again, if that is known."""
 
 
 class Account(Entity, not_found=AccountNotFound):
-    """A subscription at a provider, shared by agents in turn. Its credentials are kept apart."""
+    """A subscription with a provider, used by agents in turn. Its credentials are kept apart."""
 
     email: Email
     provider: Provider
     config: JsonObject | None
-    """How it is used, for whoever starts agents; nothing secret belongs here."""
+    """How it is to be used, for those who start agents; nothing secret belongs here."""
     has_credentials: bool
     is_exhausted: bool
     exhausted_until: Time | None
-    """When its provider serves it again; it counts as available from then on."""
+    """When its provider will serve it again; it counts as available from then on."""
     last_used_at: Time | None
-    """When it was acquired last."""
+    """When it was last acquired."""
     sort_order: Position
 
 
 class AccountCreated(Event, type="account.created"):
-    """There is another account to run agents on."""
+    """An account was created; agents can run on it."""
 
     account: Account
 
 
 class AccountUpdated(Event, type="account.updated"):
-    """What an account says was changed."""
+    """Fields of an account were changed."""
 
     account: Account
 
 
 class AccountExhausted(Event, type="account.exhausted"):
-    """The provider serves an account no more for now."""
+    """The provider does not serve an account for the time being."""
 
     account: Account
 
@@ -92,16 +92,16 @@ class AccountAvailable(Event, type="account.available"):
 
 
 class AccountCredentialsChanged(Event, type="account.credentials_changed"):
-    """An account has other credentials, or none any more; which ones is not told."""
+    """The credentials of an account were replaced or removed; the event does not contain them."""
 
     account: Account
 
 
 class AccountDeleted(Event, type="account.deleted"):
-    """An account is gone; agents that ran on it have none."""
+    """An account was deleted; agents that ran on it have none now."""
 
     account: Account
-    """As it was last, its version one higher."""
+    """The account as it last was, with its version one higher."""
 
 
 class AccountDeletion(Reply):
@@ -124,7 +124,7 @@ class CreateAccount(
     emits=(AccountCreated,),
     example={"email": "fleet@example.com", "provider": "claude", "sort_order": 1},
 ):
-    """Add an account; an address may be used once per provider."""
+    """Create an account; an email address can be used once per provider."""
 
     id: AccountId | None = None
     email: Email
@@ -134,17 +134,17 @@ class CreateAccount(
 
 
 class GetAccount(Query[Account], subject="db.accounts.get", errors=(AccountNotFound,)):
-    """One account by its id."""
+    """Get one account by its id."""
 
     id: AccountId
 
 
 class ListAccounts(ListOf[Account], subject="db.accounts.list", example={"exhausted": False}):
-    """Accounts that fulfil every filter given, a page at a time."""
+    """List the accounts that match every filter given, a page at a time."""
 
     provider: Provider | None = None
     exhausted: bool | None = None
-    """Exhausted now: one whose time has passed is not."""
+    """Exhausted now: an account whose ``exhausted_until`` has passed is not."""
     order: Literal["sort_order", "-sort_order", "created_at", "-created_at"] = "sort_order"
 
 
@@ -155,7 +155,7 @@ class UpdateAccount(
     emits=(AccountUpdated,),
     example={"id": EXAMPLE_ID, "sort_order": 2},
 ):
-    """Change what an account says; what is left out stays."""
+    """Update an account; fields that are left out stay."""
 
     id: AccountId
     email: Email = ABSENT
@@ -170,7 +170,7 @@ class DeleteAccount(
     errors=(AccountNotFound,),
     emits=(AccountDeleted, AgentUpdated),
 ):
-    """Delete an account with its credentials; agents that run on it go on without one."""
+    """Delete an account and its credentials; agents that run on it go on without one."""
 
     id: AccountId
 
@@ -182,10 +182,10 @@ class AcquireAccount(
     emits=(AccountAvailable, AccountUpdated),
     example={"provider": "claude"},
 ):
-    """Take the account that has rested longest: never used before used, then by ``sort_order``.
+    """Acquire the account that has rested longest: never used ones first, then by ``sort_order``.
 
-    Exhaustion whose time has passed ends here, without waiting for anybody. Callers that come at
-    once get different accounts in turn.
+    Exhaustion whose time has passed ends here, without waiting for anything. Callers that come at
+    the same time get different accounts in turn.
     """
 
     provider: Provider = "claude"
@@ -198,12 +198,13 @@ class MarkAccountExhausted(
     emits=(AccountExhausted,),
     example={"id": EXAMPLE_ID, "until": "2031-01-01T12:00:00Z"},
 ):
-    """Say that the provider serves an account no more, until a time or until told otherwise.
+    """Mark an account that the provider does not serve, until a time or until it is cleared.
 
-    A report never shortens what an earlier one said: an earlier time changes nothing, and no time
-    is the latest. ``accounts.clear_exhausted`` ends it.
+    A report never shortens an earlier one: an earlier time changes nothing, and no time at all
+    counts as the latest. ``accounts.clear_exhausted`` ends it.
 
-    Agents that run on it are switched to another one, or tell that they need one.
+    Agents that run on the account are switched to another one; where there is none,
+    ``agent.account_needed`` is emitted.
     """
 
     id: AccountId
@@ -216,7 +217,7 @@ class ClearAccountExhausted(
     errors=(AccountNotFound,),
     emits=(AccountAvailable,),
 ):
-    """Say that an account can be used again; one that is not exhausted stays as it is."""
+    """Clear the exhaustion of an account, which can be used again; otherwise nothing changes."""
 
     id: AccountId
 
@@ -228,7 +229,7 @@ class SetAccountCredentials(
     emits=(AccountCredentialsChanged,),
     example={"id": EXAMPLE_ID, "credentials": {"token": "…"}},
 ):
-    """Keep the credentials of an account, encrypted; null removes them."""
+    """Set the credentials of an account, stored encrypted; null removes them."""
 
     id: AccountId
     credentials: JsonObject | None = Field(repr=False)
@@ -239,6 +240,6 @@ class RevealAccountCredentials(
     subject="db.accounts.reveal_credentials",
     errors=(AccountNotFound, CredentialsNotSet, CredentialsUnreadable),
 ):
-    """The credentials of an account in plain text: the only operation that returns them."""
+    """Reveal the credentials of an account in plain text; no other operation returns them."""
 
     id: AccountId

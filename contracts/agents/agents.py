@@ -78,7 +78,7 @@ class HeartbeatReply(Reply):
     """What an agent learns with each heartbeat."""
 
     lease_expires_at: Time | None
-    """By when the next heartbeat must have come; null for an agent that has finished: nothing is
+    """When the next heartbeat is due at the latest; null for an agent that has finished: nothing is
     expected of it until it works again."""
     cancel_requested: bool
     """Whether it should end."""
@@ -87,7 +87,7 @@ class HeartbeatReply(Reply):
 
 
 class AgentPrompt(Reply):
-    """What an agent was told to do."""
+    """What an agent was asked to do."""
 
     id: RunningAgentId
     prompt: Prompt | None
@@ -113,14 +113,14 @@ class RegisterAgent(
     emits=(AgentRegistered, AgentRunning),
     example={"name": "brave-otter", "provider": "claude", "host": "worker-3", "pid": 4711},
 ):
-    """Say that an agent is there. With a task it is ``running``, else ``idle``.
+    """Register an agent. With a task it is ``running``, otherwise ``idle``.
 
-    Its lease begins now: it is heard of within three heartbeats, or it is taken for crashed.
+    Its lease begins now: unless it is heard from within three heartbeats, it is considered crashed.
     """
 
     id: RunningAgentId | None = None
     name: Name | None = None
-    """Left out, it is given an adjective and an animal that no other agent has."""
+    """If left out, an adjective and an animal that no other agent has."""
     task_id: TaskId | None = None
     initiative_id: InitiativeId | None = None
     session_id: Name | None = None
@@ -131,21 +131,21 @@ class RegisterAgent(
     pid: Count | None = None
     host: Name | None = None
     connection_name: ConnectionName | None = None
-    """Left out, it is the agent's id."""
+    """If left out, the agent's id."""
     prompt: Prompt | None = None
-    """What it is told to do: kept, and in no event and no list."""
+    """What it is asked to do: stored, but part of no event and no list."""
     output_file_path: Path | None = None
     heartbeat_interval_s: HeartbeatSeconds = 10
 
 
 class GetAgent(Query[Agent], subject="db.agents.get", errors=(AgentNotFound,)):
-    """One agent by its id."""
+    """Get one agent by its id."""
 
     id: RunningAgentId
 
 
 class GetAgentPrompt(Query[AgentPrompt], subject="db.agents.prompt", errors=(AgentNotFound,)):
-    """What an agent was told to do."""
+    """Get what an agent was asked to do."""
 
     id: RunningAgentId
 
@@ -156,7 +156,7 @@ class FindAgent(
     errors=(AgentNotFound,),
     example={"name": "brave-otter"},
 ):
-    """One agent by its name, its session or the task that it works on; the latest, if several."""
+    """Find one agent by its name, its session or its task; the latest if there are several."""
 
     name: Name | None = None
     session_id: Name | None = None
@@ -172,7 +172,7 @@ class FindAgent(
 
 
 class ListAgents(ListOf[Agent], subject="db.agents.list", example={"status": "running"}):
-    """Agents that fulfil every filter given, a page at a time."""
+    """List the agents that match every filter given, a page at a time."""
 
     status: AgentStatus | None = None
     initiative_id: InitiativeId | None = None
@@ -189,14 +189,14 @@ class UpdateAgent(
     emits=(AgentUpdated,),
     example={"id": EXAMPLE_ID, "session_id": "s-17", "pid": 4712},
 ):
-    """Change what an agent says of itself; what is left out stays. Its status has operations.
+    """Update an agent; fields that are left out stay. Its status has operations of its own.
 
-    What is known of an agent that has ended may be changed, too: it is no act in its name.
+    An agent that has ended may be updated too: that is not an action in its name.
     """
 
     id: RunningAgentId
     incarnation: Incarnation | None = None
-    """Of the process that says so, where it is the agent's own."""
+    """That of the process that sends this, if it is the agent's own."""
     name: Name = ABSENT
     task_id: TaskId | None = None
     initiative_id: InitiativeId | None = None
@@ -218,10 +218,10 @@ class Heartbeat(
     vital=True,
     example={"id": EXAMPLE_ID, "incarnation": 1, "progress": {"step": "tests"}},
 ):
-    """Say that an agent lives; its lease holds for three intervals from now.
+    """Report that an agent is alive; its lease holds for three intervals from now.
 
-    Progress says in addition that it gets on. Neither changes its version. An agent that has
-    finished has no lease; one that has ended is refused until it is resumed.
+    ``progress`` says in addition that it makes progress. Neither changes its version. An agent that
+    has finished has no lease; one that has ended is refused until it is resumed.
     """
 
     id: RunningAgentId
@@ -250,7 +250,7 @@ class ResumeAgent(
     emits=(AgentResumed,),
     example={"id": EXAMPLE_ID, "answers": {"Which database?": "Postgres"}},
 ):
-    """Let an agent go on: with answers where it waits for them, as a new incarnation after its end.
+    """Resume an agent: with answers if it waits for them, as a new incarnation if it has ended.
 
     An idle agent begins to run.
     """
@@ -270,7 +270,7 @@ class FinishAgent(
     emits=(AgentFinished, TaskReleased),
     example={"id": EXAMPLE_ID, "result": {"merged": True}},
 ):
-    """Say that an agent is done; it is idle, and nothing is expected of it until it works again.
+    """Finish the run of an agent; it is idle, and nothing is expected of it until it works again.
 
     A task that it still has goes back to the queue, as when it is stopped.
     """
@@ -287,7 +287,7 @@ class StopAgent(
     emits=(AgentStopped, TaskReleased),
     example={"id": EXAMPLE_ID, "reason": "user_requested"},
 ):
-    """Say that an agent ended in good order; a task that it has goes back to the queue."""
+    """Stop an agent that ended in good order; a task that it still has goes back to the queue."""
 
     id: RunningAgentId
     incarnation: Incarnation | None = None
@@ -302,9 +302,9 @@ class CrashAgent(
     emits=(AgentCrashed, TaskRetried, TaskBlocked),
     example={"id": EXAMPLE_ID, "exit_code": -9, "reason": "killed by the out-of-memory killer"},
 ):
-    """Say that an agent ended without saying so, and what its process ended with.
+    """Crash an agent that ended without saying so, with the exit code of its process if known.
 
-    Its tasks are tried again at once, or after three times left to a person.
+    Its tasks are tried again at once; after three retries they are left to a person.
     """
 
     id: RunningAgentId
@@ -319,10 +319,10 @@ class RequestAgentCancel(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentCancelRequested,),
 ):
-    """Ask an agent to end; its next heartbeat tells it. Asking again changes nothing.
+    """Request that an agent end; its next heartbeat tells it so. Asking again changes nothing.
 
-    The request is of the run that the agent is in and ends with it. Of an agent that has finished
-    or ended nothing can be asked: it is refused, and ``agents.stop`` ends one that has finished.
+    The request concerns the agent's current run and ends with it. For an agent that has finished or
+    ended it is refused; ``agents.stop`` ends one that has finished.
     """
 
     id: RunningAgentId
@@ -341,9 +341,9 @@ class SwitchAgentAccount(
     emits=(AgentAccountSwitched,),
     example={"id": EXAMPLE_ID, "reason": "rate limited"},
 ):
-    """Let an agent run on another account: the named one, or the one that has rested longest.
+    """Switch an agent to another account: the named one, or the one that has rested longest.
 
-    One that has ended runs on none until it is resumed.
+    An agent that has ended cannot switch until it is resumed.
     """
 
     id: RunningAgentId
@@ -358,7 +358,7 @@ class DismissAgent(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentDismissed,),
 ):
-    """Say that a person is done with an agent that works no more."""
+    """Dismiss an agent that no longer works: a person is done with it."""
 
     id: RunningAgentId
 
@@ -369,7 +369,7 @@ class DeleteAgent(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentDeleted, TaskReleased),
 ):
-    """Delete an agent that works no more; what it said remains, a task that it has goes back."""
+    """Delete an agent that no longer works; its log remains, a task that it has is released."""
 
     id: RunningAgentId
 
@@ -381,10 +381,10 @@ class SuspectAgent(
     vital=True,
     example={"connection_name": EXAMPLE_ID},
 ):
-    """Say that the connection of this name is gone: the agent behind it is under suspicion.
+    """Suspect the agent behind a connection of this name, because the connection is gone.
 
-    It is crashed when the grace is over and it has not come back. A name that belongs to no living
-    agent changes nothing.
+    It is considered crashed if it has not come back when the grace period is over. A name that
+    belongs to no living agent changes nothing.
     """
 
     connection_name: ConnectionName
@@ -397,7 +397,7 @@ class ReinstateAgent(
     vital=True,
     example={"connection_name": EXAMPLE_ID},
 ):
-    """Say that the connection of this name is there: nothing speaks against its agent any more."""
+    """Reinstate the agent behind a connection of this name, because the connection is there."""
 
     connection_name: ConnectionName
 
@@ -410,9 +410,9 @@ class ConfirmSuspicion(
     vital=True,
     example={"id": EXAMPLE_ID, "suspected_at": "2026-01-01T12:00:00Z"},
 ):
-    """Say that an agent has not come back in time: it is crashed, its connection the reason.
+    """Confirm a suspicion: the agent has not come back in time and crashed, as ``disconnected``.
 
-    Where the suspicion is not this one any more, nothing changes.
+    If the agent is no longer under this very suspicion, nothing changes.
     """
 
     id: RunningAgentId

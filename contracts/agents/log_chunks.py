@@ -1,4 +1,4 @@
-"""Log chunks: what agents said, as it came. They emit no events."""
+"""Log chunks: what agents said, as it came. No events are emitted for them."""
 
 from typing import Annotated, Literal
 
@@ -28,7 +28,7 @@ EXAMPLE_AGENT = "0199c0de-0000-7000-8000-000000000001"
 MAX_CONTENT_BYTES = 256 * 1024
 
 MAX_JSON_BYTES = 768 * 1024
-"""What a content may take up in a reply; a message holds 1 MiB by default."""
+"""How much a content may take up in a reply; a message holds 1 MiB by default."""
 
 
 def _fits_a_reply(content: str) -> str:
@@ -60,20 +60,20 @@ class LogChunk(Entity, not_found=LogChunkNotFound):
 
     agent_id: RunningAgentId
     agent_name: Name | None
-    """The agent's name as it was; null where there was no such agent."""
+    """The agent's name at the time; null if there was no such agent."""
     session_number: SessionNumber
     content: Content
 
 
 class NewLogChunk(Reply):
-    """A log chunk that was kept."""
+    """A log chunk that was stored."""
 
     id: Id
     created_at: Time
 
 
 class NewLogChunks(Reply):
-    """The log chunks that were kept, in the order of the request."""
+    """The log chunks that were stored, in the order of the request."""
 
     items: list[NewLogChunk]
 
@@ -91,7 +91,7 @@ class SessionCount(Reply):
 
     agent_id: RunningAgentId
     sessions: Count
-    """Distinct session numbers among what is still kept."""
+    """The distinct session numbers among the chunks that are still kept."""
 
 
 class AppendLogChunk(
@@ -100,16 +100,16 @@ class AppendLogChunk(
     errors=(InvalidTransition, StaleIncarnation),
     example={"agent_id": EXAMPLE_AGENT, "content": '{"role": "assistant", "text": "Done."}\n'},
 ):
-    """Keep a piece of what an agent says. Whether it is registered does not matter.
+    """Append a piece of what an agent says to its log. The agent need not be registered.
 
-    One that is registered and has ended says nothing more, until it is resumed.
+    An agent that is registered and has ended can say nothing more until it is resumed.
     """
 
     id: Id | None = None
     agent_id: RunningAgentId
     incarnation: Incarnation | None = None
     agent_name: Name | None = None
-    """Left out, it is the name under which the agent is registered."""
+    """If left out, the name under which the agent is registered."""
     session_number: SessionNumber = 1
     content: Content
 
@@ -129,7 +129,7 @@ class AppendManyLogChunks(
         "items": [{"content": '{"text": "one"}\n'}, {"content": '{"text": "two"}\n'}],
     },
 ):
-    """Keep up to 500 pieces of one log in their order, all or nothing."""
+    """Append up to 500 pieces to one log in their order, all or nothing."""
 
     agent_id: RunningAgentId
     incarnation: Incarnation | None = None
@@ -143,7 +143,7 @@ class ListLogChunks(
     subject="db.log_chunks.list",
     example={"agent_id": EXAMPLE_AGENT, "session_number": 2, "order": "-created_at"},
 ):
-    """A log a page at a time, forward or backward. A page is cut where its reply would not fit."""
+    """List a log a page at a time, forward or backward. A page ends where its reply is full."""
 
     agent_id: RunningAgentId
     session_number: SessionNumber | None = None
@@ -155,7 +155,7 @@ class DeleteLogChunks(
     subject="db.log_chunks.delete",
     example={"agent_id": EXAMPLE_AGENT},
 ):
-    """Delete what an agent said, the oldest first, a bounded number with one request."""
+    """Delete what an agent said, oldest first, a bounded number of chunks with each request."""
 
     agent_id: RunningAgentId
 
@@ -166,6 +166,6 @@ class CountLogSessions(
     expensive=True,
     example={"agent_id": EXAMPLE_AGENT},
 ):
-    """How many sessions of an agent are in its log."""
+    """Count the sessions of an agent that are in its log."""
 
     agent_id: RunningAgentId

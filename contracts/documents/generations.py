@@ -71,7 +71,7 @@ class GenerationBrief(Reply):
 
 
 class GenerationRecorded(Event, type="generation.recorded"):
-    """A document was generated; ``db.generations.get`` has its content."""
+    """A document was generated; ``db.generations.get`` returns its content."""
 
     generation: GenerationBrief
 
@@ -98,7 +98,7 @@ class RecordGeneration(
 
 
 class GetGeneration(Query[Generation], subject="db.generations.get", errors=(GenerationNotFound,)):
-    """One generation with its content."""
+    """Get one generation with its content."""
 
     id: GenerationId
 
@@ -108,7 +108,7 @@ class ListGenerations(
     subject="db.generations.list",
     example={"repo_url": "https://git.example.org/acme/parser", "is_dry_run": False},
 ):
-    """Generations with their contents; ask for small pages where those are long."""
+    """List generations with their contents; ask for small pages if those are long."""
 
     repo_url: RepoUrl | None = None
     is_dry_run: bool | None = None

@@ -1,1 +1,1 @@
-"""What happened: the log of all events, the story of one entity, and when the stream has it."""
+"""What happened: the log of all events, the history of one entity, and when the stream has it."""

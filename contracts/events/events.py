@@ -1,4 +1,4 @@
-"""Events as they are kept in the database, and how far the stream has them."""
+"""Events as the database keeps them, and how far the stream has them."""
 
 from typing import Annotated, Literal
 
@@ -9,22 +9,22 @@ from bus.contract import MAX_INT8, Id, ListOf, NotFound, Query, Reply, Text, Tim
 _EXAMPLE_ENTITY = "0199c0de-0000-7000-8000-000000000001"
 
 LogPosition = Annotated[int, Field(ge=1, le=MAX_INT8)]
-"""Place in the log, as ``Fleet-Position`` says it: unique, increasing per entity."""
+"""The place in the log, as ``Fleet-Position`` says it: unique, increasing per entity."""
 
 EventType = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$", max_length=200)
 ]
-"""What happened, ``task.completed``."""
+"""What happened, for example ``task.completed``."""
 
 EntityId = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
-"""Whom it happened to: the id of a task, phase, …"""
+"""What it happened to: the id of a task, a phase, …"""
 
 WaitMilliseconds = Annotated[int, Field(ge=0, le=60_000)]
 """How long to wait, in milliseconds, up to a minute."""
 
 
 class EventNotFound(NotFound, detail="event {id} is not in the log"):
-    """There is no such event, or it is older than the log goes back."""
+    """There is no such event, or the log does not go back that far."""
 
     id: Id
 
@@ -41,10 +41,10 @@ class RecordedEvent(Reply):
     """The idempotency key of the command, ``reaction:<name>`` or ``sweeper:<name>``."""
     traceparent: str | None
     data: dict[str, JsonValue]
-    """The body: the entity as it was afterwards, and what the fact adds."""
+    """The body: the entity as it was afterwards, and whatever the event adds."""
     shortened: bool = False
-    """Whether the body is cut, for it does not fit one message: texts end in "…", the largest
-    members are left out."""
+    """Whether the body is cut because it does not fit into one message: texts end in "…", the
+    largest members are left out."""
 
 
 class Change(Reply):
@@ -56,7 +56,7 @@ class Change(Reply):
 
 
 class TimelineItem(Reply):
-    """What happened to an entity at one point, and what that changed."""
+    """Something that happened to an entity, and what it changed."""
 
     id: Id
     position: LogPosition
@@ -64,43 +64,43 @@ class TimelineItem(Reply):
     type: EventType
     cause: str | None
     version: int | None
-    """Of the entity, afterwards."""
+    """The entity's version afterwards."""
     changes: list[Change]
-    """Against the event before; none for the first one, and ``version`` and times left out."""
+    """Compared with the previous event; empty for the first one; without ``version`` and times."""
     facts: dict[str, JsonValue]
     """What the event says besides the entity: ``previous_status``, a reason, …"""
     shortened: bool = False
-    """Whether changes and facts are those of a cut body: see ``db.events.get``."""
+    """Whether the changes and facts are those of a body that was cut: see ``db.events.get``."""
 
 
 class Publication(Reply):
-    """Whether the stream holds everything of a transaction."""
+    """Whether the stream holds all events of a transaction."""
 
     position: LogPosition
     published: bool
-    """False: not yet, when the time to wait was over."""
+    """False: not yet, when the time to wait was up."""
 
 
 class ListEvents(ListOf[RecordedEvent], subject="db.events.list"):
-    """The log of all events, by position, for as long as the database keeps it.
+    """List the log of all events, by position, for as long as the database keeps it.
 
-    A page holds as many as fit one message, so it may end before ``limit``.
+    A page holds as many as fit into one message, so it may end before ``limit``.
     """
 
     type: EventType | None = None
     entity: EntityId | None = None
     since: Time | None = None
-    """Only what was recorded then or later."""
+    """Only events that were recorded then or later."""
     until: Time | None = None
-    """Only what was recorded before."""
+    """Only events that were recorded before then."""
     order: Literal["position", "-position"] = "position"
-    """``-`` begins with the newest."""
+    """``-position`` begins with the newest."""
     count: Literal["none"] = "none"
-    """The log is not counted: that would take the longer, the longer it is."""
+    """The log is not counted: counting would take longer the longer the log is."""
 
 
 class GetEvent(Query[RecordedEvent], subject="db.events.get", errors=(EventNotFound,)):
-    """One event by its id, ``ce-id``."""
+    """Get one event by its id, ``ce-id``."""
 
     id: Id
 
@@ -108,14 +108,14 @@ class GetEvent(Query[RecordedEvent], subject="db.events.get", errors=(EventNotFo
 class ListTimeline(
     ListOf[TimelineItem], subject="db.events.timeline", example={"entity": _EXAMPLE_ENTITY}
 ):
-    """The whole story of one entity: what happened to it, why, and what that changed.
+    """List the whole history of one entity: what happened to it, why, and what that changed.
 
-    A page holds as many as fit one message, so it may end before ``limit``.
+    A page holds as many as fit into one message, so it may end before ``limit``.
     """
 
     entity: EntityId
     order: Literal["position"] = "position"
-    """As it happened."""
+    """In the order in which it happened."""
     count: Literal["none"] = "none"
     """Not counted."""
 
@@ -123,10 +123,10 @@ class ListTimeline(
 class WaitForPosition(
     Query[Publication], subject="db.events.wait", example={"position": 42, "timeout_ms": 2000}
 ):
-    """Answer once the stream holds what a command told, named by its reply's ``Fleet-Position``.
+    """Wait until the stream holds a command's events, named by its reply's ``Fleet-Position``.
 
-    Whoever reads the stream after that has it before them. Waits no longer than ``timeout_ms``,
-    and than the request's own deadline, which is refused with ``deadline_exceeded``.
+    A reader of the stream will find them from then on. The wait lasts no longer than
+    ``timeout_ms``; if the request's own deadline comes first, the answer is ``deadline_exceeded``.
     """
 
     position: LogPosition

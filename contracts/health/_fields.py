@@ -10,7 +10,7 @@ from bus.contract import Id, Text, Unprocessable
 Slug = Annotated[
     Text, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9-]*$")
 ]
-"""A name for machines: lower case letters, digits and hyphens, 1–100 characters."""
+"""A name for machines: lower-case letters, digits and hyphens, 1–100 characters."""
 
 Cron = Annotated[
     Text, StringConstraints(min_length=9, max_length=200, pattern=r"^[^\s]+( [^\s]+){4}$")
@@ -24,7 +24,7 @@ FinishedStatus = Literal["success", "failure", "skipped", "timeout"]
 TriggeredBy = Literal["cron", "manual", "webhook"]
 
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-"""From 0, nothing works, to 1, all is well."""
+"""From 0 (nothing works) to 1 (all is well)."""
 
 Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A measured quantity that is not negative."""
@@ -33,11 +33,11 @@ Usd = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9)]
 """US dollars, a decimal number; text in replies, so that nothing is rounded on the way."""
 
 Days = Annotated[int, Field(ge=1, le=366)]
-"""How many calendar days in UTC, today among them."""
+"""A number of calendar days in UTC, including today."""
 
 
-class InvalidSchedule(Unprocessable, detail="the schedule {schedule} cannot be kept: {reason}"):
-    """The cron fields name no time that ever comes."""
+class InvalidSchedule(Unprocessable, detail="the schedule {schedule} cannot be used: {reason}"):
+    """The cron fields are invalid, or name no time that ever comes."""
 
     schedule: str
     reason: str

@@ -1,4 +1,4 @@
-"""What checks and schedules say of workers."""
+"""What checks and schedules say about workers."""
 
 from typing import Annotated, Literal
 
@@ -50,8 +50,8 @@ class WorkerCheckNotFound(NotFound):
         return f"worker {self.worker_name} has never been part of a check"
 
 
-class AlreadyReported(Conflict, detail="{worker_name} has reported already: {overall_status}"):
-    """The worker has given its report to this check; the first one stays."""
+class AlreadyReported(Conflict, detail="{worker_name} has already reported: {overall_status}"):
+    """The worker has already reported to this check; its first report stays."""
 
     worker_check_id: WorkerCheckId
     worker_name: Name
@@ -59,7 +59,7 @@ class AlreadyReported(Conflict, detail="{worker_name} has reported already: {ove
 
 
 class NoWorkerMatched(Unprocessable):
-    """No worker that is known fulfils these filters: the check could never end."""
+    """No known worker matches these filters: the check could never end."""
 
 
 class CheckedWorker(Request):
@@ -71,7 +71,7 @@ class CheckedWorker(Request):
 
 
 class WorkerFilters(Request):
-    """Which of the workers that earlier checks have named; what is left out allows any."""
+    """A selection among the workers of earlier checks; a filter that is left out allows any."""
 
     names: Annotated[list[Name], Field(min_length=1, max_length=500)] | None = None
     types: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None
@@ -97,7 +97,7 @@ class WorkerCheckSummary(WorkerCheckBrief):
 
 
 class SuiteResult(Request):
-    """What came of the tests of one kind."""
+    """The outcome of the tests of one kind."""
 
     total: Count
     passed: Count
@@ -114,7 +114,7 @@ class WorkerTests(Request):
 
 
 class Connectivity(Request):
-    """What a worker can reach; null where it did not try."""
+    """What a worker can reach; null if it did not try."""
 
     orchestrator: bool | None = None
     external_api: bool | None = None

@@ -51,12 +51,12 @@ EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 
 
 class Check(Entity, not_found=CheckNotFound):
-    """One round over workers. It is over when every worker has passed or failed."""
+    """One round over the workers. It is over when every worker has passed or failed."""
 
     trigger_type: TriggerType
     trigger_source: Name | None
     status: CheckStatus
-    """completed: every worker passed; failed: not every one; timeout: not every one answered."""
+    """completed: every worker passed; failed: not all passed; timeout: not all answered."""
     include_unit: bool
     include_integration: bool
     include_performance: bool
@@ -64,11 +64,11 @@ class Check(Entity, not_found=CheckNotFound):
     workers_completed: Count
     """Workers that reported."""
     workers_passed: Count
-    """Workers that reported to be healthy or degraded."""
+    """Workers that reported that they are healthy or degraded."""
     workers_failed: Count
     """Workers that reported otherwise, or did not answer in time."""
     overall_score: Score | None
-    """The mean of the workers' scores, once the check is over and if any gave one."""
+    """The mean of the workers' scores, once the check is over, if any worker gave one."""
     analysis: Markdown | None
     recommendations: Markdown | None
     started_at: Time
@@ -102,7 +102,7 @@ class WorkerCheck(Entity, not_found=WorkerCheckNotFound):
 
 
 class CheckDetails(Reply):
-    """A check with its workers, by name."""
+    """A check with its workers, ordered by name."""
 
     check: Check
     workers: list[WorkerCheckSummary]
@@ -116,7 +116,7 @@ class StartedCheck(Reply):
 
 
 class CheckStarted(Event, type="check.started"):
-    """A check has begun: each of these workers is waited for."""
+    """A check was started: a report is expected of each of these workers."""
 
     check: Check
     workers: list[WorkerCheckBrief]
@@ -129,13 +129,13 @@ class CheckCompleted(Event, type="check.completed"):
 
 
 class CheckTimedOut(Event, type="check.timed_out"):
-    """A check is over, and not every worker has answered in time."""
+    """A check is over, but not every worker answered in time."""
 
     check: Check
 
 
 class CheckCancelled(Event, type="check.cancelled"):
-    """A check was given up; reports to it are refused from now on."""
+    """A check was cancelled; reports to it are refused from now on."""
 
     check: Check
 
@@ -162,7 +162,7 @@ class StartCheck(
         "workers": [{"name": "worker-1", "type": "builder"}],
     },
 ):
-    """Start a check of the workers named, or of the known ones that fulfil the filters.
+    """Start a check of the named workers, or of the known ones that match the filters.
 
     A worker is known from the last check that it was part of.
     """
@@ -198,7 +198,7 @@ class ReportWorkerCheck(
     emits=(WorkerCheckReported, CheckCompleted, CheckTimedOut),
     example={"worker_check_id": EXAMPLE_ID, "overall_status": "healthy", "score": 0.98},
 ):
-    """Report how a worker is. The last report closes the check in the same transaction."""
+    """Report how a worker is doing. The last report closes the check in the same transaction."""
 
     worker_check_id: WorkerCheckId
     overall_status: OverallStatus
@@ -215,13 +215,13 @@ class ReportWorkerCheck(
 
 
 class GetCheck(Query[CheckDetails], subject="db.checks.get", errors=(CheckNotFound,)):
-    """One check with its workers. What a worker reported whole is in its event."""
+    """Get one check with its workers. A worker's full report is in its event."""
 
     id: CheckId
 
 
 class ListChecks(ListOf[Check], subject="db.checks.list", example={"status": "running"}):
-    """Checks, without their workers."""
+    """List checks, without their workers."""
 
     status: CheckStatus | None = None
     trigger_type: TriggerType | None = None
@@ -233,7 +233,7 @@ class CancelCheck(
     errors=(CheckNotFound, InvalidTransition),
     emits=(CheckCancelled,),
 ):
-    """Give a running check up; what was reported stays."""
+    """Cancel a running check; what was reported stays."""
 
     id: CheckId
 
@@ -244,6 +244,6 @@ class GetLatestWorkerCheck(
     errors=(WorkerCheckNotFound,),
     example={"worker_name": "worker-1"},
 ):
-    """The last check that a worker was part of, with everything that it reported."""
+    """Get a worker's part in the last check that it was part of, with everything it reported."""
 
     worker_name: Name

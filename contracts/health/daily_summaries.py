@@ -1,4 +1,4 @@
-"""Daily summaries: how a day was."""
+"""Daily summaries: how a day went."""
 
 from datetime import date
 from typing import Literal
@@ -21,7 +21,7 @@ DayStatus = Literal["healthy", "degraded", "critical"]
 
 
 class DailySummaryNotFound(NotFound):
-    """There is no summary of this day."""
+    """There is no summary for this day."""
 
     id: Id | None = None
     day: date | None = None
@@ -29,23 +29,23 @@ class DailySummaryNotFound(NotFound):
     @property
     def detail(self) -> str:
         """Which summary was asked for."""
-        return f"there is no daily summary {self.id or f'of {self.day}'}"
+        return f"there is no daily summary {self.id or f'for {self.day}'}"
 
 
-class NoRunsOfDay(Unprocessable, detail="no run of {day} passed or failed"):
-    """There is nothing to sum up: a day without runs is not a healthy one."""
+class NoRunsOfDay(Unprocessable, detail="no test run of {day} passed or failed"):
+    """There is nothing to summarize: a day without runs is not a healthy one."""
 
     day: date
 
 
-class DayNotBegun(Unprocessable, detail="{day} has not begun, UTC"):
-    """A day that lies ahead cannot be summed up."""
+class DayNotBegun(Unprocessable, detail="{day} has not begun yet in UTC"):
+    """A day that lies ahead cannot be summarized."""
 
     day: date
 
 
 class DailySummary(Entity, not_found=DailySummaryNotFound):
-    """How a day was, UTC."""
+    """How a day went; days are in UTC."""
 
     day: date
     """Unique among summaries."""
@@ -56,14 +56,14 @@ class DailySummary(Entity, not_found=DailySummaryNotFound):
     skipped: Count
     mean_latency_ms: Measure | None
     cost_usd: Usd | None
-    """What the calls to models cost."""
+    """The cost of the calls to models."""
     model_calls: Count
     issues: Json | None
     recommendations: Json | None
 
 
 class DailySummaryChanged(Event, type="daily_summary.changed"):
-    """A day was summed up, for the first time or anew."""
+    """A day was summarized, for the first time or again."""
 
     daily_summary: DailySummary
 
@@ -81,7 +81,7 @@ class UpsertDailySummary(
         "failed": 0,
     },
 ):
-    """Let the summary of a day be what the request says; the reply is the row of that day."""
+    """Upsert the summary of a day: it becomes what the request says, and the reply is that."""
 
     day: date
     overall_status: DayStatus
@@ -102,13 +102,13 @@ class GetDailySummary(
     errors=(DailySummaryNotFound,),
     example={"day": "2026-01-02"},
 ):
-    """The summary of a day."""
+    """Get the summary of a day."""
 
     day: date
 
 
 class ListDailySummaries(ListOf[DailySummary], subject="db.daily_summaries.list"):
-    """Summaries of days, the latest first."""
+    """List the summaries of days, the latest first."""
 
     order: Literal["day", "-day"] = "-day"
 
@@ -120,7 +120,7 @@ class ComputeDailySummary(
     emits=(DailySummaryChanged,),
     example={"day": "2026-01-02"},
 ):
-    """Sum a day up from its runs; issues and recommendations stay as they are.
+    """Compute the summary of a day from its runs; issues and recommendations stay as they are.
 
     ``healthy``: none failed. ``degraded``: fewer than half failed. ``critical``: half or more.
     """

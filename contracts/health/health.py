@@ -1,4 +1,4 @@
-"""Health: what the runs of late say, at a glance."""
+"""Health: what the recent runs say, at a glance."""
 
 from datetime import date
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ Health = Literal["healthy", "degraded", "unhealthy", "unknown"]
 
 
 class LastRuns(Request):
-    """The runs that were started last."""
+    """The runs that were started most recently."""
 
     last: Annotated[int, Field(ge=1, le=10_000)]
 
@@ -26,7 +26,7 @@ class RunsSince(Request):
 
 
 class HealthStatus(Reply):
-    """How things are, as far as finished runs tell; skipped ones tell nothing.
+    """How things are according to the finished runs; skipped ones do not count.
 
     ``healthy``: none failed. ``degraded``: fewer than half failed. ``unhealthy``: half or more
     failed. ``unknown``: there was no run.
@@ -41,7 +41,7 @@ class HealthStatus(Reply):
 
 
 class StatusCounts(Reply):
-    """How many runs have which status."""
+    """How many runs have each status."""
 
     running: Count = 0
     success: Count = 0
@@ -63,9 +63,9 @@ class Dashboard(Reply):
     latest_summary: DailySummary | None
     last_24_hours: StatusCounts
     usage: list[ModelUsage]
-    """The use of models in these days, the most called first."""
+    """The use of models during these days, the most called first."""
     trend: list[DayTrend]
-    """One entry a day, the oldest first; a day without runs has zeros."""
+    """One entry per day, the oldest first; a day without runs has zeros."""
 
 
 class GetHealthStatus(
@@ -74,7 +74,7 @@ class GetHealthStatus(
     expensive=True,
     example={"window": {"last": 100}},
 ):
-    """How things are: by the last runs, or by those since a time."""
+    """Get how things are, according to the last runs or to those since a given time."""
 
     window: LastRuns | RunsSince
 
@@ -82,6 +82,6 @@ class GetHealthStatus(
 class GetDashboard(
     Query[Dashboard], subject="db.health.dashboard", expensive=True, example={"days": 30}
 ):
-    """The latest summary, runs of 24 hours, use of models and the trend, in one round trip."""
+    """Get the latest summary, the runs of 24 hours, the use of models and the trend at once."""
 
     days: Days = 30

@@ -31,7 +31,7 @@ class ModelCall(Entity, not_found=ModelCallNotFound):
     """One call to an AI model, made while testing."""
 
     test_run_id: TestRunId | None
-    """The run that it was made for; null once that is gone."""
+    """The test run that it was made for; null once that run is gone."""
     model: Name
     provider: Name
     prompt: Markdown | None
@@ -45,7 +45,7 @@ class ModelCall(Entity, not_found=ModelCallNotFound):
 
 
 class ModelUsage(Reply):
-    """How much one model of one provider was used; calls that succeeded only."""
+    """How much one model of one provider was used, counting only calls that succeeded."""
 
     provider: Name
     model: Name
@@ -75,7 +75,7 @@ class RecordModelCall(
         "latency_ms": 840,
     },
 ):
-    """Record a call to a model. Nothing is told: prompts do not belong into events."""
+    """Record a call to a model. No event is emitted: prompts do not belong in events."""
 
     id: ModelCallId | None = None
     test_run_id: TestRunId | None = None
@@ -92,7 +92,7 @@ class RecordModelCall(
 
 
 class ListModelCalls(ListOf[ModelCall], subject="db.model_calls.list"):
-    """Model calls, of one test run or of all."""
+    """List model calls, of one test run or of all."""
 
     test_run_id: TestRunId | None = None
 
@@ -100,6 +100,6 @@ class ListModelCalls(ListOf[ModelCall], subject="db.model_calls.list"):
 class GetModelUsage(
     Query[ModelUsages], subject="db.model_calls.usage", expensive=True, example={"days": 7}
 ):
-    """Calls that succeeded, tokens, cost and mean latency per model and provider."""
+    """Get the successful calls, tokens, cost and mean latency per model and provider."""
 
     days: Days = 30

@@ -37,7 +37,7 @@ class ScheduleNotFound(NotFound):
 
 
 class Schedule(Entity, not_found=ScheduleNotFound):
-    """When the workers are to be checked, and what a check started then includes."""
+    """When the workers are to be checked, and what such a check includes."""
 
     name: Name
     """Unique among schedules."""
@@ -53,20 +53,20 @@ class Schedule(Entity, not_found=ScheduleNotFound):
     include_performance: bool
     worker_filters: WorkerFilters | None
     next_due_at: Time | None
-    """Null while it is not enabled."""
+    """Null if it is not enabled."""
     last_due_at: Time | None
 
 
 class ScheduleChanged(Event, type="schedule.changed"):
-    """A schedule was made, or says something else than before."""
+    """A schedule was created or changed."""
 
     schedule: Schedule
 
 
 class ScheduleDue(Event, type="schedule.due"):
-    """It is time for a check: told once for each due time, and when somebody asks for it.
+    """It is time for a check: emitted once for each due time, and when somebody asks for it.
 
-    Due times that went by while nobody looked are told together, as the latest of them.
+    Due times that passed while the service was away are one event, for the latest of them.
     """
 
     schedule: Schedule
@@ -75,10 +75,10 @@ class ScheduleDue(Event, type="schedule.due"):
 
 
 class ScheduleDeleted(Event, type="schedule.deleted"):
-    """A schedule is gone."""
+    """A schedule was deleted."""
 
     schedule: Schedule
-    """As it was last, its version one higher."""
+    """The schedule as it last was, with its version one higher."""
 
 
 class ScheduleDeletion(Reply):
@@ -95,9 +95,9 @@ class UpsertSchedule(
     emits=(ScheduleChanged,),
     example={"name": "nightly", "cron": "0 3 * * *", "time_zone": "Europe/Berlin"},
 ):
-    """Let the schedule of this name be what the request says; what is left out has its default.
+    """Upsert a schedule by its name: it becomes what the request says; omitted fields get defaults.
 
-    Where there is none it is made. What changes nothing tells nothing.
+    If there is none it is created. A request that changes nothing emits no event.
     """
 
     name: Name
@@ -121,13 +121,13 @@ class GetSchedule(
     errors=(ScheduleNotFound,),
     example={"name": "nightly"},
 ):
-    """One schedule by its name."""
+    """Get one schedule by its name."""
 
     name: Name
 
 
 class ListSchedules(ListOf[Schedule], subject="db.schedules.list", example={"enabled": True}):
-    """Schedules, a page at a time."""
+    """List schedules, a page at a time."""
 
     enabled: bool | None = None
     order: Literal["created_at", "-created_at", "name", "-name"] = "created_at"
@@ -140,7 +140,7 @@ class DeleteSchedule(
     emits=(ScheduleDeleted,),
     example={"name": "nightly"},
 ):
-    """Delete a schedule; the checks that it led to remain."""
+    """Delete a schedule; the checks that were started for it remain."""
 
     name: Name
 
@@ -152,6 +152,6 @@ class TriggerSchedule(
     emits=(ScheduleDue,),
     example={"name": "nightly"},
 ):
-    """Say that a schedule is due now, enabled or not; its own times stay."""
+    """Trigger a schedule: it is due now, enabled or not; its regular times stay as they are."""
 
     name: Name

@@ -35,21 +35,21 @@ class TestDefinitionNotFound(NotFound, detail="test definition {id} does not exi
 
 
 class TestDefinition(Entity, not_found=TestDefinitionNotFound):
-    """What is checked, how, and when. Running it is the business of a worker."""
+    """What is checked, how, and when. Running it is a worker's job."""
 
     id: Slug  # type: ignore[assignment]  # people give these ids and read them
-    """Given by the caller: lower case letters, digits and hyphens."""
+    """Given by the caller: lower-case letters, digits and hyphens."""
     description: Summary
     category: Category
     endpoint: Address | None
-    """The path or URL that is asked."""
+    """The path or URL that is requested."""
     method: Method | None
-    """None: POST where a payload is given, else GET."""
+    """Null: POST if there is a payload, otherwise GET."""
     payload: Json | None
     expected_status: HttpStatus
-    """The HTTP status that a run must have met to be a success."""
+    """The HTTP status that a run must get to be a success."""
     enabled: bool
-    """Whether its schedule is kept; it may be run by hand nevertheless."""
+    """Whether it runs by its schedule; if not, it can still be run by hand."""
     schedule: Cron | None
     """In UTC."""
     timeout_seconds: TimeoutSeconds
@@ -58,11 +58,11 @@ class TestDefinition(Entity, not_found=TestDefinitionNotFound):
     """How often a worker should try before it reports a failure."""
     config: JsonObject | None
     next_due_at: Time | None
-    """When its schedule says so next; null without a schedule, and while it is not enabled."""
+    """When it is due next by its schedule; null without a schedule, and if it is not enabled."""
 
 
 class TestDefinitionContents(Reply):
-    """What belonged to a test definition and went along when it was deleted."""
+    """What belonged to a test definition and was deleted with it."""
 
     runs: Count
 
@@ -75,15 +75,15 @@ class TestDefinitionDeletion(Reply):
 
 
 class TestDefinitionChanged(Event, type="test_definition.changed"):
-    """A test definition was made, or says something else than before."""
+    """A test definition was created or changed."""
 
     test_definition: TestDefinition
 
 
 class TestDefinitionDue(Event, type="test_definition.due"):
-    """It is time to run a test: told once for each due time.
+    """It is time to run a test: emitted once for each due time.
 
-    Due times that went by while nobody looked are told together, as the latest of them.
+    Due times that passed while the service was away are one event, for the latest of them.
     """
 
     test_definition: TestDefinition
@@ -91,10 +91,10 @@ class TestDefinitionDue(Event, type="test_definition.due"):
 
 
 class TestDefinitionDeleted(Event, type="test_definition.deleted"):
-    """A test definition is gone."""
+    """A test definition was deleted."""
 
     test_definition: TestDefinition
-    """As it was last, its version one higher."""
+    """The test definition as it last was, with its version one higher."""
     deleted: TestDefinitionContents
 
 
@@ -110,9 +110,9 @@ class UpsertTestDefinition(
         "schedule": "*/5 * * * *",
     },
 ):
-    """Let a test definition be what the request says; what is left out has its default.
+    """Upsert a test definition: it becomes what the request says; omitted fields get defaults.
 
-    Where there is none with this id it is made. What changes nothing tells nothing.
+    If there is none with this id it is created. A request that changes nothing emits no event.
     """
 
     id: TestDefinitionId
@@ -136,7 +136,7 @@ class GetTestDefinition(
     errors=(TestDefinitionNotFound,),
     example={"id": "homepage"},
 ):
-    """One test definition by its id."""
+    """Get one test definition by its id."""
 
     id: TestDefinitionId
 
@@ -144,7 +144,7 @@ class GetTestDefinition(
 class ListTestDefinitions(
     ListOf[TestDefinition], subject="db.test_definitions.list", example={"enabled": True}
 ):
-    """Test definitions that fulfil every filter given."""
+    """List the test definitions that match every filter given."""
 
     category: Category | None = None
     enabled: bool | None = None

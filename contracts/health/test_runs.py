@@ -1,4 +1,4 @@
-"""Test runs: what came of running a test definition."""
+"""Test runs: the outcome of running a test definition."""
 
 from typing import Annotated, Literal
 
@@ -43,9 +43,9 @@ class TestRunNotFound(NotFound, detail="test run {id} does not exist"):
 
 
 class ResultContradictsExpectation(
-    Conflict, detail="status code {status_code} is no success where {expected_status} is expected"
+    Conflict, detail="status code {status_code} is not the {expected_status} that a success needs"
 ):
-    """A success met another HTTP status than the test definition expects."""
+    """A success was reported with another HTTP status than the test definition expects."""
 
     test_definition_id: TestDefinitionId
     status_code: int
@@ -57,7 +57,7 @@ class TestRun(Entity, not_found=TestRunNotFound):
 
     test_definition_id: TestDefinitionId
     session_id: Id | None
-    """One round of many tests."""
+    """The round of tests that it belongs to."""
     ordinal: Count | None
     """Its place in the session; unique there."""
     status: RunStatus
@@ -66,24 +66,24 @@ class TestRun(Entity, not_found=TestRunNotFound):
     expected_status: HttpStatus
     """What its definition expected when it was started."""
     result: JsonObject | None
-    """What was found; ``status_code`` is the HTTP status that was met."""
+    """What was found; ``status_code`` is the HTTP status of the response."""
     error_message: Summary | None
     duration_ms: Count | None
     metrics: JsonObject | None
     started_at: Time
     completed_at: Time | None
     timeout_at: Time
-    """When it is closed with the status ``timeout`` unless it is finished before."""
+    """When it is closed with the status ``timeout``, unless it finishes earlier."""
 
 
 class TestRunStarted(Event, type="test_run.started"):
-    """A test is being run."""
+    """A test run was started."""
 
     test_run: TestRun
 
 
 class TestRunFinished(Event, type="test_run.finished"):
-    """A test run is over, with whatever came of it."""
+    """A test run is over, whatever its outcome."""
 
     test_run: TestRun
 
@@ -109,14 +109,14 @@ class RecordedRuns(Reply):
 
 
 class Outcome(Request):
-    """What came of a test run."""
+    """The outcome of a test run."""
 
     status: FinishedStatus
     result: JsonObject | None = None
-    """``status_code`` is compared with what the definition expects."""
+    """``status_code`` is compared with the status that the definition expects."""
     error_message: Summary | None = None
     duration_ms: Count | None = None
-    """Left out where a run was started, it is the time since then."""
+    """If left out for a run that was started, the time since its start."""
     metrics: JsonObject | None = None
 
 
@@ -128,7 +128,7 @@ class RecordedItem(Outcome):
     triggered_by: TriggeredBy = "manual"
     environment: Name = "production"
     completed_at: Time | None = None
-    """Now, unless it is given; a time after the database's now counts as now."""
+    """Now if left out; a time ahead of the database's clock counts as now."""
 
 
 class StartTestRun(
@@ -138,7 +138,7 @@ class StartTestRun(
     emits=(TestRunStarted,),
     example={"test_definition_id": "homepage", "triggered_by": "cron"},
 ):
-    """Note that a test is being run; ``finish`` says what came of it."""
+    """Start a test run; ``finish`` reports its outcome."""
 
     id: TestRunId | None = None
     test_definition_id: TestDefinitionId
@@ -156,7 +156,7 @@ class FinishTestRun(
     emits=(TestRunFinished,),
     example={"id": EXAMPLE_ID, "status": "success", "result": {"status_code": 200}},
 ):
-    """Say what came of a running test. Finishing is once."""
+    """Finish a test run with its outcome. A run can be finished only once."""
 
     id: TestRunId
 
@@ -169,7 +169,7 @@ class RecordTestRun(
     emits=(TestRunFinished,),
     example={"test_definition_id": "homepage", "status": "failure", "duration_ms": 1200},
 ):
-    """Start and finish in one: a test that was run already."""
+    """Record a test run that is already over: start and finish in one."""
 
     id: TestRunId | None = None
     session_id: Id | None = None
@@ -192,7 +192,7 @@ class RecordManyTestRuns(
 
 
 class GetTestRun(Query[TestRun], subject="db.test_runs.get", errors=(TestRunNotFound,)):
-    """One test run by its id."""
+    """Get one test run by its id."""
 
     id: TestRunId
 
@@ -202,7 +202,7 @@ class ListTestRuns(
     subject="db.test_runs.list",
     example={"test_definition_id": "homepage", "status": "failure"},
 ):
-    """Test runs that fulfil every filter given, the latest first."""
+    """List the test runs that match every filter given, the latest first."""
 
     test_definition_id: TestDefinitionId | None = None
     session_id: Id | None = None
@@ -213,6 +213,6 @@ class ListTestRuns(
 
 
 class GetLatestTestRuns(Query[TestRuns], subject="db.test_runs.latest"):
-    """The test runs that were started last, whatever they test; as many as fit into a message."""
+    """Get the test runs that were started last, of any test; as many as fit into one message."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 20

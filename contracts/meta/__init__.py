@@ -1,1 +1,1 @@
-"""What this service offers: its operations, their JSON Schemas, the AsyncAPI document."""
+"""What this service offers: its operations, their JSON Schemas and the AsyncAPI document."""

@@ -1,4 +1,4 @@
-"""The operations themselves: what there is, what each takes, answers, refuses and tells."""
+"""The operations themselves: which there are, and what each takes, answers, refuses and emits."""
 
 from typing import Any, Literal
 
@@ -22,9 +22,9 @@ class OperationSummary(Reply):
     """The name of the NATS service that it belongs to."""
     summary: str
     errors: list[str]
-    """The types of the errors that it declares; some others any operation may answer."""
+    """The types of the errors that it declares; there are others that any operation may answer."""
     emits: list[str]
-    """The types of the events that it may tell."""
+    """The types of the events that it may emit."""
 
 
 class ErrorDescription(Reply):
@@ -35,13 +35,13 @@ class ErrorDescription(Reply):
     status: int
     retryable: bool
     declared: bool
-    """Whether the operation itself names it; the others may be the answer of any operation."""
+    """Whether the operation itself declares it; the others may be the answer of any operation."""
     body: dict[str, Any]
     """The JSON Schema of the problem document."""
 
 
 class EventDescription(Reply):
-    """An event that an operation may tell."""
+    """An event that an operation may emit."""
 
     type: str
     subject: str
@@ -52,7 +52,7 @@ class EventDescription(Reply):
 
 
 class OperationDescription(Reply):
-    """Everything there is to know about an operation; each JSON Schema is complete in itself."""
+    """Everything there is to know about an operation; each JSON Schema is self-contained."""
 
     subject: str
     kind: Literal["command", "query"]
@@ -84,7 +84,7 @@ class AsyncApi(Reply):
 
 
 class ListOperations(Query[Page[OperationSummary]], subject="db.meta.operations"):
-    """All operations, by context and subject, on one page."""
+    """List all operations, by context and subject, on one page."""
 
 
 class DescribeOperation(
@@ -93,11 +93,11 @@ class DescribeOperation(
     errors=(OperationNotFound,),
     example={"subject": "db.tasks.get"},
 ):
-    """An operation's JSON Schemas (request, reply, errors, events) and an example."""
+    """Describe an operation: JSON Schemas of request, reply, errors and events, and an example."""
 
     subject: Name
     """The operation's subject, ``db.<noun>.<verb>``."""
 
 
 class GetAsyncApi(Query[AsyncApi], subject="db.meta.asyncapi"):
-    """The AsyncAPI 3.0 document of all operations and events, replies and errors included."""
+    """Get the AsyncAPI 3.0 document of all operations and events, including replies and errors."""

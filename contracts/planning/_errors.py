@@ -1,4 +1,4 @@
-"""Errors of dependencies, whatever depends on what."""
+"""Errors about dependencies, of tasks and of phases alike."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from bus.contract import Conflict, Id, NotFound, Unprocessable
 
 Named = Annotated[Id | str, Field(union_mode="left_to_right")]
-"""An id, or the ``ref`` of what a request makes."""
+"""An id, or the ``ref`` of something that a request creates."""
 
 
 class Waiting(BaseModel):
@@ -18,21 +18,21 @@ class Waiting(BaseModel):
 
 
 class DependencyCycle(Conflict, detail="this would close a cycle: {entity}s would wait for ever"):
-    """What waits for what would be a cycle, over tasks and phases; nothing on it could begin."""
+    """The dependencies of tasks and phases would form a cycle; nothing on it could ever begin."""
 
     entity: str
-    """What the request is about, task or phase."""
+    """What the request is about: a task or a phase."""
     path: list[Named]
     """The ids along the cycle; each waits for the next, and the last is the first again.
 
-    What the request itself makes is named by its ``ref``."""
+    Anything that the request itself creates is named by its ``ref``."""
     nodes: list[Waiting] | None = None
-    """The same, each with what it is. A task waits for what it depends on, for what the tasks above
-    it wait for and for its phase, a phase for the phases that it depends on and for its tasks."""
+    """The same cycle, each id with its kind. A task waits for its own dependencies, for those of
+    the tasks above it and for its phase; a phase waits for its dependencies and for its tasks."""
 
 
 class InitiativeClosed(Conflict, detail="initiative {id} is {initiative_status}"):
-    """The initiative is archived; nothing is added to it until it is unarchived."""
+    """The initiative is archived; nothing can be added to it until it is unarchived."""
 
     id: Id
     initiative_status: str
@@ -58,7 +58,7 @@ class DependencyNotFound(NotFound, detail="{id} does not depend on {depends_on}"
 class StaleIncarnation(
     Conflict, detail="agent {id} is at incarnation {current_incarnation}, not {incarnation}"
 ):
-    """The agent has come back as another process since; this one speaks for it no more."""
+    """The agent has come back as another process since; this one no longer speaks for it."""
 
     id: Id
     incarnation: int

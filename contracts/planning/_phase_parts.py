@@ -1,4 +1,4 @@
-"""What phases are refused with and answered with, beside themselves."""
+"""The errors and the replies of phases, apart from the phase itself."""
 
 from bus.contract import Conflict, Count, Id, NotFound, Reply
 
@@ -14,16 +14,16 @@ class DependenciesOpen(Conflict, detail="phase {id} depends on phases that are n
 
     id: Id
     open: list[Id]
-    """The phases that it waits for."""
+    """The phases that it still waits for."""
 
 
 class PhaseContents(Reply):
-    """What belonged to a phase and went along when it was deleted."""
+    """What belonged to a phase and was deleted with it."""
 
     tasks: Count
     """Its tasks, and the tasks below them."""
     dependencies: Count
-    """Dependencies on other phases, and of other phases on it."""
+    """Its dependencies on other phases, and theirs on it."""
 
 
 class PhaseDeletion(Reply):
@@ -39,4 +39,4 @@ class PhaseSequence(Reply):
     ids: list[Id]
     """All of them, first to last."""
     moved: list[Id]
-    """Those whose position was changed; each is told as ``phase.updated``."""
+    """Those whose position changed; ``phase.updated`` is emitted for each."""

@@ -1,4 +1,4 @@
-"""A task, and the events that tell of it."""
+"""A task and its events."""
 
 from pydantic import Field
 
@@ -48,18 +48,18 @@ class Task(Entity, not_found=TaskNotFound):
     summary: Summary | None
     result: Json | None
     retry_count: Count
-    """How often it was lost, its lease over or its agent crashed, since it was made or last retried
-    by a person."""
+    """How often it was lost (its lease expired or its agent crashed) since it was created, or since
+    a person last retried it."""
     blocked_reason: Reason | None
     external_ref: ExternalRef | None
     """Its id in the plan that it was imported from; unique within the initiative."""
     claimed_by: AgentId | None
     attempt: Attempt
-    """The fencing token: +1 at each claim."""
+    """The fencing token: +1 with each claim."""
     lease_expires_at: Time | None
-    """When the claim ends unless it is renewed; a renewal is no change of the version."""
+    """When the claim ends unless it is renewed; a renewal does not change the version."""
     lease_seconds: LeaseSeconds | None = None
-    """For how long the claim, or its last renewal, holds."""
+    """How long the claim, or its last renewal, holds, in seconds."""
     late_results: list[LateResult]
 
 
@@ -71,30 +71,30 @@ class TaskCreated(Event, type="task.created"):
 
 
 class TaskUpdated(Event, type="task.updated"):
-    """What a task says was changed."""
+    """Fields of a task were changed."""
 
     task: Task
     moved: bool = False
-    """Whether it is in another phase than before."""
+    """Whether it is now in a different phase."""
 
 
 class TaskReady(Event, type="task.ready"):
-    """A task that was there and could not be claimed now can be.
+    """An existing task that could not be claimed can be claimed now.
 
-    The last thing that it waited for is completed or gone, its phase goes on, its initiative is
-    active again, what is above it is no longer blocked, or it came back to be done again. A task
-    that can be claimed as soon as it is created is told by ``task.created`` alone.
+    The last thing that it waited for is completed or gone, its phase has started or resumed, its
+    initiative is active again, the task above it is no longer blocked, or it came back to be done
+    again. A task that can be claimed as soon as it is created has only ``task.created``.
     """
 
     task: Task
 
 
 class TaskClaimed(Event, type="task.claimed"):
-    """An agent has taken a task, for as long as its lease lasts."""
+    """An agent claimed a task, and holds it for as long as its lease lasts."""
 
     task: Task
     incarnation: Incarnation | None = None
-    """Which process of the agent it was, where the claim said so."""
+    """Which process of the agent claimed it, if the claim said so."""
 
 
 class TaskCompleted(Event, type="task.completed"):
@@ -105,7 +105,7 @@ class TaskCompleted(Event, type="task.completed"):
 
 
 class TaskLateCompletion(Event, type="task.late_completion"):
-    """A result came in after the task had been taken from its attempt; it is kept."""
+    """A result arrived after the task had been taken away from its attempt; it is kept."""
 
     task: Task
     late_result: LateResult
@@ -142,7 +142,7 @@ class TaskRetried(Event, type="task.retried"):
 
 
 class TaskDependencyAdded(Event, type="task.dependency_added"):
-    """A task waits for another one."""
+    """A task now waits for another one."""
 
     task: Task
     depends_on_task_id: TaskId
@@ -156,8 +156,8 @@ class TaskDependencyRemoved(Event, type="task.dependency_removed"):
 
 
 class TaskDeleted(Event, type="task.deleted"):
-    """A task is gone, and its children with it."""
+    """A task was deleted, and its children with it."""
 
     task: Task
-    """As it was last, its version one higher."""
+    """The task as it last was, with its version one higher."""
     deleted: TaskContents

@@ -1,4 +1,4 @@
-"""Tasks with what surrounds them, as whoever works on them gets them."""
+"""Tasks with their surroundings, as they are given to those who work on them."""
 
 from pydantic import Field
 
@@ -8,18 +8,18 @@ from contracts.planning._task_parts import InitiativeBrief, PhaseBrief, Shortene
 
 
 class ClaimedTask(Reply):
-    """A task with what an agent needs to begin."""
+    """A task with everything that an agent needs to begin."""
 
     task: Task
     phase: PhaseBrief | None
-    """Its phase, or else the one that the task above it is in."""
+    """Its phase, or else the phase of the task above it."""
     initiative: InitiativeBrief | None
     dependencies: list[TaskBrief]
-    """What it depends on, the first hundred."""
+    """The tasks that it depends on, at most the first hundred."""
     shortened: list[Shortened] = Field(default=[])
-    """What is missing or cut, since the reply would have become too large for one message: the
-    phase's content first, then summaries, then lists, at last long texts of the task itself, of
-    which the beginning is kept where there is room for it. Other operations have all of it."""
+    """What is missing or cut because the reply would otherwise be too large for one message: the
+    phase's content first, then summaries, then lists, and finally long texts of the task itself,
+    whose beginning is kept if there is room for it. Other operations return all of it."""
 
 
 class ClaimedTasks(Reply):
@@ -33,4 +33,4 @@ class TaskContext(ClaimedTask):
 
     parent: TaskBrief | None
     children: list[TaskBrief]
-    """Its children by position, the first hundred."""
+    """Its children by position, at most the first hundred."""

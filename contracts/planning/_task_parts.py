@@ -1,4 +1,4 @@
-"""What the contracts of tasks are made of: errors, parts of replies and of requests."""
+"""The parts that the contracts of tasks share: errors, and parts of replies and requests."""
 
 from typing import Annotated, Literal, Self
 
@@ -49,7 +49,7 @@ Shortened = Literal[
 ]
 
 LocalRef = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
-"""A name that items of one request call each other by, 1–200 characters."""
+"""A name by which the items of one request refer to each other, 1–200 characters."""
 
 
 class TaskNotFound(NotFound, detail="task {id} does not exist"):
@@ -59,17 +59,17 @@ class TaskNotFound(NotFound, detail="task {id} does not exist"):
 
 
 class LateResultNotFound(NotFound, detail="task {id} has no late result of attempt {attempt}"):
-    """No result of this attempt waits to be accepted."""
+    """There is no late result of this attempt to accept."""
 
     id: TaskId
     attempt: int
 
 
 class StaleAttempt(Conflict):
-    """The attempt is not the task's current one: someone else may have it now.
+    """The attempt is not the task's current one: someone else may have the task now.
 
-    Where ``kept`` is true, what ``db.tasks.complete`` brought is a late result of the task, which
-    ``db.tasks.accept_late`` makes its result; where it is false, nothing of it is kept.
+    If ``kept`` is true, the task has what ``db.tasks.complete`` sent as a late result, and
+    ``db.tasks.accept_late`` can make it the task's result; if it is false, it was not kept.
     """
 
     id: TaskId
@@ -77,29 +77,29 @@ class StaleAttempt(Conflict):
     current_attempt: int
     task_status: TaskStatus
     claimed_by: AgentId | None = None
-    """Who has the task now; absent when nobody has."""
+    """Who has the task now; absent if nobody has it."""
     kept: bool = False
-    """Whether the task has what was brought as a late result, to be accepted by
-    ``db.tasks.accept_late``; false where there was no room for it, and of all but completions."""
+    """Whether the task has the result that was sent as a late result, for ``db.tasks.accept_late``
+    to accept; false if there was no room for it, and for any command but a completion."""
 
     @property
     def detail(self) -> str:
-        """That the attempt is over, or never was, and what the task is now."""
+        """That the attempt is over, or never existed, and what the task is now."""
         was = 1 <= self.attempt <= self.current_attempt
-        said = f"attempt {self.attempt} of task {self.id} {'is over' if was else 'never was'}"
-        return f"{said}; it is {self.task_status}, attempt {self.current_attempt}"
+        said = f"attempt {self.attempt} of task {self.id} {'is over' if was else 'never existed'}"
+        return f"{said}; the task is {self.task_status}, at attempt {self.current_attempt}"
 
 
 class LateResult(Reply):
-    """What an attempt brought after the task had been taken from it."""
+    """The result that an attempt sent after the task had been taken away from it."""
 
     attempt: Attempt
     summary: Summary | None
     result: Json | None
     received_at: Time = Field(strict=False)  # text in a jsonb column
     shortened: bool = False
-    """Whether its result was left out, or its summary cut, to make room for what the task became;
-    what was brought is whole in ``task.late_completion``."""
+    """Whether its result was left out, or its summary cut, to make room for later changes of the
+    task; the event ``task.late_completion`` has it whole."""
 
 
 class TaskBrief(Reply):
@@ -132,7 +132,7 @@ class InitiativeBrief(Reply):
 
 
 class TaskQueue(Reply):
-    """How many tasks are in which state; ``ready`` and ``waiting`` are the pending ones."""
+    """How many tasks are in each state; ``ready`` and ``waiting`` together are the pending ones."""
 
     ready: Count
     waiting: Count
@@ -142,12 +142,12 @@ class TaskQueue(Reply):
 
 
 class TaskContents(Reply):
-    """What belonged to a task and went along when it was deleted."""
+    """What belonged to a task and was deleted with it."""
 
     children: Count
     """The tasks below it, at any depth."""
     dependencies: Count
-    """The dependencies of and on all these tasks."""
+    """The dependencies of all these tasks, and those of other tasks on them."""
 
 
 class TaskDeletion(Reply):
@@ -158,7 +158,7 @@ class TaskDeletion(Reply):
 
 
 class NewTaskRef(Reply):
-    """A task that was made."""
+    """A task that was created."""
 
     ref: LocalRef | None
     """What the request called it."""
@@ -166,18 +166,18 @@ class NewTaskRef(Reply):
 
 
 class NewTasks(Reply):
-    """The tasks that were made, in the order of the request."""
+    """The tasks that were created, in the order of the request."""
 
     items: list[NewTaskRef]
 
 
 class NewTask(Request):
-    """What a task is when it is made."""
+    """The fields of a new task."""
 
     id: TaskId | None = None
-    """Made by the service when it is left out."""
+    """Generated by the service if left out."""
     initiative_id: InitiativeId | None = None
-    """Left out, it is that of the phase or of the parent."""
+    """If left out, it is the initiative of the phase or of the parent."""
     phase_id: PhaseId | None = None
     parent_task_id: TaskId | None = None
     name: Title
@@ -189,31 +189,31 @@ class NewTask(Request):
     external_ref: ExternalRef | None = None
     """Its id in the plan that it comes from; unique within the initiative."""
     status: Literal["pending", "completed", "blocked"] = "pending"
-    """Where an existing plan is brought in: how far the task is already."""
+    """For bringing in an existing plan: how far the task already is."""
     summary: Summary | None = None
-    """Only of a completed task."""
+    """Only for a completed task."""
     result: Json | None = None
-    """Only of a completed task."""
+    """Only for a completed task."""
     blocked_reason: Reason | None = None
-    """Of a blocked task, and only of one."""
+    """Required for a blocked task, and allowed for no other."""
 
     @model_validator(mode="after")
     def _fits_its_status(self) -> Self:
         if (self.status == "blocked") != (self.blocked_reason is not None):
-            raise ValueError("a blocked task, and no other, has a blocked_reason")
+            raise ValueError("a blocked task must have a blocked_reason, and no other task may")
         if self.status != "completed" and (self.summary is not None or self.result is not None):
-            raise ValueError("only a completed task has a summary or a result")
+            raise ValueError("only a completed task may have a summary or a result")
         return self
 
 
 class NewTaskItem(NewTask):
-    """One of many tasks; the others of the request are named by their ``ref``."""
+    """One of many tasks; it refers to the others of the request by their ``ref``."""
 
     ref: LocalRef | None = None
     parent: LocalRef | None = None
-    """The ``ref`` of another item, in place of ``parent_task_id``."""
+    """The ``ref`` of another item, instead of ``parent_task_id``."""
     depends_on: list[LocalRef] = Field(default=[], max_length=200)
-    """Each the ``ref`` of another item or the id of a task that exists."""
+    """Each is the ``ref`` of another item, or the id of an existing task."""
 
     @model_validator(mode="after")
     def _one_parent(self) -> Self:
@@ -226,5 +226,5 @@ def distinct_refs(items: list[NewTaskItem]) -> list[NewTaskItem]:
     refs = [item.ref for item in items if item.ref is not None]
     if len(refs) != len(set(refs)):
         twice = next(ref for ref in refs if refs.count(ref) > 1)
-        raise ValueError(f"the ref {twice!r} stands twice")
+        raise ValueError(f"the ref {twice!r} is used twice")
     return items

@@ -97,10 +97,10 @@ class CreateTask(
     emits=(TaskCreated,),
     example={"name": "Write the migration", "phase_id": EXAMPLE_PHASE, "priority": "high"},
 ):
-    """Add one task. A task in a phase belongs to the phase's initiative, and so does its parent.
+    """Create one task. A task in a phase belongs to the phase's initiative, as does its parent.
 
-    What is over and gets a task that is not completed is taken up again: its phase is in progress,
-    its initiative active. An archived initiative takes none.
+    A task that is not completed reopens what was over: its phase is in progress again, its
+    initiative active. An archived initiative accepts no new tasks.
     """
 
 
@@ -122,7 +122,7 @@ class CreateManyTasks(
         ]
     },
 ):
-    """Add up to 500 tasks with parents and dependencies among them, all or nothing."""
+    """Create up to 500 tasks with parents and dependencies among them, all or nothing."""
 
     items: Annotated[
         list[NewTaskItem], Field(min_length=1, max_length=500), AfterValidator(distinct_refs)
@@ -130,7 +130,7 @@ class CreateManyTasks(
 
 
 class GetTask(Query[Task], subject="db.tasks.get", errors=(TaskNotFound,)):
-    """One task by its id."""
+    """Get one task by its id."""
 
     id: TaskId
 
@@ -143,10 +143,10 @@ class ListTasks(
     subject="db.tasks.list",
     example={"phase_id": EXAMPLE_PHASE, "status": "pending", "order": "position"},
 ):
-    """Tasks that fulfil every filter given."""
+    """List the tasks that match every filter given."""
 
     phase_id: PhaseId | None = None
-    """What is below a task of this phase and has no phase of its own is in it too."""
+    """Includes tasks without a phase of their own that are below a task of this phase."""
     initiative_id: InitiativeId | None = None
     parent_task_id: TaskId | None = None
     status: TaskStatus | None = None
@@ -154,27 +154,27 @@ class ListTasks(
     priority: TaskPriority | None = None
     claimed_by: AgentId | None = None
     ready: bool | None = None
-    """True: only what can be claimed. False: everything else."""
+    """True: only tasks that can be claimed. False: all the others."""
     search: Search | None = None
     order: TaskOrder = "created_at"
 
 
 class ListTaskDependencies(ListOf[Task], subject="db.tasks.dependencies", errors=(TaskNotFound,)):
-    """The tasks that a task depends on."""
+    """List the tasks that a task depends on."""
 
     id: TaskId
     order: TaskOrder = "created_at"
 
 
 class ListTaskDependents(ListOf[Task], subject="db.tasks.dependents", errors=(TaskNotFound,)):
-    """The tasks that depend on a task."""
+    """List the tasks that depend on a task."""
 
     id: TaskId
     order: TaskOrder = "created_at"
 
 
 class GetTaskContext(Query[TaskContext], subject="db.tasks.context", errors=(TaskNotFound,)):
-    """A task with its phase, initiative, parent and children, and what came of its dependencies."""
+    """Get a task with its phase, initiative, parent, children and summaries of its dependencies."""
 
     id: TaskId
 
@@ -186,7 +186,7 @@ class GetTaskQueue(
     expensive=True,
     example={"initiative_id": EXAMPLE_ID},
 ):
-    """How many tasks are in which state, of one initiative or of all."""
+    """Get the number of tasks in each state, of one initiative or of all."""
 
     initiative_id: InitiativeId | None = None
 
@@ -206,9 +206,9 @@ class UpdateTask(
     emits=(TaskUpdated, TaskReady),
     example={"id": EXAMPLE_ID, "priority": "high", "expected_version": 3},
 ):
-    """Change what a task says. What is left out stays; null clears what may be null.
+    """Update a task. Fields that are left out stay; null clears those that may be null.
 
-    A phase that is over is taken up again by a task that is moved into it and not completed.
+    Moving a task that is not completed into a phase that is over reopens the phase.
     """
 
     id: TaskId
@@ -231,7 +231,7 @@ class DeleteTask(
     emits=(TaskDeleted, TaskDependencyRemoved, TaskReady),
     example={"id": EXAMPLE_ID},
 ):
-    """Delete a task with everything below it; what depended on it waits for it no longer."""
+    """Delete a task with everything below it; tasks that depended on it no longer wait for it."""
 
     id: TaskId
 
@@ -250,7 +250,7 @@ class AddTaskDependency(
     emits=(TaskDependencyAdded,),
     example={"id": EXAMPLE_ID, "depends_on_task_id": EXAMPLE_PHASE},
 ):
-    """Let a task that has not begun wait for another one of the same initiative."""
+    """Add a dependency: a task that has not begun waits for another one of its initiative."""
 
     id: TaskId
     depends_on_task_id: TaskId
@@ -263,7 +263,7 @@ class RemoveTaskDependency(
     emits=(TaskDependencyRemoved, TaskReady),
     example={"id": EXAMPLE_ID, "depends_on_task_id": EXAMPLE_PHASE},
 ):
-    """Let a task wait for another one no longer."""
+    """Remove a dependency: a task no longer waits for another one."""
 
     id: TaskId
     depends_on_task_id: TaskId
@@ -276,24 +276,23 @@ class ClaimTasks(
     emits=(TaskClaimed,),
     example={"agent_id": "agent-7", "limit": 3, "lease_seconds": 600},
 ):
-    """Take the next ready tasks, each for one caller only; nothing ready is an empty list.
+    """Claim the next ready tasks, each for one caller only; the list is empty if none is ready.
 
-    A task is ready when it is pending and nothing above it says otherwise: what it or a task above
+    A task is ready when it is pending and nothing holds it back: everything that it or a task above
     it depends on is completed, no task above it is blocked, its phase, if it is in one, is in
     progress, and its initiative, if it has one, is active.
 
-    The order is priority, then position, then age. Fewer than asked for may come back where the
-    reply would become too large for one message; the others stay ready. What does not fit of a
-    single task is cut, and the reply says so. In the name of an agent that has ended nothing is
-    claimed.
+    The order is priority, then position, then age. Fewer tasks than asked for may come back if the
+    reply would become too large for one message; the others stay ready. A single task that does
+    not fit is cut, and the reply says so. An agent that has ended can claim nothing.
     """
 
     agent_id: AgentId
     incarnation: Incarnation | None = None
-    """Which process of a registered agent claims; one that is the agent no more is refused."""
+    """Which process of a registered agent claims; one that is no longer the agent is refused."""
     initiative_id: InitiativeId | None = None
     phase_id: PhaseId | None = None
-    """What is below a task of this phase and has no phase of its own is in it too."""
+    """Includes tasks without a phase of their own that are below a task of this phase."""
     categories: list[TaskCategory] = Field(
         default=["execute", "verify", "merge", "review"], min_length=1, max_length=9
     )
@@ -309,12 +308,12 @@ class RenewTask(
     vital=True,
     example={"id": EXAMPLE_ID, "attempt": 1},
 ):
-    """Prolong a claim. A sign of life is no change: no event tells it and the version stays."""
+    """Renew a claim. A sign of life is not a change: it emits no event and the version stays."""
 
     id: TaskId
     attempt: Attempt
     lease_seconds: LeaseSeconds = 300
-    """From now on."""
+    """Counted from now."""
 
 
 class ReleaseTask(
@@ -324,7 +323,7 @@ class ReleaseTask(
     emits=(TaskReleased, TaskReady),
     example={"id": EXAMPLE_ID, "attempt": 1, "reason": "out of context"},
 ):
-    """Give a claimed task back, unfinished; it is pending again."""
+    """Release a claimed task, unfinished; it is pending again."""
 
     id: TaskId
     attempt: Attempt
@@ -343,9 +342,9 @@ class CompleteTask(
     id: TaskId
     attempt: Attempt | None = None
     """The attempt of the claim. A result of an attempt that is over is kept as a late result while
-    there is room for it: up to a hundred of them with 256 KiB of JSON together, or a single one
-    that is larger. The refusal says whether it is ``kept``; ``db.tasks.accept_late`` makes it the
-    result of the task. Without an attempt the present state alone decides."""
+    there is room for it: up to a hundred of them with 256 KiB of JSON in total, or a single larger
+    one. The refusal says whether it is ``kept``; ``db.tasks.accept_late`` makes it the result of
+    the task. Without an attempt, only the task's current state decides."""
     summary: Summary | None = None
     result: Json | None = None
 
@@ -357,11 +356,11 @@ class BlockTask(
     emits=(TaskBlocked,),
     example={"id": EXAMPLE_ID, "attempt": 1, "reason": "The API key is missing."},
 ):
-    """Say that a task cannot go on, and why; a person has to look at it."""
+    """Block a task that cannot go on, and say why, until a person has looked at it."""
 
     id: TaskId
     attempt: Attempt | None = None
-    """The attempt of the claim. Without it the present state alone decides."""
+    """The attempt of the claim. Without it, only the task's current state decides."""
     reason: Reason
 
 
@@ -372,7 +371,7 @@ class RetryTask(
     emits=(TaskRetried, TaskReady),
     example={"id": EXAMPLE_ID},
 ):
-    """Let a blocked task be tried again, with all its retries; its phase is taken up again."""
+    """Retry a blocked task, with all its retries restored; a phase that was over is reopened."""
 
     id: TaskId
 
@@ -384,10 +383,10 @@ class AcceptLateResult(
     emits=(TaskCompleted, TaskUpdated, TaskReady),
     example={"id": EXAMPLE_ID, "attempt": 1},
 ):
-    """Make the last late result of an attempt the result of its task.
+    """Accept the last late result of an attempt as the result of its task.
 
-    That completes the task, whatever state it is in; of a completed one the result is replaced.
-    Of a late result that is ``shortened`` the task gets what is left.
+    This completes the task, whatever state it is in; if it is completed already, its result is
+    replaced. If the late result is ``shortened``, the task gets what is left of it.
     """
 
     id: TaskId

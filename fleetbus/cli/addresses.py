@@ -26,7 +26,7 @@ NatsUrl = Annotated[
         "--nats-url",
         metavar="URL",
         envvar=_NATS_ENVIRONMENT,
-        help="NATS, one URL or several with commas; else the stack that runs in ./.fleetbus, "
+        help="NATS, one URL or several, comma-separated; else the stack that runs in ./.fleetbus, "
         f"else {DEFAULT_NATS_URL}.",
     ),
 ]
@@ -36,7 +36,7 @@ ServedNatsUrl = Annotated[
         "--nats-url",
         metavar="URL",
         envvar=_NATS_ENVIRONMENT,
-        help="NATS, one URL or several with commas.",
+        help="NATS, one URL or several, comma-separated.",
         show_default=DEFAULT_NATS_URL,
     ),
 ]

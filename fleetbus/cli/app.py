@@ -65,7 +65,7 @@ def fleetbus(
     version: Annotated[  # noqa: ARG001  its callback acts on it
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and end."
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
     inbox_prefix: Annotated[
@@ -73,24 +73,24 @@ def fleetbus(
         typer.Option(
             metavar="SUBJECT",
             envvar=_INBOX_PREFIX,
-            help="Where replies go, if the NATS user may subscribe to an inbox of its own only.",
+            help="Where replies go, if the NATS user may subscribe only to an inbox of its own.",
         ),
     ] = None,
 ) -> None:
     """The state service of agent fleets: Postgres behind NATS, every change an event.
 
-    Flags win over the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
-    for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
-    commands that ask or watch use the servers of the `fleetbus up` that runs
-    in ./.fleetbus, if one does.
+        Flags override the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
+        for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
+        commands that ask or watch use the servers of the `fleetbus up` that runs
+    in ./.fleetbus, if there is one.
 
-    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
-    `call`), 130 interrupted.
+        Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
+        `call`), 130 interrupted.
 
-    Examples:
-        fleetbus up
-        fleetbus call db.tasks.list '{"limit": 10}'
-        fleetbus events --follow
+        Examples:
+            fleetbus up
+            fleetbus call db.tasks.list '{"limit": 10}'
+            fleetbus events --follow
     """
     if inbox_prefix:
         os.environ[_INBOX_PREFIX] = inbox_prefix

@@ -42,7 +42,7 @@ def call(
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0.001, help="How long to wait, with all repetitions."),
+        typer.Option(metavar="SECONDS", min=0.001, help="How long to wait, including retries."),
     ] = 30.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Run the command and roll it back.")
@@ -54,10 +54,10 @@ def call(
 ) -> None:
     """Call an operation and print its reply as indented JSON.
 
-    What may be tried again (429, 503, 504, no answer, nobody there) is sent
-    again with the same key until the timeout, so nothing is done twice. A
-    refusal goes to standard error, and the exit code is 1; it is 3 where no
-    answer came.
+    A request that may be tried again (429, 503, 504, no answer, nobody
+    there) is sent again with the same key until the timeout, so nothing is
+    done twice. A refusal goes to standard error, and the exit code is 1; it
+    is 3 if no answer came.
 
     Examples:
         fleetbus call db.meta.operations
@@ -170,7 +170,7 @@ def _silence(subject: str, headers: dict[str, str], limit: float) -> str:
     said = f"no answer from {subject} within {limit:g} s"
     if (key := headers.get("Nats-Msg-Id")) is None:
         return said
-    return f"{said}; a command may have been done\n  To be sure, repeat it with --key {key}"
+    return f"{said}; a command may have been executed\n  To be sure, repeat it with --key {key}"
 
 
 async def _nobody(client: Client, subject: str) -> str:

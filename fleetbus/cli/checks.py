@@ -9,12 +9,12 @@ from fleetbus.cli.terminal import console, run
 
 
 def doctor(nats_url: NatsUrl = None, database_url: DatabaseUrl = None) -> None:
-    """Look whether everything is there and works.
+    """Check that everything is there and works.
 
     Servers, schema, stream, relay, sweeper, handlers, clocks: each line is ok
     or says what to do. The exit code is 1 if something is wrong. Nothing is
-    changed. Without addresses it looks at the stack that runs in ./.fleetbus,
-    if one does.
+    changed. Without addresses it checks the stack that runs in ./.fleetbus,
+    if there is one.
 
     Examples:
         fleetbus doctor

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def describe(
     subject: Annotated[
         str | None,
-        typer.Argument(metavar="SUBJECT", help="An operation; without it all are listed."),
+        typer.Argument(metavar="SUBJECT", help="An operation; if left out, all are listed."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what the service answers, JSON Schemas and all.")
@@ -27,7 +27,7 @@ def describe(
 ) -> None:
     """List the operations of the running service, or describe one.
 
-    What it takes, answers and refuses, the events it tells, and an example.
+    What it takes, answers and refuses, the events it emits, and an example.
 
     Examples:
         fleetbus describe

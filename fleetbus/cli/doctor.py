@@ -89,7 +89,7 @@ async def _examine_postgres(settings: Settings) -> AsyncIterator[Check]:
     try:
         where, url = describe(settings.database_url), driver_url(settings.database_url)
     except (ArgumentError, ValueError):
-        yield Check("Postgres", False, "DATABASE_URL is not one: postgresql://…", remedy)
+        yield Check("Postgres", False, "DATABASE_URL is not a Postgres URL: postgresql://…", remedy)
         return
     engine = create_async_engine(
         url,
@@ -120,7 +120,7 @@ async def _server(db: AsyncConnection, where: str) -> Check:
     if await db.scalar(text("SELECT current_setting('transaction_read_only') = 'on'")):
         let = "let the service write: default_transaction_read_only is on"
         return Check("Postgres", False, f"{detail}; read-only", let)
-    near = "bring handlers and database nearer to each other"
+    near = "bring handlers and database closer together"
     return Check("Postgres", took <= LARGEST_ROUND_TRIP, detail, near)
 
 
@@ -165,13 +165,13 @@ async def _events(db: AsyncConnection) -> Check:
     """What the last comparison of stream and outbox found."""
     name = "events"
     if (found := await _reconciliation.last_verdict(db)) is None:
-        return Check(name, True, "stream and outbox were not compared yet")
+        return Check(name, True, "stream and outbox have not been compared yet")
     when = f"{found.checked_at:%Y-%m-%d %H:%M:%S}Z"
     if found.state == "timeline_conflict":
-        remedy = (
-            "restore the newer database, or go on with this one: `fleetbus events accept-timeline`"
+        remedy = "restore the newer database, or accept this one: `fleetbus events accept-timeline`"
+        return Check(
+            name, False, f"nothing has been published since {when}: {found.detail}", remedy
         )
-        return Check(name, False, f"nothing is published since {when}: {found.detail}", remedy)
     if found.state == "incomplete":
         lost = found.detail or f"{found.missing - found.repaired} lost events are not back yet"
         return Check(name, False, f"{when}: {lost}", "the active relay tries again by itself")
@@ -248,9 +248,9 @@ async def _stream(client: Client, settings: Settings) -> Check:
         await ensure_stream(js, StreamSettings(name=settings.stream), report=False)
     except NotFoundError:
         what = f"there is no stream {settings.stream}"
-        return Check(name, False, what, "a `fleetbus serve` without --no-relay makes it")
+        return Check(name, False, what, "a `fleetbus serve` without --no-relay creates it")
     except StreamUnfit as unfit:
-        return Check(name, False, str(unfit), "mend it with `nats stream edit`")
+        return Check(name, False, str(unfit), "fix it with `nats stream edit`")
     except (NatsError, TimeoutError) as error:
         start = "start nats-server with --jetstream"
         return Check(name, False, f"JetStream does not answer: {words(error)}", start)
@@ -259,7 +259,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
         return Check(name, False, f"{detail}; it is full", condition.MAKE_ROOM)
     if not info.config.allow_atomic:
         remedy = "use NATS 2.12 or newer and `nats stream edit --allow-batch`"
-        return Check(name, False, f"{detail}; it takes no atomic batches", remedy)
+        return Check(name, False, f"{detail}; it does not accept atomic batches", remedy)
     return Check(name, True, detail)
 
 
@@ -308,7 +308,7 @@ def _load(processes: list[dict[str, Any]]) -> Check:
     blind = sum(process["outbox"] is None for process in processes)
     if blind:
         detail = f"{blind} of {len(processes)} processes cannot read the database; {detail}"
-    return Check("load", not blind, detail, "look into the handlers' logs")
+    return Check("load", not blind, detail, "look at the handlers' logs")
 
 
 def _keys(processes: list[dict[str, Any]]) -> Check:
@@ -317,7 +317,7 @@ def _keys(processes: list[dict[str, Any]]) -> Check:
     rings = {tuple(keys["ids"]) for keys in told}
     wrong = sorted({keys["problem"] for keys in told} - {"", NOT_CONFIGURED})
     if wrong:
-        remedy = "mend FLEETBUS_CREDENTIALS_KEYS or the file, and restart the handlers"
+        remedy = "fix FLEETBUS_CREDENTIALS_KEYS or the file, and restart the handlers"
         return Check(name, False, f"credentials cannot be used: {wrong[0]}", remedy)
     if len(rings) > 1:
         remedy = "give every process the same keys in the same order, and restart it"
@@ -326,26 +326,26 @@ def _keys(processes: list[dict[str, Any]]) -> Check:
     ids, count = next(iter(rings), ()), sum(written.values())
     if missing := sorted(written.keys() - set(ids)):
         detail = f"{sum(written[key] for key in missing)} of {count} credentials need "
-        remedy = "put the key back behind the others, or set these credentials anew"
+        remedy = "put the key back behind the others, or set these credentials again"
         return Check(name, False, f"{detail}{', '.join(missing)}, which nobody has", remedy)
     if not ids:
         return Check(name, True, "none, and no credentials that need one")
     outdated = count - written.get(ids[0], 0)
-    detail = f"{len(ids)}, {ids[0]} writes; {count} credentials, {outdated} to be encrypted anew"
+    detail = f"{len(ids)}, {ids[0]} encrypts; {count} credentials, {outdated} to be encrypted again"
     return Check(name, True, detail)
 
 
 async def _detection(client: Client, settings: Settings) -> Check:
     """Ask the handler processes whether they hear of lost connections."""
-    name, leases = "detection", "leases alone tell of crashes"
+    name, leases = "detection", "only leases reveal crashes"
     answers = await everybody(client, ASK_SUBJECT)
     troubles = sorted({trouble for answer in answers if (trouble := answer["trouble"])})
     if troubles:
         remedy = "see what FLEETBUS_NATS_SYSTEM_URL names, and the handlers' logs"
-        return Check(name, False, f"lost connections are not heard of: {troubles[0]}", remedy)
+        return Check(name, False, f"lost connections are not noticed: {troubles[0]}", remedy)
     if answers:
         count = f"{len(answers)} {'process' if len(answers) == 1 else 'processes'}"
-        return Check(name, True, f"lost connections are heard of by {count}")
+        return Check(name, True, f"lost connections are noticed by {count}")
     if settings.watched is None:
         return Check(name, True, f"off, {leases}: FLEETBUS_NATS_SYSTEM_URL is not set")
     remedy = "give the handlers FLEETBUS_NATS_SYSTEM_URL, and start one without --no-detector"
@@ -366,9 +366,9 @@ async def _query(client: Client) -> Check:
     except NoRespondersError:
         return Check("query", False, f"nobody answers {QUERY}", "start `fleetbus serve`")
     except (NatsError, TimeoutError) as error:
-        return Check("query", False, f"{QUERY}: {words(error)}", "look into the handlers' logs")
+        return Check("query", False, f"{QUERY}: {words(error)}", "look at the handlers' logs")
     if refused:
-        return Check("query", False, f"{QUERY}: {refused}", "look into the handlers' logs")
+        return Check("query", False, f"{QUERY}: {refused}", "look at the handlers' logs")
     detail = f"{QUERY} is answered in {took * 1000:.1f} ms"
     return Check("query", took <= LARGEST_ROUND_TRIP, detail, "the service is loaded: add handlers")
 

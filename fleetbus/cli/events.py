@@ -40,12 +40,12 @@ def events(
         str | None,
         typer.Option(
             metavar="WHEN",
-            help="From so long ago (90s, 15m, 1h30m, 2d), from a time (2026-01-31T12:00Z), or "
-            "`now`; else from the beginning of the stream.",
+            help="From this long ago (90s, 15m, 1h30m, 2d), from a time (2026-01-31T12:00Z), or "
+            "`now`; otherwise from the beginning of the stream.",
         ),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue with new events, until Ctrl-C.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One CloudEvents JSON object per line.")

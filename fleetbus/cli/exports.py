@@ -31,7 +31,9 @@ def export(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write there, not to standard output."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to this file, not to standard output."
+        ),
     ] = None,
 ) -> None:
     """Write the contract as a document; no server is needed.

@@ -28,13 +28,13 @@ def logs(
         int | None, typer.Option(metavar="NUMBER", min=0, help="Only this session of the agent.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what it says, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue with new output, until Ctrl-C.")
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:
     """Print what an agent said, as it said it, from the beginning.
 
-    By its id also the log of an agent that was deleted.
+    Given an id, it also prints the log of an agent that was deleted.
 
     Examples:
         fleetbus logs brave-otter --follow

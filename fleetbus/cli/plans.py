@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fleetbus.importing.plan import Plan
     from fleetbus.importing.report import LoadReport
 
-_AGAIN = "Run it again: it goes on where it ended."
+_AGAIN = "Run it again: it continues where it stopped."
 _ELSEWHERE = (
     "Unarchive it (db.initiatives.unarchive), or import into another one with another --name."
 )
@@ -45,20 +45,20 @@ def import_(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The initiative to import into; the same one again updates it. Else the file's.",
+            help="The initiative to import into, or to update; by default the name in the file.",
         ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Name every record that needs a word.")
+        bool, typer.Option("--verbose", "-v", help="Name every record that needs a remark.")
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:
-    """Bring a plan of another tool into the system.
+    """Import a plan from another tool.
 
-    As often as one likes: what is new is created, what was changed is
+    As often as you like: new entries are created, changed ones are
     updated, and nothing is deleted. The exit code is 1 if a change was
     refused.
 
@@ -76,7 +76,7 @@ def import_(
 def demo(
     plan: Annotated[
         Path | None,
-        typer.Argument(metavar="PLAN", help="A Beads file; else the one that comes along."),
+        typer.Argument(metavar="PLAN", help="A Beads file; otherwise the included one."),
     ] = None,
 ) -> None:
     """Run a plan from start to end, on servers of its own.

@@ -43,7 +43,7 @@ def lines(problem: dict[str, Any]) -> list[str]:
         found.append(f"  {printable(detail)}")
     found += [f"  {printable(line)}" for line in fields]
     if problem.get("retryable"):
-        found.append("  Nothing was stored; it may succeed when it is tried again.")
+        found.append("  Nothing was stored; trying again may succeed.")
     return found
 
 

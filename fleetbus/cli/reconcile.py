@@ -61,12 +61,12 @@ def accept_timeline(
     nats_url: NatsUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Go on with a database that was restored to an earlier time.
+    """Continue with a database that was restored to an earlier time.
 
-    The stream then knows events of changes that are no more, and the relay
+    The stream then has events of changes that no longer exist, and the relay
     publishes nothing until this is decided. Accepting leaves those events in
     the stream, records from which sequence on the database's timeline is
-    valid, and lets it go on with positions that no event in the stream has.
+    valid, and lets it continue with positions that no event in the stream has.
 
     Examples:
         fleetbus events accept-timeline
@@ -86,7 +86,7 @@ async def _verify(settings: Settings, *, repair: bool) -> None:
         except TimelineConflict as conflict:
             raise Failed(
                 f"{conflict}.\n  Nothing is published until a person decides: restore the newer "
-                "database,\n  or go on with this one: `fleetbus events accept-timeline`."
+                "database,\n  or continue with this one: `fleetbus events accept-timeline`."
             ) from None
         _tell(settings, found, await removed(conn))
         if not found.missing and not found.foreign:
@@ -127,7 +127,7 @@ def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None
             f"{found.missing_first} to {found.missing_last}"
         )
     else:
-        say(f"{stream} holds all {found.checked} events that it must")
+        say(f"{stream} holds all {found.checked} events that it should")
     if found.foreign:
         sequences = [message.sequence for message in found.foreign]
         say(
@@ -181,16 +181,16 @@ async def _accept(settings: Settings, *, yes: bool) -> None:
             return
         say(f"{found}.")
         if not yes:
-            typer.confirm("Go on with this database?", abort=True)
+            typer.confirm("Continue with this database?", abort=True)
         if not await timelines.lock_out_relays(conn, _LOCK_TIMEOUT):
             raise Failed("a relay is publishing: stop it, or try again")
         accepted = await timelines.accept(conn, js, settings.stream)
     say(
-        f"accepted: after sequence {accepted.sequence} {settings.stream} tells of this database, "
+        f"accepted: after sequence {accepted.sequence} {settings.stream} follows this database, "
         f"at positions above {accepted.position - accepted.moved}"
     )
     if accepted.moved:
-        say(f"{accepted.moved} events that wait for the relay have got new positions")
+        say(f"{accepted.moved} events that wait for the relay were given new positions")
 
 
 @contextlib.asynccontextmanager
@@ -219,7 +219,7 @@ async def _both(settings: Settings) -> AsyncIterator[tuple[Client, AsyncConnecti
             yield client, conn
     except NotFoundError:
         raise Failed(
-            f"there is no stream {settings.stream}: the relay of a `fleetbus serve` makes it"
+            f"there is no stream {settings.stream}: the relay of a `fleetbus serve` creates it"
         ) from None
     except (NatsError, TimeoutError) as error:
         reason = str(error) or type(error).__name__

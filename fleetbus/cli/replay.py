@@ -63,7 +63,7 @@ def replay(
         typer.Option(
             "--from",
             metavar="WHEN",
-            help="A position (1200), a time (2026-01-31T12:00Z), or so long ago (15m, 2d).",
+            help="A position (1200), a time (2026-01-31T12:00Z), or how long ago (15m, 2d).",
         ),
     ],
     to: Annotated[
@@ -73,7 +73,7 @@ def replay(
         str, typer.Option(metavar="FILTER", help="Which events, by subject.")
     ] = "events.>",
     to_time: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Up to this time; else to the end.")
+        str | None, typer.Option(metavar="WHEN", help="Up to this time; otherwise to the end.")
     ] = None,
     nats_url: NatsUrl = None,
 ) -> None:
@@ -103,7 +103,7 @@ def _check_target(subject: str) -> None:
 
     first = subject.partition(".")[0]
     if not is_subject(subject):
-        raise typer.BadParameter(f"{subject!r} is no subject to send to", param_hint="--to")
+        raise typer.BadParameter(f"{subject!r} is not a subject to send to", param_hint="--to")
     if first in _RESERVED or first.startswith("$"):
         raise typer.BadParameter(
             f"{subject} belongs to fleetbus or NATS: nothing may be sent under {first}.",
@@ -115,7 +115,7 @@ def _check_filter(subject: str) -> None:
     tokens = subject.split(".")
     if tokens[0] != "events" or len(tokens) < 2 or not all(tokens) or ">" in tokens[:-1]:
         raise typer.BadParameter(
-            f"{subject!r} is no subject of events: events.task.> or events.*.*.<id>",
+            f"{subject!r} is not a subject of events: events.task.> or events.*.*.<id>",
             param_hint="--subject",
         )
 
@@ -211,7 +211,7 @@ class _Sender:
             position = (page[0].headers or {}).get("Fleet-Position")
             raise Failed(
                 f"sending to {self._to} failed: {reason}\n"
-                f"  Go on with --from {position}; some of these may have arrived."
+                f"  Continue with --from {position}; some of these may have arrived."
             ) from None
         self.sent += len(page)
 

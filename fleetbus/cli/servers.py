@@ -52,7 +52,7 @@ def up(
         typer.Option(metavar="DIR", help="Where the data is kept.", show_default=str(DATA_DIR)),
     ] = None,
     ephemeral: Annotated[
-        bool, typer.Option("--ephemeral", help="Keep nothing: all data goes at the end.")
+        bool, typer.Option("--ephemeral", help="Keep nothing: all data is deleted at the end.")
     ] = False,
     nats_port: Annotated[
         int,
@@ -60,7 +60,7 @@ def up(
             metavar="N",
             min=0,
             max=LAST_PORT,
-            help="The port of NATS; else a free one, the same at each start.",
+            help="The port of NATS; otherwise a free one, the same at each start.",
             show_default=False,
         ),
     ] = 0,
@@ -71,7 +71,7 @@ def up(
     """Run everything on this machine: PostgreSQL, NATS, handlers.
 
     Both servers come from the extra "embedded" and listen on loopback only.
-    Once requests are taken it prints `ready nats://…` on standard output; the
+    Once it takes requests it prints `ready nats://…` on standard output; the
     log goes to standard error. Ctrl-C ends it. Commands started in the same
     directory find it.
 
@@ -107,16 +107,16 @@ def serve(
     nats_url: ServedNatsUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Run handlers for a Postgres and a NATS that are there.
+    """Run handlers for an existing Postgres and NATS.
 
-    Start as many as you like, on as many machines: they share the work. It
-    refuses to start on a schema that does not fit. On SIGTERM it finishes
-    what it has and ends with code 0.
+        Start as many as you like, on as many machines: they share the work. It
+        refuses to start on a schema that does not fit. On SIGTERM it finishes
+    what it has begun and exits with code 0.
 
-    Examples:
-        fleetbus migrate && fleetbus serve --workers 4
-        DATABASE_URL=postgresql://… NATS_URL=nats://… fleetbus serve --wait
-        fleetbus serve --http-port 9464 --http-host 0.0.0.0
+        Examples:
+            fleetbus migrate && fleetbus serve --workers 4
+            DATABASE_URL=postgresql://… NATS_URL=nats://… fleetbus serve --wait
+            fleetbus serve --http-port 9464 --http-host 0.0.0.0
     """
     flags: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url}
     off = {"relay": no_relay, "sweeper": no_sweeper, "detector": no_detector}
@@ -129,7 +129,7 @@ def serve(
 
 def migrate(
     revision: Annotated[
-        str, typer.Option(metavar="REVISION", help="How far; head is the newest.")
+        str, typer.Option(metavar="REVISION", help="The target; head is the newest.")
     ] = "head",
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -186,7 +186,7 @@ async def _upgrade(url: str, revision: str) -> tuple[str | None, str]:
     try:
         return await migrate.found(url), await migrate.upgrade(url, revision)
     except (ArgumentError, ValueError):
-        raise Failed("this is no URL of a Postgres database: postgresql://…") from None
+        raise Failed("this is not the URL of a Postgres database: postgresql://…") from None
     except CommandError as error:
         raise Failed(f"the schema cannot be brought to {revision}: {error}") from None
     except Exception as error:

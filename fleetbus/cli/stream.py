@@ -71,7 +71,7 @@ class StreamReader:
             info = await js.stream_info(self.stream)
         except NotFoundError:
             raise Failed(
-                f"there is no stream {self.stream} yet: `fleetbus serve` makes it"
+                f"there is no stream {self.stream} yet: `fleetbus serve` creates it"
             ) from None
         except (ServiceUnavailableError, NoRespondersError):
             raise Failed("this NATS has no JetStream: start nats-server with --jetstream") from None

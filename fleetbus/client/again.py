@@ -29,7 +29,7 @@ async def work_again(
         except AgentLost as lost:
             if not was_held_for_crashed(lost):
                 raise
-            log.warning("agent %s was held for crashed", lost.agent_id)
+            log.warning("agent %s was considered crashed", lost.agent_id)
     return results[0]
 
 

@@ -1,4 +1,4 @@
-"""An agent for as long as a block of code lasts: registered, heard of, and truthfully ended."""
+"""An agent for as long as a block of code lasts: registered, alive, and truthfully ended."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class WorkingAgent:
     ) -> Tasks:
         """Ready tasks, one at a time, each claimed when it is asked for; it waits for work.
 
-        A task is kept, its lease renewed, until it is completed, blocked or released. One of which
-        nothing was said is released when the next one is asked for. The iteration ends when there
+        A task is kept, its lease renewed, until it is completed, blocked or released. If nothing is
+        said about it, it is released when the next is asked for. The iteration ends when there
         was nothing to claim for ``idle_seconds``; by default it never does.
         """
         asked = {
@@ -122,7 +122,7 @@ class WorkingAgent:
         return Tasks(self, self._lookout, wanted)
 
     def progress(self, progress: object) -> None:
-        """Say how far it is. The next heartbeat tells it, or what is said until then instead."""
+        """Report its progress, sent with the next heartbeat unless newer progress replaces it."""
         self._heart.progress(self._words.progress(progress))
 
     def log(self, text: object) -> None:
@@ -130,7 +130,7 @@ class WorkingAgent:
         self._log.add(text)
 
     async def ask(self, questions: Sequence[object]) -> JsonObject:
-        """Ask a person, and wait for what the agent is resumed with.
+        """Ask a person, and wait for the answers with which the agent is resumed.
 
         Its lease and those of its tasks are kept meanwhile. Raises ``AgentLost``.
         """
@@ -150,9 +150,9 @@ class WorkingAgent:
                     return agent.answers or {}
 
     async def finish(self, result: object = None) -> None:
-        """Say that it is done, and what came of it. It stays ``idle`` when the block is left.
+        """Say that it is done, with its result. It stays ``idle`` when the block is left.
 
-        A task in hand goes back to the queue; what is said of it afterwards comes too late.
+        A task in hand goes back to the queue; a verdict on it afterwards comes too late.
         """
         if self._heart.has_news:
             await self.confirm()
@@ -170,7 +170,7 @@ class WorkingAgent:
         await self._heart.beat()
 
     async def confirm_if_overdue(self) -> None:
-        """The same, if it was silent for so long that it may be held for crashed."""
+        """The same, if it was silent for so long that it may be considered crashed."""
         if self._heart.overdue:
             await self.confirm()
 

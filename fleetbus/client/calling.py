@@ -44,7 +44,7 @@ class UnknownRefusal(Refusal):
 
 @dataclass(frozen=True)
 class Answered(Generic[R]):
-    """A reply with what its headers say."""
+    """A reply with the values of its headers."""
 
     reply: R
     position: int | None
@@ -72,7 +72,7 @@ class Caller:
     ) -> R:
         """The operation's reply. Raises its declared errors, or ``NoAnswer``.
 
-        A command carries an idempotency key (``key``, else a new one), so what may be retried
+        A command carries an idempotency key (``key``, else a new one), so whatever may be retried
         (429, 503, 504, no answer) is sent again until ``timeout`` seconds are over.
         """
         answered = await self.request(
@@ -90,10 +90,10 @@ class Caller:
         keyed: bool = True,
         traceparent: str | None = None,
     ) -> Answered[R]:
-        """Like ``call``, with what the headers of the reply say.
+        """Like ``call``, with the values of the reply's headers.
 
-        A command that is not ``keyed`` is executed anew each time that it is sent: for those that
-        are as good twice as once.
+        A command that is not ``keyed`` is executed again each time that it is sent: for those that
+        do no harm when they are executed twice.
         """
         headers: dict[str, str] = {}
         if operation.declared.kind == "command" and keyed and not dry_run:
@@ -118,9 +118,9 @@ class Caller:
         *,
         timeout: float | None = None,  # noqa: ASYNC109  the caller's limit for all attempts
     ) -> None:
-        """Wait until the stream holds what a command told: a reply of ``request``, or its position.
+        """Wait until the stream holds a command's events: a reply of ``request``, or its position.
 
-        Returns at once if it told nothing. Raises ``NoAnswer`` if ``timeout`` seconds do not do.
+        Returns at once if it emitted none. Raises ``NoAnswer`` after ``timeout`` seconds.
         """
         position = told if isinstance(told, int) else told.position
         end = time.monotonic() + (self._timeout if timeout is None else timeout)
@@ -161,8 +161,8 @@ class Caller:
         """Events of these types (none: all), of one entity if its id is given.
 
         With ``durable`` the name of a durable consumer on the stream: nothing is missed between
-        two runs, and an event counts as handled when the next one is asked for. Without it, what
-        is told from now on.
+        two runs, and an event counts as handled when the next one is asked for. Without it, the
+        events from now on.
         """
         return Events(self.nats, kinds, entity=entity, durable=durable, stream=stream)
 

@@ -40,8 +40,8 @@ DEFAULT_URL = "nats://127.0.0.1:4222"
 class Client(Caller):
     """A connection to fleetbus; made by ``connect``.
 
-    ``agent`` is the id of the agent whose connection it is, if it is one's. ``another`` opens one
-    more to the same servers, for the agent with the id that it is given.
+    ``agent`` is the id of the agent whose connection it is, if it belongs to one. ``another`` opens
+    another one to the same servers, for the agent with the given id.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Client(Caller):
         named by its id (this one, if it was made for this agent), and heartbeats in the background;
         code that blocks the event loop stops them (``asyncio.to_thread`` does not).
 
-        Leaving the block says how it ended: normally and it is stopped, ``task_complete``; by an
-        exception, which goes on, and it is crashed; cancelled and it is stopped, ``interrupted``.
+        Leaving the block says how it ended: normally, it is stopped as ``task_complete``; by an
+        exception, which propagates, it is crashed; cancelled, it is stopped as ``interrupted``.
         The block is ended with ``CancelRequested`` when somebody asks the agent to end, with
-        ``AgentLost`` when it is the agent no more, and with ``TaskLost`` when a task is lost
+        ``AgentLost`` when this is no longer the agent, and with ``TaskLost`` when a task is lost
         outside of ``with task:``.
         """
         agent_id = registration.get("id") or self._agent or uuid7()
@@ -85,10 +85,10 @@ class Client(Caller):
     ) -> T:
         """Be an agent while a function works; returns what it returns.
 
-        Where the agent was held for crashed meanwhile (a machine that stood still, a network that
-        was away) the function is ended with ``AgentLost`` and called again, with the agent's next
-        incarnation. One that somebody stopped, deleted or began elsewhere is not begun again:
-        ``AgentLost`` is raised.
+        If the agent was considered crashed meanwhile (a machine that stood still, a network that
+        was away), the function is ended with ``AgentLost`` and called again, with the agent's next
+        incarnation. If somebody stopped or deleted the agent, or started it elsewhere, it is not
+        called again: ``AgentLost`` is raised.
         """
         given = Registration(**{**registration, "id": registration.get("id") or uuid7()})
         return await work_again(lambda: self.agent(**given), work)
@@ -122,7 +122,7 @@ async def connect(
     ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
     in seconds; ``options`` go to ``nats.connect`` (credentials, TLS, and ``inbox_prefix``, where
     replies go: else ``FLEETBUS_INBOX_PREFIX``). With ``agent``, its id, the connection is that
-    agent's: it has its name, and if it is lost the agent is missed.
+    agent's: it has its name, and if it is lost the agent comes under suspicion.
     """
     agent_id = None if agent is None else UUID(str(agent))
     name = name if agent_id is None else str(agent_id)

@@ -1,4 +1,4 @@
-"""What ends the work of an agent, or on a task, from outside."""
+"""The errors that end the work of an agent, or on a task, from outside."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class CancelRequested(Exception):
 
 
 class AgentLost(Exception):
-    """For the service this process is no agent any more; ``__cause__`` is its refusal.
+    """For the service this process is no longer the agent; ``__cause__`` is its refusal.
 
-    The agent is held for crashed, was ended or deleted by somebody, or has come back as another
+    The agent is considered crashed, was ended or deleted by somebody, or has come back as another
     process. Its tasks are or will be somebody else's.
     """
 
     def __init__(self, agent_id: UUID, why: object) -> None:
-        super().__init__(f"agent {agent_id} is this process no more: {why}")
+        super().__init__(f"agent {agent_id} is no longer this process: {why}")
         self.agent_id = agent_id
 
 
 class TaskLost(Exception):
-    """A task is not the agent's any more; ``__cause__`` is the refusal that told so.
+    """A task is no longer the agent's; ``__cause__`` is the refusal that said so.
 
     Its lease ran out, or somebody took it, ended it or deleted it.
     """

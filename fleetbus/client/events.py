@@ -97,7 +97,7 @@ class Events(Generic[E]):
                 await message.ack()
 
     async def close(self) -> None:
-        """Stop reading; an event that no other one was asked for after comes again."""
+        """Stop reading; an event after which no other was asked for comes again."""
         unhandled = [*filter(None, [self._unacknowledged]), *self._fetched]
         for message in unhandled:
             with contextlib.suppress(Exception):
@@ -155,7 +155,7 @@ def _read(message: Msg) -> Delivery[Any] | None:
     try:
         return delivered(message, EVENTS[event_type])
     except ValueError as error:
-        kind, said = "foreign event", "a message on %s is no event: %s"
+        kind, said = "foreign event", "a message on %s is not an event: %s"
         limited(log, logging.WARNING, kind, said, shown(message.subject), type(error).__name__)
         return None
 

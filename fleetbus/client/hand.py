@@ -49,7 +49,7 @@ class TaskInHand:
     """A claimed task. Say what becomes of it: ``complete``, ``block`` or ``release``.
 
     ``with task:`` is a block that ends with ``TaskLost`` when the task is lost; without such a
-    block the agent's own ends so.
+    block, the agent's own block does.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class TaskInHand:
 
     @property
     def dependencies(self) -> list[TaskBrief]:
-        """What it depends on, with what came of that."""
+        """The tasks that it depends on, with their summaries."""
         return self.context.dependencies
 
     async def complete(self, summary: object = None, result: object = None) -> Task:
         """Say that it is done. A result that comes too late is kept, and ``TaskLost`` raised.
 
-        Anything can be said: what cannot be stored is replaced, what is too large is cut with a
-        mark and goes to the agent's log as a whole.
+        Anything can be said: characters that cannot be stored are replaced, and a value that is too
+        large is cut with a mark and goes to the agent's log in full.
         """
         return await self._say_storable(
             lambda: CompleteTask(
@@ -155,7 +155,7 @@ class TaskInHand:
         )
 
     async def renew(self) -> None:
-        """Prolong the claim now; it happens by itself at a third of the lease. Raises ``TaskLost``.
+        """Renew the claim now; it happens by itself at a third of the lease. Raises ``TaskLost``.
 
         While a verdict is on its way it may be the verdict that ended the claim: that is no loss.
         """
@@ -169,7 +169,7 @@ class TaskInHand:
                 raise self._lose(refusal) from refusal
 
     async def drop(self) -> None:
-        """Keep the lease no longer."""
+        """Stop renewing the lease."""
         self.settled = True
         await end(self._keeper)
 

@@ -99,7 +99,7 @@ class Fleet:
         if await self._crash_of(name):
             process.send_signal(signal.SIGCONT)
             await process.wait()
-            self._say(f"{name} is woken up, learns that it is the agent no more, and ends")
+            self._say(f"{name} is woken up, learns that it is no longer the agent, and ends")
 
     async def _start_slow(self, name: str) -> Process:
         """Start a worker that takes hours for a task, and wait until it has one."""
@@ -116,14 +116,14 @@ class Fleet:
         others = [entry for entry in self._expected if entry[1] is not process]
         self._expected = [*others, (name, process, ends_with)]
         task = self._recorder.task_of(name) or "nothing"
-        self._say(f"{name} gets a {number.name} while it has: {task}")
+        self._say(f"{name} gets a {number.name} while it holds: {task}")
 
     async def _crash_of(self, name: str) -> Delivery[AgentCrashed] | None:
         """Wait until it is told, and say so."""
         began = asyncio.get_running_loop().time()
         crash = await self._until(lambda: self._recorder.crashes.get(self.ids[name]))
         if crash is None:
-            self._say(f"of {name} no crash is told")
+            self._say(f"there is no event of a crash of {name}")
             return None
         seconds = asyncio.get_running_loop().time() - began
         became = ", ".join(task.outcome for task in crash.event.tasks) or "none"

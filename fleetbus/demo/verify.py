@@ -91,7 +91,9 @@ def gapless(history: History) -> Check:
         elif entity.version != version + 1:
             wrong.append(f"{_named(entity)} goes from version {version} to {entity.version}")
         last[delivery.entity_id] = entity
-    return Check("the versions of every entity are told without a gap", len(last), tuple(wrong))
+    return Check(
+        "the versions of every entity are in the stream without a gap", len(last), tuple(wrong)
+    )
 
 
 def done_once(history: History) -> Check:
@@ -104,7 +106,7 @@ def done_once(history: History) -> Check:
         if isinstance(delivery.event, TaskClaimed | TaskCompleted | TAKEN_BACK):
             facts[delivery.entity_id].append(delivery)
     wrong = [sentence for told in facts.values() if (sentence := _wrong_attempts(told))]
-    promise = "every task was had by one attempt at a time and completed once"
+    promise = "every task was held by one attempt at a time and completed once"
     return Check(promise, len(facts), tuple(wrong))
 
 
@@ -124,23 +126,23 @@ def in_order(history: History, edges: Iterable[Edge]) -> Check:
                 count += len(needs)
                 early = [ref for ref in needs if ref not in completed]
                 wrong += [f"{_named(task)} was claimed before {ref} was completed" for ref in early]
-    return Check("nothing was begun before what it depends on", count, tuple(wrong))
+    return Check("no task was begun before the tasks that it depends on", count, tuple(wrong))
 
 
 def as_stored(history: History, stored: Iterable[Entity]) -> Check:
     """What was told last of each entity is what the tables say, and neither has more."""
     told = {delivery.entity_id: delivery for delivery in history}
     entities = {str(entity.id): entity for entity in stored}
-    wrong = [f"{_named(entities[key])} was never told" for key in entities.keys() - told.keys()]
+    wrong = [f"{_named(entities[key])} has no event" for key in entities.keys() - told.keys()]
     for key, delivery in told.items():
         entity, deleted = entity_of(delivery), delivery.type.endswith(".deleted")
         if key not in entities:
-            wrong += [] if deleted else [f"{_named(entity)} was told and is not there"]
+            wrong += [] if deleted else [f"{_named(entity)} has events and is not there"]
         elif deleted:
-            wrong.append(f"{_named(entity)} was told to be deleted and is there")
+            wrong.append(f"{_named(entity)} is deleted by its event and is there")
         elif differing := _differing(entity, entities[key]):
-            wrong.append(f"{_named(entity)} is told and stored with another {differing}")
-    return Check("events and tables say the same", len(entities), tuple(wrong))
+            wrong.append(f"{_named(entity)} differs in {differing} between event and table")
+    return Check("events and tables agree", len(entities), tuple(wrong))
 
 
 def _below(tasks: Mapping[str, Task], held: AbstractSet[str]) -> set[str]:
@@ -179,7 +181,7 @@ def nothing_left(stored: Iterable[Entity], edges: Iterable[Edge]) -> Check:
             wrong.append(f"{_named(phase)} is {phase.status} and nothing holds it up")
         elif phase.id in begun and _all_done(within):
             wrong.append(f"{_named(phase)} is in progress and all its tasks are completed")
-    return Check("everything that can be finished is", len(tasks), tuple(wrong))
+    return Check("everything that can be finished is finished", len(tasks), tuple(wrong))
 
 
 def entity_of(delivery: Delivery[Event]) -> Entity:

@@ -29,14 +29,18 @@ def crashed_once(history: History, hurt: Collection[UUID]) -> Check:
     crashes = [d.event.agent for d in history if isinstance(d.event, AgentCrashed)]
     counts = Counter((agent.id, agent.incarnation) for agent in crashes)
     wrong = [
-        f"agent {agent_id} is told crashed {count} times in incarnation {incarnation}"
+        f"agent {agent_id} has {count} events of a crash in incarnation {incarnation}"
         for (agent_id, incarnation), count in counts.items()
         if count > 1
     ]
     told = {agent.id for agent in crashes}
-    wrong += [f"agent {one} was hurt and is not told crashed" for one in hurt if one not in told]
-    wrong += [f"agent {one} is told crashed and was not hurt" for one in told - set(hurt)]
-    return Check("whoever was killed or frozen is told crashed, once", len(crashes), tuple(wrong))
+    wrong += [
+        f"agent {one} was hurt and has no event of a crash" for one in hurt if one not in told
+    ]
+    wrong += [f"agent {one} has an event of a crash and was not hurt" for one in told - set(hurt)]
+    return Check(
+        "everyone who was killed or frozen has one event of a crash", len(crashes), tuple(wrong)
+    )
 
 
 def taken_back(history: History) -> Check:
@@ -52,11 +56,13 @@ def taken_back(history: History) -> Check:
             case AgentCrashed(agent=agent, tasks=tasks):
                 told, had = {str(task.id) for task in tasks}, in_hand[str(agent.id)]
                 count += len(had | told)
-                wrong += [f"{agent.name} crashed and task {one} is not told" for one in had - told]
+                wrong += [
+                    f"{agent.name} crashed and its event lacks task {one}" for one in had - told
+                ]
                 wrong += [f"{agent.name} crashed without task {one}" for one in told - had]
             case event if isinstance(event, TaskCompleted | TAKEN_BACK):
                 in_hand[holders.pop(delivery.entity_id, "")].discard(delivery.entity_id)
-    return Check("a crash tells all the tasks that the agent had", count, tuple(wrong))
+    return Check("the event of a crash names all tasks that the agent had", count, tuple(wrong))
 
 
 def done_by_others(history: History) -> Check:
@@ -83,11 +89,13 @@ def done_by_others(history: History) -> Check:
         for task, name in lost.items()
         if task not in done
     ]
-    return Check("what a crashed agent had was done by another attempt", len(lost), tuple(wrong))
+    return Check(
+        "the tasks of a crashed agent were done by another attempt", len(lost), tuple(wrong)
+    )
 
 
 def all_ended(stored: Iterable[Entity]) -> Check:
     """Each agent has ended, in good order or crashed."""
     agents = [entity for entity in stored if isinstance(entity, Agent)]
     wrong = [f"{one.name} is {one.status}" for one in agents if one.status not in ENDED]
-    return Check("every agent has ended, and that is known", len(agents), tuple(wrong))
+    return Check("every agent has ended, and the service knows it", len(agents), tuple(wrong))

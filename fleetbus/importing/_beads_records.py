@@ -124,7 +124,7 @@ def deferred_until(record: Record, now: datetime) -> str | None:
     try:
         moment = datetime.fromisoformat(stated)
     except ValueError:
-        record.note("defer_until is no date; blocked until a person decides")
+        record.note("defer_until is not a date; blocked until a person decides")
         return stated
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return stated if moment > now else None

@@ -51,61 +51,61 @@ class Settings(BaseSettings):
     )
     """Postgres, ``postgresql://user:password@host:port/database``."""
     database_pooler_url: str | None = Field(None, repr=False)
-    """The same database through a pooler in transaction mode (PgBouncer); commands and queries take
-    this way, and what needs a session of its own the direct one."""
+    """The same database through a pooler in transaction mode (PgBouncer); commands and queries go
+    through it, and whatever needs a session of its own connects directly."""
     nats_url: str = Field(
         DEFAULT_NATS_URL, validation_alias=AliasChoices("NATS_URL", "FLEETBUS_NATS_URL")
     )
-    """NATS, one URL or several with commas."""
+    """NATS, one URL or several separated by commas."""
     nats_system_url: str | None = Field(None, repr=False)
     """The same servers as a user of NATS's system account, ``nats://user:password@host:port``;
-    with it a crash is known by the lost connection."""
+    with it a crash is noticed by the lost connection."""
     nats_system_credentials: str | None = None
-    """A file with the credentials of that user, where they are not in the URL."""
+    """A file with the credentials of that user, if they are not in the URL."""
     inbox_prefix: str = "_INBOX"
-    """What the own inboxes begin with, where the user of a client may subscribe to no others;
-    clients and the command line read it too."""
+    """The prefix of our own inboxes, if the NATS user may subscribe to no others; clients and the
+    command line read it too."""
     reply_prefixes: str = ""
-    """What reply subjects may begin with beside ``_INBOX``, ``_R_`` and ``_GR_``, with commas; a
-    request that names another one is not executed."""
+    """Prefixes of reply subjects allowed besides ``_INBOX``, ``_R_`` and ``_GR_``, separated by
+    commas; a request with any other reply subject is not executed."""
     source: str = "fleetbus"
     """``ce-source`` of every event."""
     stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,200}$")] = "EVENTS"
-    """The JetStream stream of the events."""
+    """The JetStream stream that the events are kept in."""
     stream_replicas: Positive = 1
     """Replicas of the stream when it is created."""
     stream_max_age_days: Annotated[float, Field(ge=0, le=36_525)] | None = None
-    """Days that the stream keeps events, 0 for ever; what it has is left as it is if not set."""
+    """Days that the stream keeps events, 0 for ever; if not set, its limit is left as it is."""
     stream_max_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Bytes that the stream may have, 0 without end; beyond it the oldest events are dropped. What
-    it has is left as it is if not set. ``fleetbus up`` gives a stream that it makes 8 GiB."""
+    """Bytes that the stream may hold, 0 for no limit; beyond it the oldest events are dropped. If
+    not set, its limit is left as it is. ``fleetbus up`` gives a stream that it creates 8 GiB."""
     max_in_flight: Positive = 1024
-    """Commands in work at once in a process; beyond it 429. A third more is for callers that have
-    little in work, as of each of these limits. What is vital is not counted."""
+    """Commands in progress at once in a process; beyond it 429. As with all of these limits, a
+    third more is for callers that have little in progress. Vital commands are not counted."""
     max_queries_in_flight: Positive = 1024
-    """Queries in work at once in a process; beyond it 429."""
+    """Queries in progress at once in a process; beyond it 429."""
     max_vital_in_flight: Positive = 8192
-    """Heartbeats and what else is vital in work at once in a process; beyond it 429."""
+    """Heartbeats and other vital commands in progress at once in a process; beyond it 429."""
     max_in_flight_per_operation: Positive = 512
-    """Requests of one operation in work at once in a process; beyond it 429."""
+    """Requests for one operation in progress at once in a process; beyond it 429."""
     max_in_flight_per_caller: Positive | None = None
-    """Commands, queries and vital requests, each, of one connection in work at once in a process as
-    soon as there is another one; if not set a quarter of each limit."""
+    """Commands, queries and vital requests (each) of one connection in progress at once in a
+    process, as soon as there is another connection; if not set, a quarter of each limit."""
     max_bytes_in_flight: Annotated[int, Field(ge=4 * MEBIBYTE)] = 64 * MEBIBYTE
-    """Bytes of requests, and of answers until they are with the socket, at once in a process; three
-    eighths each for commands and queries, a quarter for what is vital; beyond it 429."""
+    """Bytes of requests, and of answers not yet written to the socket, at once in a process; three
+    eighths each for commands and queries, a quarter for vital ones; beyond it 429."""
     batch_limit: Positive = 256
-    """Commands that share a transaction, at most."""
+    """Commands that may share a transaction, at most."""
     concurrent_batches: Positive = 2
-    """Batches of one operation in the database at once."""
+    """Batches of one operation that may be in the database at once."""
     pool_write: Positive = 8
-    """Connections for commands; what is vital may take one more."""
+    """Connections for commands; vital ones may take one more."""
     pool_read: Positive = 4
     """Connections for queries; Postgres refuses writes on them. The detector may take one more."""
     pool_expensive: Positive = 2
     """Connections for searches, counts and dashboards; no other query waits for them."""
     max_expensive_in_flight: Positive = 32
-    """Searches, counts and dashboards in work or waiting at once in a process; beyond it 429."""
+    """Searches, counts and dashboards in progress or waiting in a process; beyond it 429."""
     expensive_timeout: Timeout = 10.0
     """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
     request_timeout: Timeout = 30.0
@@ -119,29 +119,29 @@ class Settings(BaseSettings):
     log_retention_days: Days = 30.0
     """Days that log chunks are kept."""
     credentials_keys: str = Field("", repr=False)
-    """Keys for the credentials of accounts, ``id:base64`` of 32 bytes with commas; the first one
-    writes, all of them read."""
+    """Keys for the credentials of accounts, each ``id:base64`` of 32 bytes, separated by commas;
+    the first one encrypts, all of them decrypt."""
     credentials_key_file: Path | None = None
-    """The same in a file, one on a line, that only its owner may read."""
+    """The same in a file that only its owner may read, one key on each line."""
     stall_after: Seconds | None = None
-    """Seconds without progress after which a running agent counts as stalled; never if not set."""
+    """Seconds without progress after which a running agent counts as stalled; if not set, never."""
     relay: bool = True
-    """Whether this process stands by as relay."""
+    """Whether this process may act as the relay."""
     sweeper: bool = True
     """Whether this process does periodic work."""
     detector: bool = True
     """Whether this process listens for lost connections, given ``FLEETBUS_NATS_SYSTEM_URL``."""
     suspicion_grace: Seconds = 2.0
-    """Seconds in which an agent whose connection is lost may come back before it is crashed."""
+    """Seconds that an agent may be away after a lost connection before it counts as crashed."""
     reconnect_time: Seconds = 5.0
-    """Seconds that clients may need to come back after a NATS server was away; until then and the
-    grace are over nobody is crashed for a lost connection."""
+    """Seconds that clients may need to come back after a NATS server was away; until these and the
+    grace period are over, no agent counts as crashed because of a lost connection."""
     sweep_interval: Seconds = 1.0
-    """What the intervals of periodic work are multiplied by; leases are looked at each second."""
+    """A factor for the intervals of periodic work; at 1, leases are checked every second."""
     stop_timeout: Timeout = 20.0
-    """Seconds that a stopping process waits for what is in flight."""
+    """Seconds that a stopping process waits for requests in flight."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    """Port for metrics and health over HTTP; 0 takes a free one, without it there is none."""
+    """Port for metrics and health over HTTP; 0 takes a free one. If not set, there is none."""
     http_host: str = "127.0.0.1"
     """Address that the HTTP port is bound to."""
     log_level: LogLevel = "INFO"

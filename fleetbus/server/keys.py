@@ -28,7 +28,7 @@ def key_ring(settings: Settings) -> KeyRing:
     else:
         return KeyRing.parse("")
     if ring.problem:
-        log.error("credentials cannot be written or read: %s", ring.problem)
+        log.error("credentials cannot be encrypted or decrypted: %s", ring.problem)
     return ring
 
 

@@ -135,7 +135,7 @@ class Pulse:
             self._give_up("its own messages do not come back from NATS, on no connection")
             return
         self._mended += 1
-        log.error("the own messages do not come back from NATS: connecting anew")
+        log.error("our own messages do not come back from NATS: reconnecting")
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.reconnect("messages do not come back")
 

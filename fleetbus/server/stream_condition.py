@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.kit.logs import shown
 from bus.storage.own import foreign_messages as _foreign
 
-MAKE_ROOM = "`nats stream edit --discard old`, or raise its limits: it refuses what is new"
+MAKE_ROOM = "`nats stream edit --discard old`, or raise its limits: it refuses new events"
 
 NOBODY_ELSE = "find out who publishes on events.>, and let nobody but the relay do it"
 
@@ -40,7 +40,7 @@ def _limits(info: StreamInfo) -> str:
     if (most := config.max_msgs or -1) > 0:
         limits.append(f"all but {most} events")
     if not limits:
-        return "it grows without end (FLEETBUS_STREAM_MAX_AGE_DAYS, FLEETBUS_STREAM_MAX_BYTES)"
+        return "it grows without limit (FLEETBUS_STREAM_MAX_AGE_DAYS, FLEETBUS_STREAM_MAX_BYTES)"
     return f"it drops {' and '.join(limits)}"
 
 

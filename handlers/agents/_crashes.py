@@ -37,7 +37,7 @@ class Crash:
     exit_code: int | None = None
 
 
-EXPIRED = Crash("lease_expired", "Nothing was heard of it for three heartbeats.")
+EXPIRED = Crash("lease_expired", "Nothing was heard from it for three heartbeats.")
 DISCONNECTED = Crash("disconnected", "Its connection was lost and did not come back in time.")
 
 

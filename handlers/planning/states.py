@@ -33,15 +33,15 @@ A task is **ready**, and so can be claimed, when all of this holds:
   nearest task above it that has one;
 - its initiative, if it has one, is active: not waiting for its review, completed or archived.
 
-Whatever makes a task ready that was there before emits `task.ready`, once, in the same transaction:
+When an existing task becomes ready, `task.ready` is emitted once, in the same transaction:
 what it or a task above it waited for is completed or deleted, or the dependency is removed; it is
 moved; its phase is started, unblocked or gets changes to make; its initiative is unarchived or gets
 changes to make; what blocked it from above is tried again or completed; it is released, retried, or
 comes back from a lease that ran out or an agent that crashed. A task that is ready as soon as it is
-created is told by `task.created` alone. What comes back while something above it says otherwise is
+created has only `task.created`. A task that comes back while something above it holds it back is
 pending, not ready.
 
-A task that depended on one that is deleted, alone or with its phase, is told by
+A task that depended on one that is deleted, alone or with its phase, has the event
 `task.dependency_removed`, one version on for each dependency that it loses.
 
 The claim, the filter `ready` of `db.tasks.list` and the counts of `db.tasks.queue` go by this.

@@ -105,7 +105,7 @@ class TestRevealAccountCredentials:
         [
             ("", "no key for credentials is configured"),
             (NEW, "the key old is not in the key ring"),
-            (f"old:{key(3)}", "the key old is not the one that wrote them"),
+            (f"old:{key(3)}", "the key old is not the one that encrypted them"),
             ("old:short", "key 1 of the key ring is not base64"),
             (f"old:{key(1)[:8]}", "key old has 6 bytes, not 32"),
             (f"{OLD},{OLD}", "key 2 of the key ring has no id of its own"),

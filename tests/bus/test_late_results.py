@@ -117,7 +117,9 @@ class TestWhatIsKept:
         assert_problem(got, 409, "stale_attempt")
         assert got.body["kept"] is False
 
-    @pytest.mark.parametrize(("attempt", "said"), [(0, "never was"), (1, "is over"), (99, "never")])
+    @pytest.mark.parametrize(
+        ("attempt", "said"), [(0, "never existed"), (1, "is over"), (99, "never existed")]
+    )
     async def test_what_is_said_of_the_attempt(self, ask: Asker, attempt: int, said: str) -> None:
         task = await second_attempt(ask)
 

@@ -113,7 +113,7 @@ class TestPostgres:
     @pytest.mark.parametrize("url", ["nonsense", "postgresql://host:port/x"])
     async def test_an_address_that_is_none(self, url: str) -> None:
         found = wrong(await examine(Settings(**NOWHERE | {"database_url": url})))
-        assert "is not one" in found["Postgres"].detail
+        assert "is not a Postgres URL" in found["Postgres"].detail
 
     async def test_a_database_that_does_not_exist(self, database_url: str) -> None:
         settings = Settings(**NOWHERE | {"database_url": database_url + "_missing"})
@@ -124,7 +124,7 @@ class TestEvents:
     @pytest.mark.parametrize(
         ("state", "said", "remedy"),
         [
-            ("timeline_conflict", "nothing is published since", "events accept-timeline"),
+            ("timeline_conflict", "nothing has been published since", "events accept-timeline"),
             ("incomplete", "3 lost events are not back yet", "tries again"),
         ],
     )
@@ -158,7 +158,7 @@ class TestNats:
     async def test_a_stream_without_atomic_batches(self, settings: Settings) -> None:
         async with connect(settings.nats_url) as bus:
             await bus.nats.jetstream().add_stream(name="EVENTS", subjects=["events.>"])
-            assert "no atomic batches" in wrong(await examine(settings))["stream"].detail
+            assert "not accept atomic batches" in wrong(await examine(settings))["stream"].detail
 
     @pytest.mark.usefixtures("service")
     async def test_a_service_without_a_sweeper(self, settings: Settings) -> None:
@@ -193,11 +193,11 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("keys", "ok", "said"),
         [
-            ([("old", OLD)], True, "1, old writes; 1 credentials, 0 to be encrypted anew"),
+            ([("old", OLD)], True, "1, old encrypts; 1 credentials, 0 to be encrypted again"),
             (
                 [("new", NEW), ("old", OLD)],
                 True,
-                "2, new writes; 1 credentials, 1 to be encrypted anew",
+                "2, new encrypts; 1 credentials, 1 to be encrypted again",
             ),
             ([("new", NEW)], False, "1 of 1 credentials need old, which nobody has"),
             ([], False, "1 of 1 credentials need old, which nobody has"),
@@ -251,7 +251,7 @@ class TestDetection:
             while service.detector.link.trouble:  # noqa: ASYNC110  other tasks make it well
                 await asyncio.sleep(0.01)
         found = {check.name: check for check in await examine(settings)}
-        assert found["detection"].detail == "lost connections are heard of by 1 process"
+        assert found["detection"].detail == "lost connections are noticed by 1 process"
         assert found["detection"].ok
 
     async def test_off(self, service: Service, settings: Settings) -> None:
@@ -313,7 +313,7 @@ class TestStream:
         async def detail() -> str:
             return next(c.detail for c in await examine(complete) if c.name == "stream")
 
-        assert "it grows without end (FLEETBUS_STREAM_MAX_AGE_DAYS" in await detail()
+        assert "it grows without limit (FLEETBUS_STREAM_MAX_AGE_DAYS" in await detail()
         async with client_of(complete.nats_url) as client:
             js = client.jetstream()
             config = (await js.stream_info("EVENTS")).config

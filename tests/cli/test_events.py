@@ -127,7 +127,7 @@ class TestRefusal:
     async def test_no_stream(self, nats_url: str) -> None:
         ended = await fleetbus("events", NATS_URL=nats_url)
         assert (ended.code, ended.out) == (1, "")
-        assert ended.err == "there is no stream EVENTS yet: `fleetbus serve` makes it\n"
+        assert ended.err == "there is no stream EVENTS yet: `fleetbus serve` creates it\n"
 
 
 class TestFollow:

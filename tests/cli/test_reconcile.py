@@ -50,7 +50,7 @@ class TestVerify:
 
                 ended = await fleetbus("events", "verify", "--repair", **where)
                 assert (ended.code, ended.err) == (0, "")
-                assert ended.out.splitlines()[-1] == "EVENTS holds all 3 events that it must"
+                assert ended.out.splitlines()[-1] == "EVENTS holds all 3 events that it should"
 
     async def test_foreign_messages_are_told_and_removed(
         self, where: dict[str, Any], database_url: str, nats_url: str, db: AsyncConnection
@@ -62,7 +62,7 @@ class TestVerify:
             ended = await fleetbus("events", "verify", **where)
             assert (ended.code, ended.err) == (1, "")
             first, second = ended.out.splitlines()
-            assert first == "EVENTS holds all 3 events that it must"
+            assert first == "EVENTS holds all 3 events that it should"
             assert second.startswith(
                 "EVENTS holds 2 messages that are not ours, at sequences 4 to 5, "
                 "the last on 'events.somebody.else'"
@@ -73,7 +73,7 @@ class TestVerify:
                 ended = await fleetbus("events", "verify", "--repair", **where)
                 assert (ended.code, ended.err) == (0, "")
                 first, second = ended.out.splitlines()[-2:]
-                assert first == "EVENTS holds all 3 events that it must"
+                assert first == "EVENTS holds all 3 events that it should"
                 assert second.startswith("2 messages that were not ours were removed from EVENTS")
 
     async def test_copies_that_a_relay_has_passed_by_are_removed_when_it_is_asked(
@@ -135,7 +135,7 @@ class TestAcceptTimeline:
                 assert ended.code == 1
                 ended = await fleetbus("events", "accept-timeline", "--yes", **where)
                 assert (ended.code, ended.err) == (0, "")
-                assert "after sequence 6 EVENTS tells of this database" in ended.out
+                assert "after sequence 6 EVENTS follows this database" in ended.out
 
                 async with session_of(copy) as session:
                     await record(session, "new")
@@ -144,7 +144,7 @@ class TestAcceptTimeline:
                 ended = await fleetbus("events", "verify", **where)
                 assert (ended.code, ended.out) == (
                     0,
-                    "EVENTS holds all 6 events that it must\n",
+                    "EVENTS holds all 6 events that it should\n",
                 )
 
     @pytest.mark.usefixtures("bus")

@@ -138,9 +138,9 @@ class TestDemo:
         assert "worker-3 gets a SIGKILL" in run.output
         assert "worker-4 gets a SIGSTOP" in run.output
         assert "worker-3 is started again, as the same agent" in lines
-        assert "worker-4 is woken up, learns that it is the agent no more, and ends" in lines
-        assert "✓ whoever was killed or frozen is told crashed, once (2 checked)" in lines
-        assert "✓ every agent has ended, and that is known (4 checked)" in lines
+        assert "worker-4 is woken up, learns that it is no longer the agent, and ends" in lines
+        assert "✓ everyone who was killed or frozen has one event of a crash (2 checked)" in lines
+        assert "✓ every agent has ended, and the service knows it (4 checked)" in lines
         assert "✗" not in run.output
         assert run.family > 6
         assert run.left == []

@@ -7,11 +7,11 @@ from fleetbus.demo.verify import verify
 from tests.demo.story import NOW, Story, new_task
 
 ONCE = "every event is in the stream once"
-GAPLESS = "the versions of every entity are told without a gap"
-DONE_ONCE = "every task was had by one attempt at a time and completed once"
-IN_ORDER = "nothing was begun before what it depends on"
-AS_STORED = "events and tables say the same"
-NOTHING_LEFT = "everything that can be finished is"
+GAPLESS = "the versions of every entity are in the stream without a gap"
+DONE_ONCE = "every task was held by one attempt at a time and completed once"
+IN_ORDER = "no task was begun before the tasks that it depends on"
+AS_STORED = "events and tables agree"
+NOTHING_LEFT = "everything that can be finished is finished"
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ class TestEvents:
     def test_the_last_one_lost(self, story: Story) -> None:
         del story.history[-1]
         assert story.broken()[AS_STORED] == (
-            "task b is told and stored with another status, version",
+            "task b differs in status, version between event and table",
         )
 
     def test_versions_out_of_order(self, story: Story) -> None:
@@ -183,20 +183,20 @@ class TestTables:
     def test_a_row_that_was_never_told(self, story: Story) -> None:
         stored = [*story.stored, new_task("c", status="blocked")]
         broken = [check for check in verify(story.history, stored, []) if not check.kept]
-        assert [check.violations for check in broken] == [("task c was never told",)]
+        assert [check.violations for check in broken] == [("task c has no event",)]
 
     def test_a_told_one_that_is_not_there(self, story: Story) -> None:
         broken = [check for check in verify(story.history, story.stored[:1], []) if not check.kept]
-        assert [check.violations for check in broken] == [("task b was told and is not there",)]
+        assert [check.violations for check in broken] == [("task b has events and is not there",)]
 
     def test_one_that_was_told_to_be_deleted(self, story: Story) -> None:
         story.delete("b")
-        assert story.broken()[AS_STORED] == ("task b was told to be deleted and is there",)
+        assert story.broken()[AS_STORED] == ("task b is deleted by its event and is there",)
 
     def test_another_content(self, story: Story) -> None:
         story.entities["a"] = story.entities["a"].model_copy(update={"summary": "another"})
         assert story.broken() == {
-            AS_STORED: ("task a is told and stored with another summary",),
+            AS_STORED: ("task a differs in summary between event and table",),
         }
 
 

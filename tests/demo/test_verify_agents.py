@@ -5,10 +5,10 @@ import pytest
 from fleetbus.demo.verify_agents import verify_agents
 from tests.demo.story import Story
 
-ONCE = "whoever was killed or frozen is told crashed, once"
-TOLD = "a crash tells all the tasks that the agent had"
-DONE = "what a crashed agent had was done by another attempt"
-ENDED = "every agent has ended, and that is known"
+ONCE = "everyone who was killed or frozen has one event of a crash"
+TOLD = "the event of a crash names all tasks that the agent had"
+DONE = "the tasks of a crashed agent were done by another attempt"
+ENDED = "every agent has ended, and the service knows it"
 
 
 @pytest.fixture
@@ -51,18 +51,18 @@ class TestBadHistory:
         story.crash("killed")
         id_ = story.entities["killed"].id
         assert broken(story, "killed") == {
-            ONCE: (f"agent {id_} is told crashed 2 times in incarnation 1",)
+            ONCE: (f"agent {id_} has 2 events of a crash in incarnation 1",)
         }
 
     def test_a_crash_that_is_not_told(self, story: Story) -> None:
         id_ = story.entities["sound"].id
         assert broken(story, "killed", "sound") == {
-            ONCE: (f"agent {id_} was hurt and is not told crashed",)
+            ONCE: (f"agent {id_} was hurt and has no event of a crash",)
         }
 
     def test_a_crash_of_one_that_was_not_hurt(self, story: Story) -> None:
         id_ = story.entities["killed"].id
-        assert broken(story) == {ONCE: (f"agent {id_} is told crashed and was not hurt",)}
+        assert broken(story) == {ONCE: (f"agent {id_} has an event of a crash and was not hurt",)}
 
     def test_a_crash_that_leaves_a_task_out(self, story: Story) -> None:
         story.create("c")
@@ -70,7 +70,7 @@ class TestBadHistory:
         story.crash("sound")
         id_ = story.entities["c"].id
         assert broken(story, "killed", "sound") == {
-            TOLD: (f"sound crashed and task {id_} is not told",)
+            TOLD: (f"sound crashed and its event lacks task {id_}",)
         }
 
     def test_a_crash_with_a_task_that_it_did_not_have(self, story: Story) -> None:

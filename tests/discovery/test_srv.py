@@ -82,7 +82,7 @@ class TestReplies:
         }
         assert endpoint(answer, "tasks_get")["metadata"] == {
             "kind": "query",
-            "summary": "One task by its id.",
+            "summary": "Get one task by its id.",
             "emits": "",
             "errors": "task_not_found",
         }

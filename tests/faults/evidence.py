@@ -131,8 +131,8 @@ def is_as_told(task: dict[str, Any], told: dict[str, Any], outages: Iterable[Out
         return True
     if task | {"lease_expires_at": told.get("lease_expires_at")} != told:
         return False
-    leases = task.get("lease_expires_at"), told.get("lease_expires_at")
-    return None not in leases and _time(leases[0]) in _ends(told, outages)
+    now, before = task.get("lease_expires_at"), told.get("lease_expires_at")
+    return None not in {now, before} and _time(str(now)) in _ends(told, outages)
 
 
 def _ends(told: dict[str, Any], outages: Iterable[Outage]) -> set[datetime]:

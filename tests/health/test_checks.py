@@ -134,7 +134,7 @@ class TestReportWorkerCheck:
     async def test_a_second_report_is_refused(self, bus: Bus, outbox: Outbox) -> None:
         started = await start_check(bus, "a", "b")
         await report(bus, ids(started)[0], "degraded")
-        with pytest.raises(AlreadyReported, match="a has reported already: degraded"):
+        with pytest.raises(AlreadyReported, match="a has already reported: degraded"):
             await report(bus, ids(started)[0])
         assert (await get(bus, started)).check.workers_completed == 1
         assert len(await told(outbox, "worker_check.reported")) == 1

@@ -35,7 +35,7 @@ class TestGetDailySummary:
         assert await bus.call(summaries.GetDailySummary(day=DAY)) == made
 
     async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(summaries.DailySummaryNotFound, match="of 2026-01-02"):
+        with pytest.raises(summaries.DailySummaryNotFound, match="for 2026-01-02"):
             await bus.call(summaries.GetDailySummary(day=DAY))
 
 
@@ -72,5 +72,5 @@ class TestComputeDailySummary:
         assert (computed.overall_status, computed.issues) == ("healthy", None)
 
     async def test_a_day_without_runs_is_not_healthy(self, bus: Bus) -> None:
-        with pytest.raises(summaries.NoRunsOfDay, match="no run of 2026-01-02"):
+        with pytest.raises(summaries.NoRunsOfDay, match="no test run of 2026-01-02"):
             await bus.call(summaries.ComputeDailySummary(day=DAY))

@@ -91,7 +91,7 @@ async def test_health_since_any_time(bus: Bus, since: datetime) -> None:
 class TestDays:
     async def test_a_day_ahead_has_no_summary(self, bus: Bus, outbox: Outbox) -> None:
         for day in (date(2031, 1, 1), date.max):
-            with pytest.raises(summaries.DayNotBegun, match=f"{day} has not begun, UTC"):
+            with pytest.raises(summaries.DayNotBegun, match=f"{day} has not begun yet in UTC"):
                 await bus.call(
                     summaries.UpsertDailySummary(
                         day=day, overall_status="healthy", total=1, passed=1, failed=0

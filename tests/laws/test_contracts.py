@@ -109,12 +109,12 @@ class TestOperations:
             (
                 "Command[Task]",
                 'subject="db.tasks.wave", errors=("task_not_found",)',
-                "errors names 'task_not_found', which is no Refusal class",
+                "errors names 'task_not_found', not a subclass of Refusal",
             ),
             (
                 "Command[Task]",
                 'subject="db.tasks.wave", errors=(KeyError,)',
-                "which is no Refusal class",
+                "not a subclass of Refusal",
             ),
             (
                 "Command[Task]",
@@ -124,7 +124,7 @@ class TestOperations:
             (
                 "Command[Task]",
                 'subject="db.tasks.wave", emits=(Task,)',
-                "which is no Event class",
+                "not a subclass of Event",
             ),
             (
                 "Query[Task]",
@@ -184,7 +184,7 @@ class TestEvents:
             (
                 'type="task.waved"',
                 '"""Waved."""\n    other: Task',
-                "tells of a task and has no field task",
+                "is an event of a task and has no field task",
             ),
             ('type="task.waved"', "task: Task", "needs a docstring"),
             (

@@ -13,17 +13,17 @@ from fleetbus.cli.terminal import console, run
 def top(
     *,
     interval: Annotated[
-        float, typer.Option(min=0.2, help="Seconds between two looks.", metavar="SECONDS")
+        float, typer.Option(min=0.2, help="Seconds between two updates.", metavar="SECONDS")
     ] = 1.0,
     once: Annotated[
-        bool, typer.Option("--once", help="Print one picture and end; so it does in a pipe.")
+        bool, typer.Option("--once", help="Print once and exit; the default in a pipe.")
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:
     """Watch the fleet: agents, queue, events, relay, operations. Ctrl-C ends it.
 
     Rates of operations are those since the last look, p99 that since a
-    process was started. It asks over NATS and nothing else.
+    process was started. It asks only over NATS.
 
     Examples:
         fleetbus top

@@ -1,7 +1,7 @@
 """Crashes from the bus: an agent whose connection is gone is suspected, and soon decided on.
 
 Every process listens; what it hears and decides goes through ``db.agents`` operations that take
-effect once. Without this, or while it does not work, leases alone tell of crashes.
+effect once. Without this, or while it does not work, only leases reveal crashes.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Detector:
                 async with asyncio.timeout(FINISH_TIME):
                     await self._reports.finished()
         except Exception:
-            log.exception("crash detection from the bus has ended; leases alone tell of crashes")
+            log.exception("crash detection from the bus has ended; only leases reveal crashes")
         finally:
             await end(stopped, *parts)
             with contextlib.suppress(Exception):

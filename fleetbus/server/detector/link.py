@@ -29,7 +29,7 @@ RETRY_INTERVAL = 5.0
 LOOK_BACK = timedelta(seconds=60)
 """How long ago a connection may have been closed that nobody has heard of yet."""
 
-ALONE = "until then leases alone tell of crashes"
+ALONE = "until then only leases reveal crashes"
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Reports:
                     return await _suspicions.living(db, names)
             except Exception as error:  # noqa: BLE001  whatever it is, it may be over soon
                 if asyncio.get_running_loop().time() > end:
-                    said = "%d lost connections were not looked at: %s"
+                    said = "%d lost connections were not checked: %s"
                     limited(log, logging.WARNING, "lost connections", said, len(names), error)
                     return set()
             await asyncio.sleep(RETRY_INTERVAL)

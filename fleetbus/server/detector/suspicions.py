@@ -78,10 +78,10 @@ class Suspicions:
                     pause = await self._round()
                 except Exception as error:
                     if self._database.available and trouble(error) is None:
-                        log.exception("suspicions could not be looked at")
+                        log.exception("suspicions could not be checked")
                     else:
                         self._database.note(error)
-                        log.debug("suspicions could not be looked at: %s", error)
+                        log.debug("suspicions could not be checked: %s", error)
                     pause = self._poll
                 took = time.monotonic() - began
                 await asyncio.sleep(max(pause, min(REST * took, self._poll)))

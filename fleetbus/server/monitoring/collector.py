@@ -93,8 +93,8 @@ def _requests(operations: Operations) -> Iterator[Metric]:
     requests = _counter("requests", "Answered requests by HTTP-like status.", "subject", "status")
     errors = _counter("request_errors", "Refused or failed requests by type.", "subject", "type")
     shed = _counter("requests_shed", "Requests refused unseen with 429.", "subject")
-    budgets = _counter("requests_shed_by_budget", "The same by what was used up.", "budget")
-    in_flight = _family("requests_in_flight", "Requests in work.", "subject")
+    budgets = _counter("requests_shed_by_budget", "The same, by the limit reached.", "budget")
+    in_flight = _family("requests_in_flight", "Requests in progress.", "subject")
     for subject, stats in operations.items():
         requests.add_metric([subject, "200"], stats.requests - stats.errors)
         for status, count in stats.errors_by_status.items():
@@ -110,7 +110,7 @@ def _requests(operations: Operations) -> Iterator[Metric]:
 
 def _foreign(found: Snapshot) -> Iterator[Metric]:
     """What others do that is left alone, or noted."""
-    words = "Requests not executed: they named a reply subject that is no inbox."
+    words = "Requests not executed: they named a reply subject that is not an inbox."
     unanswerable = _counter("requests_unanswerable", words, "subject")
     for subject, count in found.unanswerable.items():
         unanswerable.add_metric([subject], count)
@@ -189,7 +189,7 @@ def _outbox(figures: Figures) -> Iterator[Metric]:
         "backlog_events": ("Events that wait to be published, about.", found.waiting),
         "oldest_unpublished_seconds": ("Age of the oldest of them; 0 if none waits.", oldest),
         "last_position": ("The position of the last committed event.", found.position),
-        "published_position": ("All up to it are published, but the holes.", found.cursor),
+        "published_position": ("All up to it are published, except the holes.", found.cursor),
         "hole_positions": ("Positions before it whose owners have not ended.", found.holes),
     }
     for name, (words, value) in gauges.items():
@@ -204,7 +204,7 @@ def _comparison(verdict: Verdict) -> Iterator[Metric]:
         "missing_events": ("What the stream lacked then.", verdict.missing),
         "repaired_events": ("How much of it was published again.", verdict.repaired),
     }
-    yield _gauge("comparison_state", "1 for what came of it.", states, "state")
+    yield _gauge("comparison_state", "1 for its outcome.", states, "state")
     for name, (words, value) in gauges.items():
         yield _gauge(f"comparison_{name}", words, {"": value})
 

@@ -55,7 +55,7 @@ async def apply(client: Client, info: StreamInfo, limits: Limits) -> bool:
         changes["max_bytes"] = limits.new_bytes
     if not changes:
         return False
-    _logger.warning("stream %s gets other limits: %s", config.name, changes)
+    _logger.warning("the limits of stream %s are changed: %s", config.name, changes)
     await change(client, config.name or "", changes)
     return True
 

@@ -161,7 +161,7 @@ class Reconciler:
     async def _announce(self, comparison: Comparison) -> None:
         """Note what is missing: after an interruption the stream need not look as if it was."""
         name = comparison.info.config.name
-        _logger.error("stream %s has lost %d events: they come back", name, comparison.missing)
+        _logger.error("stream %s has lost %d events: restoring them", name, comparison.missing)
         await _reconciliation.save_verdict(
             self.leader.conn,
             "incomplete",

@@ -43,7 +43,7 @@ _REMEDIES: Final = {
 
 _BY_KIND: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (EventTooLarge, "nothing is published until that is done"),
-    (StreamUnfit, "mend it with `nats stream edit`; nothing is published until then"),
+    (StreamUnfit, "fix it with `nats stream edit`; nothing is published until then"),
     (MaxPayloadError, "NATS takes smaller messages now; it is tried again with short forms"),
     (NoRespondersError, "start nats-server with --jetstream, or look at the stream's leader"),
     (NotFoundError, "the relay makes the stream anew by itself"),

@@ -81,7 +81,7 @@ class Liveness:
             await tx.commit()
         if restored is not None and any(restored.counts.values()):
             log.warning(
-                "for %.1f s nobody could be heard; what was live then holds anew: %s",
+                "for %.1f s nobody could be heard; leases were restored: %s",
                 restored.seconds,
                 ", ".join(f"{count} {what}" for what, count in restored.counts.items()),
             )
@@ -92,10 +92,10 @@ class Liveness:
         known = trouble(error) is not None or isinstance(error, (TimeoutError, Unavailable))
         if not self._database.available or (known and not locked):
             return
-        words = "a lock of somebody else" if locked else f"{type(error).__name__}: {error}"
+        words = "somebody else's lock" if locked else f"{type(error).__name__}: {error}"
         if words != self._said:
             self._said = words
-            log.warning("no lease runs out meanwhile: nobody could be heard for %s", words)
+            log.warning("no lease runs out for now: nobody can be heard, because of %s", words)
 
     async def _pause(self) -> None:
         try:

@@ -140,7 +140,7 @@ class Sweeper:
         """Say it once until the job gets through."""
         level = logging.DEBUG if name in self._locked_out else logging.WARNING
         self._locked_out.add(name)
-        log.log(level, "the job %s met a lock of somebody else; the next round tries", name)
+        log.log(level, "the job %s met somebody else's lock; it tries again next round", name)
 
     async def _step(self, task: Task | Upkeep, started: float) -> int:
         vital = isinstance(task, Task) and task.vital

@@ -21,7 +21,7 @@ log = logging.getLogger("fleetbus.wire")
 HEADER_ROOM = 512
 """Bytes that the headers of an answer take at most."""
 
-ADVICE = "the NATS server takes no larger messages now; ask for a smaller page with limit"
+ADVICE = "the NATS server accepts no larger messages now; ask for a smaller page with limit"
 
 TOGETHER = 64 * 1024
 """Bytes of answers that are written as one piece."""
