@@ -3,8 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from bus.storage.discovery import metadata
-from bus.storage.partitions import is_partition
+from bus.running.discovery import is_partition, metadata
 
 METADATA = metadata("persistence")
 SCHEMAS = {table.schema for table in METADATA.tables.values()}

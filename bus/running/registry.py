@@ -19,7 +19,7 @@ from bus.contract.operation import Declared, Operation
 from bus.contract.page import Page
 from bus.contract.refusals import DeclarationError, Refusal
 from bus.handling.shapes import HANDLERS, Handling, Job
-from bus.storage.discovery import metadata
+from bus.running.discovery import metadata
 from bus.storage.tables import TABLES
 
 

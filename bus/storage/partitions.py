@@ -16,8 +16,6 @@ from sqlalchemy import DateTime, Integer, Text, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage.own import outbox_partitions
-
 AHEAD: Final = 7
 """Days for which there is a partition before they come."""
 
@@ -79,11 +77,10 @@ PARTITIONED: dict[str, Partitioned] = {}
 """Every table with daily partitions, by its name without the schema."""
 
 
-def is_partition(table: str | None) -> bool:
-    """Whether a table is a part of a larger one, made and dropped while the service runs."""
-    daily = None if table is None else _NAME.fullmatch(table)
-    known = daily is not None and daily["table"] in PARTITIONED
-    return known or outbox_partitions.is_partition(table)
+def is_daily(table: str | None) -> bool:
+    """Whether a table is the partition of a day, or the default one."""
+    match = None if table is None else _NAME.fullmatch(table)
+    return match is not None and match["table"] in PARTITIONED
 
 
 async def keep(session: AsyncConnection, table: Partitioned, *, retention: timedelta) -> int:

@@ -7,7 +7,8 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import UUID
 from weakref import WeakSet
 
 import pydantic_core
@@ -17,13 +18,13 @@ from nats.aio.msg import Msg
 from bus.contract.refusals import Refusal
 from bus.kit.ids import uuid7
 from bus.kit.nats_io import flush
-from contracts.planning.tasks import ClaimTasks
+from contracts.planning.tasks import ClaimedTask, ClaimTasks
 from fleetbus.client.errors import AgentLost, TaskLost
 from fleetbus.client.hand import TaskInHand
 from fleetbus.client.heart import ENDED
 
 if TYPE_CHECKING:
-    from fleetbus.client.agent import WorkingAgent
+    from fleetbus.client.calling import Caller
 
 CLAIMABLE = (
     "events.task.created.*",
@@ -58,10 +59,31 @@ class Wanted:
     """How long the iteration waits for work before it ends; None: for ever."""
 
 
+class Claimant(Protocol):
+    """An agent as far as the iteration needs it."""
+
+    bus: Caller
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def incarnation(self) -> int: ...
+
+    async def confirm(self) -> None:
+        """Raise unless the service still knows the agent as this one."""
+
+    async def confirm_if_overdue(self) -> None:
+        """The same, if no heartbeat has been answered for too long."""
+
+    def take(self, claimed: ClaimedTask, lease_seconds: int) -> TaskInHand:
+        """Take a claimed task in hand."""
+
+
 class Tasks:
     """An iteration over tasks, each claimed when it is asked for."""
 
-    def __init__(self, agent: WorkingAgent, lookout: Lookout, wanted: Wanted) -> None:
+    def __init__(self, agent: Claimant, lookout: Lookout, wanted: Wanted) -> None:
         self._agent = agent
         self._lookout = lookout
         self._wanted = wanted

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 import handlers
 import persistence
 from bus.contract.entity import Entity
-from bus.storage.partitions import is_partition
+from bus.running.discovery import is_partition
 from bus.storage.tables import TABLES
 
 CONTEXTS = sorted({str(table.schema) for table in TABLES.values()})

@@ -11,8 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage.discovery import metadata
-from bus.storage.partitions import is_partition
+from bus.running.discovery import is_partition, metadata
 from fleetbus.server import migrate
 from migrations import draft, release
 

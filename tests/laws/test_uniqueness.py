@@ -11,9 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.contract.entity import Entity
 from bus.contract.errors import AlreadyExists
 from bus.contract.operation import Operation
+from bus.running.discovery import is_partition, metadata
 from bus.running.failures import refusal_for_constraint
-from bus.storage.discovery import metadata
-from bus.storage.partitions import is_partition
 from bus.storage.tables import TABLES
 from fleetbus import domain
 

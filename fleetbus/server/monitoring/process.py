@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bus.running.stats import shed_by_budget
 from bus.storage.sealed import KeyRing
@@ -10,10 +10,26 @@ from fleetbus.server.monitoring.figures import Figures
 from fleetbus.server.relay.metrics import RelayMetrics
 
 if TYPE_CHECKING:
-    from fleetbus.server.service import Service
+    from bus.running.dispatcher import Dispatcher
+    from bus.storage.database import Database
+    from fleetbus.client.connection.answering import ReplyRule
+    from fleetbus.server.monitoring.figures import FiguresReader
+    from fleetbus.server.relay.relay import Relay
 
 
-async def process_figures(service: Service) -> dict[str, Any]:
+class Serving(Protocol):
+    """A process as far as its figures need it."""
+
+    draining: bool
+    database: Database
+    dispatcher: Dispatcher
+    figures: FiguresReader
+    keys: KeyRing
+    relay: Relay | None
+    replies: ReplyRule
+
+
+async def process_figures(service: Serving) -> dict[str, Any]:
     """Pools, relay, outbox, periodic work, keys; null where it is not known or not done here.
 
     Ages and durations are in seconds. Outbox and jobs are those of the database, the same from

@@ -6,7 +6,9 @@ import pkgutil
 
 from sqlalchemy import MetaData
 
+from bus.storage.own import outbox_partitions
 from bus.storage.own import tables as own
+from bus.storage.partitions import is_daily
 from bus.storage.tables import Row
 
 
@@ -19,3 +21,8 @@ def metadata(persistence: str) -> MetaData:
         if folder.ispkg and importlib.util.find_spec(tables):
             importlib.import_module(tables)
     return Row.metadata
+
+
+def is_partition(table: str | None) -> bool:
+    """Whether a table is a part of a larger one, made and dropped while the service runs."""
+    return is_daily(table) or outbox_partitions.is_partition(table)
