@@ -28,9 +28,9 @@ from bus.storage.own import reconciliation as _reconciliation
 from bus.storage.own import sweeps as _sweeps
 from bus.storage.sealed import NOT_CONFIGURED
 from fleetbus import domain
+from fleetbus.cli import stream_condition as condition
 from fleetbus.client.connection.client import RepliesRefused, connect
 from fleetbus.server import migrate
-from fleetbus.server import stream_condition as condition
 from fleetbus.server.config import Settings
 from fleetbus.server.detector.detector import ASK_SUBJECT
 from fleetbus.server.discovery.asking import everybody

@@ -23,9 +23,9 @@ from fleetbus.server import migrate
 from fleetbus.server.config import VERSION, Settings
 from fleetbus.server.detector.detector import Detector
 from fleetbus.server.discovery.srv import Discovery
+from fleetbus.server.figures import FiguresReader
 from fleetbus.server.keys import key_ring
-from fleetbus.server.monitoring.figures import FiguresReader
-from fleetbus.server.monitoring.process import process_figures
+from fleetbus.server.process_figures import process_figures
 from fleetbus.server.pulse import Pulse
 from fleetbus.server.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, RelaySettings
 from fleetbus.server.relay.stream import StreamSettings, ensure_stream

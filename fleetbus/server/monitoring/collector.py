@@ -25,7 +25,7 @@ from bus.running.stats import OperationStats, shed_by_budget
 from bus.storage.database import PoolUse
 from bus.storage.own.reconciliation import State, Verdict
 from fleetbus.server.config import VERSION
-from fleetbus.server.monitoring.figures import Figures
+from fleetbus.server.figures import Figures
 from fleetbus.server.relay.metrics import RelayMetrics
 
 if TYPE_CHECKING:

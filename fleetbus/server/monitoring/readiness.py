@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bus.storage.outages import NOT_REACHED
 from fleetbus.server import migrate
-from fleetbus.server.monitoring.figures import Figures
+from fleetbus.server.figures import Figures
 
 if TYPE_CHECKING:
     from fleetbus.server.service import Service

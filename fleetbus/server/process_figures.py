@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bus.running.stats import shed_by_budget
 from bus.storage.sealed import KeyRing
-from fleetbus.server.monitoring.figures import Figures
+from fleetbus.server.figures import Figures
 from fleetbus.server.relay.metrics import RelayMetrics
 
 if TYPE_CHECKING:
     from bus.running.dispatcher import Dispatcher
     from bus.storage.database import Database
     from fleetbus.client.connection.answering import ReplyRule
-    from fleetbus.server.monitoring.figures import FiguresReader
+    from fleetbus.server.figures import FiguresReader
     from fleetbus.server.relay.relay import Relay
 
 
