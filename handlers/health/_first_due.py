@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from bus.kit.cron import NeverDue, next_due
-from contracts.health._fields import InvalidSchedule
+from contracts.health.schedules import InvalidSchedule
 
 
 def first_due(schedule: str, now: datetime, time_zone: str = "UTC") -> datetime:

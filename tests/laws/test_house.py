@@ -1,0 +1,70 @@
+"""The shape of the tree: what lies where, and who may know whom, down to the single file."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("bus", "contracts", "persistence", "handlers", "fleetbus")
+DOMAIN = ("contracts", "persistence", "handlers")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the packages, by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imported(name: str) -> Iterator[str]:
+    """The modules of ours that a module imports, also those for the type checker alone."""
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules())
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if (found := inner if inner in modules() else node.module) in modules():
+                    yield found
+
+
+def folder(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def test_what_is_private_to_a_folder_is_imported_there_alone() -> None:
+    offending = [
+        f"{name} imports {other}"
+        for name in modules()
+        for other in imported(name)
+        if other.rpartition(".")[2].startswith("_")
+        and not other.endswith("__")
+        and folder(name) != folder(other)
+    ]
+    assert offending == []
+
+
+def test_no_two_files_import_each_other() -> None:
+    edges = {
+        name: {other for other in imported(name) if modules()[other].name != "__init__.py"}
+        for name, path in modules().items()
+        if path.name != "__init__.py"
+    }
+    while leaves := {name for name, others in edges.items() if not others & edges.keys()}:
+        edges = {name: others for name, others in edges.items() if name not in leaves}
+    assert sorted(edges) == [], "these are on circles, or import what is"
+
+
+def test_the_domain_lies_in_contexts() -> None:
+    at_the_root = [
+        str(path.relative_to(ROOT))
+        for package in DOMAIN
+        for path in (ROOT / package).glob("*.py")
+        if path.name != "__init__.py"
+    ]
+    assert at_the_root == []
