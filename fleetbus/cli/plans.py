@@ -115,14 +115,14 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
     from bus.contract.refusals import Refusal
     from contracts.planning.tasks import InitiativeClosed
     from fleetbus.cli.connection import ask, connected
-    from fleetbus.client import Bus, NoAnswer
+    from fleetbus.client import Client, NoAnswer
     from fleetbus.importing.load import load_plan
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     async with connected(address) as client:
         # Without handlers it says so now, not after half a minute.
         await ask(client, "db.meta.operations")
-        bus = Bus(client, timeout=30.0, attempt_timeout=10.0)
+        bus = Client(client, timeout=30.0, attempt_timeout=10.0)
         shown = console(stderr=True)
         with Progress(
             *columns, console=shown, transient=True, disable=not shown.is_terminal

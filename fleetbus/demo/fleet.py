@@ -11,7 +11,7 @@ from uuid import UUID
 from bus.contract.errors import InvalidTransition
 from bus.kit.ids import uuid7
 from contracts.agents.agents import AgentCrashed, AgentNotFound, RequestAgentCancel
-from fleetbus.client import Bus
+from fleetbus.client import Client
 from fleetbus.client.events import Delivery
 from fleetbus.demo.children import Children
 from fleetbus.demo.recorder import Recorder
@@ -64,7 +64,7 @@ class Fleet:
             group.create_task(self._kill(killed))
             group.create_task(self._freeze(frozen))
 
-    async def dismiss(self, bus: Bus) -> None:
+    async def dismiss(self, bus: Client) -> None:
         """Ask all to end, and wait until they have; one that does not is a failure."""
         for agent_id in self.ids.values():
             with contextlib.suppress(AgentNotFound, InvalidTransition):

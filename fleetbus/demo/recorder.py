@@ -12,7 +12,7 @@ from contracts.agents.agents import AgentCrashed, AgentRegistered, ListAgents
 from contracts.planning.initiatives import GetInitiative
 from contracts.planning.phases import ListPhases
 from contracts.planning.tasks import ListTasks, TaskClaimed, TaskCompleted
-from fleetbus.client import Bus
+from fleetbus.client import Client
 from fleetbus.client.events import Delivery, Events
 from fleetbus.demo.verify import entity_of
 from fleetbus.importing.present import all_of
@@ -28,7 +28,7 @@ class Recorder:
     Agents are known by their names here.
     """
 
-    def __init__(self, bus: Bus, *, durable: str, stream: str = "EVENTS") -> None:
+    def __init__(self, bus: Client, *, durable: str, stream: str = "EVENTS") -> None:
         self.history: list[Delivery[Event]] = []
         self.in_hand: dict[str, tuple[str, str]] = {}
         """By task id: who has it, and its name."""
@@ -101,7 +101,7 @@ class Recorder:
         self._arrived.set()
 
 
-async def read_stored(bus: Bus, initiative_id: UUID) -> list[Entity]:
+async def read_stored(bus: Client, initiative_id: UUID) -> list[Entity]:
     """An initiative as the tables have it: itself, its phases, its tasks; and all agents."""
     initiative = await bus.call(GetInitiative(id=initiative_id))
     phases = await all_of(bus, ListPhases(initiative_id=initiative_id))

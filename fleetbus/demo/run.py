@@ -11,7 +11,7 @@ from rich.console import Console
 from bus.kit.aio import end
 from contracts.planning.phases import PhaseDispatchable, StartPhase
 from contracts.planning.tasks import GetTaskQueue
-from fleetbus.client import Bus, NoAnswer, connect
+from fleetbus.client import Client, NoAnswer, connect
 from fleetbus.demo.children import Children, ServiceFailed
 from fleetbus.demo.display import Display, Result, say, show_result
 from fleetbus.demo.fleet import Fleet
@@ -79,7 +79,7 @@ async def _demo(console: Console, plan: Plan) -> int:
     return 0 if result.good else FAILED
 
 
-async def _run(console: Console, bus: Bus, plan: Plan, children: Children, url: str) -> Result:
+async def _run(console: Console, bus: Client, plan: Plan, children: Children, url: str) -> Result:
     recorder = Recorder(bus, durable="demo")
     fleet = Fleet(children, url, recorder, lambda line: say(console, line))
     background = [asyncio.create_task(recorder.run()), asyncio.create_task(_start_phases(bus))]
@@ -111,14 +111,14 @@ async def _run(console: Console, bus: Bus, plan: Plan, children: Children, url: 
         await end(*background)
 
 
-async def _start_phases(bus: Bus) -> None:
+async def _start_phases(bus: Client) -> None:
     """Start each phase as soon as those before it are completed: what an orchestrator decides."""
     async for event in bus.events(PhaseDispatchable):
         await bus.call(StartPhase(id=event.phase.id))
 
 
 async def _watch(
-    bus: Bus,
+    bus: Client,
     display: Display,
     fleet: Fleet,
     working: asyncio.Task[None],

@@ -19,7 +19,7 @@ from bus.kit.ids import uuid7
 from contracts.planning.initiatives import CreateInitiative, ExecutionMode
 from contracts.planning.phases import AddPhaseDependency, ApprovePhase, UpdatePhase
 from contracts.planning.tasks import AddTaskDependency, CreateManyTasks, DependencyCycle, UpdateTask
-from fleetbus.client import Bus
+from fleetbus.client import Client
 from fleetbus.client.storable import cut
 from fleetbus.client.words import is_too_much
 from fleetbus.importing.changes import Changes, compare, gone
@@ -37,7 +37,7 @@ Progress = Callable[[int, int, str], None]
 
 
 async def load_plan(
-    bus: Bus,
+    bus: Client,
     plan: Plan,
     *,
     source: str = "plan",
@@ -65,7 +65,7 @@ class _Load:
     """One import: what it writes, and what was refused meanwhile."""
 
     def __init__(
-        self, bus: Bus, plan: Plan, present: Present, changes: Changes, progress: Progress
+        self, bus: Client, plan: Plan, present: Present, changes: Changes, progress: Progress
     ) -> None:
         self.plan = plan
         self.present = present

@@ -11,7 +11,7 @@ from bus.contract.page import ListOf
 from contracts.planning.initiatives import FindInitiative, Initiative, InitiativeNotFound
 from contracts.planning.phases import ListPhaseDependencies, ListPhases, Phase
 from contracts.planning.tasks import ListTaskDependencies, ListTasks, Task
-from fleetbus.client import Bus
+from fleetbus.client import Client
 from fleetbus.importing.plan import Dependency, Kept
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Present:
         return Kept(frozenset(phases - tasks), frozenset(tasks - phases))
 
 
-async def read_present(bus: Bus, external_ref: str) -> Present:
+async def read_present(bus: Client, external_ref: str) -> Present:
     """Read the initiative that a plan was imported into; empty if there is none."""
     try:
         initiative = await bus.call(FindInitiative(external_ref=external_ref))
@@ -59,7 +59,7 @@ async def read_present(bus: Bus, external_ref: str) -> Present:
     )
 
 
-async def all_of(bus: Bus, query: ListOf[T]) -> list[T]:
+async def all_of(bus: Client, query: ListOf[T]) -> list[T]:
     """Everything on all pages of a list."""
     items: list[T] = []
     limit, cursor = PAGE, None
@@ -98,7 +98,7 @@ def _by_ref(entities: Iterable[Any]) -> dict[str, Any]:
 
 
 async def _dependencies(
-    bus: Bus, entities: Mapping[str, E], query: Callable[[E], ListOf[Any]]
+    bus: Client, entities: Mapping[str, E], query: Callable[[E], ListOf[Any]]
 ) -> frozenset[Dependency]:
     found: set[Dependency] = set()
 
