@@ -38,8 +38,8 @@ class TestMigrate:
         ("url", "said"),
         [
             ("postgresql://me:secret@127.0.0.1:1/x", "Postgres at postgresql://me:***@127.0.0.1:1"),
-            ("nonsense", "no URL of a Postgres database"),
-            ("postgresql://host:port/x", "no URL of a Postgres database"),
+            ("nonsense", "not the URL of a Postgres database"),
+            ("postgresql://host:port/x", "not the URL of a Postgres database"),
         ],
     )
     async def test_an_address_without_a_database(self, url: str, said: str) -> None:

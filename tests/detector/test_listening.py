@@ -161,7 +161,7 @@ class TestMisconfigured:
                 assert (await bus.call(CreateTask(name="served"))).name == "served"
         said = [r for r in caplog.records if "cannot be detected" in r.getMessage()]
         assert len(said) == 1
-        assert "leases alone" in said[0].getMessage()
+        assert "only leases" in said[0].getMessage()
         assert "wrong" not in caplog.text
 
     async def test_not_asked_for(

@@ -65,7 +65,7 @@ class TestDatabase:
     @pytest.mark.parametrize("url", ["nonsense", "postgresql://host:port/x"])
     async def test_no_url(self, nats_url: str, command: str, url: str) -> None:
         ended = await fleetbus(command, DATABASE_URL=url, NATS_URL=nats_url)
-        assert_one_line(ended, "no URL of a Postgres database")
+        assert_one_line(ended, "not the URL of a Postgres database")
 
     async def test_workers_say_the_same(self, nats_url: str) -> None:
         ended = await fleetbus("serve", "--workers", "2", DATABASE_URL=NOWHERE, NATS_URL=nats_url)

@@ -33,7 +33,7 @@ MOVED = {"lease_expires_at", "timeout_at"}
 CORRECTED = re.compile(rf"last_fetched_at was '{AHEAD}', is '2026-")
 """Since 0010 no clock that is ahead reports a time that is still to come."""
 
-ADDED = {"lease_seconds", "shortened"}
+ADDED = {"lease_seconds", "shortened", "time_zone"}
 """Fields of answers that are there since."""
 
 
@@ -170,4 +170,4 @@ class TestUpgrade:
                 if code == 0 and "0 were missing" in said:
                     break
                 await asyncio.sleep(0.2)
-        assert "1 credentials, 0 to be encrypted anew" in said
+        assert "1 credentials, 0 to be encrypted again" in said
