@@ -70,7 +70,7 @@ types: setup  ## Check types
 	.venv/bin/mypy
 
 docs: setup  ## Bring the generated reference pages up to date
-	.venv/bin/python -m fleetbus.reference
+	.venv/bin/python docs/make.py
 
 migration: setup  ## Draft the next migration from the declared tables (NAME=what_it_does)
 	@test -n '$(NAME)' || { echo 'Say what it does: make migration NAME=what_it_does' >&2; exit 1; }

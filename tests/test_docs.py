@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from bus.contract.operation import OPERATIONS
 from contracts.planning.tasks import CreateTask
-from fleetbus import domain, reference
+from docs import make
+from docs._configuration import variable
+from fleetbus import domain
 from fleetbus.cli.app import app
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
@@ -23,16 +25,22 @@ from fleetbus.server.service import Service
 ROOT = Path(__file__).parents[1]
 NODE_MODULES = ROOT / "tests" / "node" / "node_modules"
 
-WRITTEN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-GENERATED = {ROOT / "docs" / name for name in reference.pages()}
+BY_CONTEXT = ROOT / "docs" / make.BY_CONTEXT
+WRITTEN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *BY_CONTEXT.glob("*.md")])
+GENERATED = {ROOT / "docs" / name for name in make.pages()}
 PROSE = [path for path in WRITTEN if path not in GENERATED]
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"`([\w/]+\.py)`:\n((?:\n```python\n.*?^```\n)+)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
-every_page = pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
-every_prose = pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+every_page = pytest.mark.parametrize("page", WRITTEN, ids=named)
+every_prose = pytest.mark.parametrize("page", PROSE, ids=named)
 
 
 @cache
@@ -63,14 +71,41 @@ def anchors(page: Path) -> list[str]:
 
 
 class TestGenerated:
-    @pytest.mark.parametrize("name", reference.pages())
+    @pytest.mark.parametrize("name", make.pages())
     def test_pages_are_current(self, name: str) -> None:
-        assert read(ROOT / "docs" / name) == reference.pages()[name], "run make docs"
+        assert read(ROOT / "docs" / name) == make.pages()[name], "run make docs"
 
-    @pytest.mark.parametrize("name", reference.parts())
+    @pytest.mark.parametrize("name", make.parts())
     def test_parts_of_the_readme_are_current(self, name: str) -> None:
         text = read(ROOT / "README.md")
-        assert reference.insert(text, name, reference.parts()[name]) == text, "run make docs"
+        assert make.insert(text, name, make.parts()[name]) == text, "run make docs"
+
+    def test_each_context_has_a_page_and_nothing_else_has(self) -> None:
+        contexts = {f"{context.name}.md" for context in domain.catalogue().contexts}
+        assert {path.name for path in BY_CONTEXT.iterdir()} == contexts
+
+    def test_each_operation_has_its_place(self) -> None:
+        index = ROOT / "docs" / "operations.md"
+        for context in domain.catalogue().contexts:
+            page = BY_CONTEXT / f"{context.name}.md"
+            for operation in context.operations:
+                place = operation.declared.subject.replace(".", "")
+                assert place in anchors(page)
+                assert f"(operations/{page.name}#{place})" in read(index)
+
+    def test_a_page_that_nothing_makes_goes(self, tmp_path: Path) -> None:
+        (tmp_path / "docs" / "operations").mkdir(parents=True)
+        (tmp_path / "docs" / "operations" / "gone.md").write_text("of a context that was")
+        shutil.copy(ROOT / "README.md", tmp_path)
+        make.write(tmp_path)
+        made = {path.relative_to(tmp_path / "docs") for path in tmp_path.rglob("docs/**/*.md")}
+        assert made == {Path(name) for name in make.pages()}
+
+    async def test_the_program_explains_itself_and_refuses_the_rest(self) -> None:
+        program = ROOT / "docs" / "make.py"
+        assert "Make the generated pages" in await _output("", sys.executable, program, "--help")
+        with pytest.raises(AssertionError, match="unrecognized arguments: health"):
+            await _output("", sys.executable, program, "health")
 
 
 class TestQuotations:
@@ -133,7 +168,7 @@ class TestNames:
 
     @every_prose
     def test_variables_exist(self, page: Path) -> None:
-        settings = {reference.variable(name) for name in Settings.model_fields}
+        settings = {variable(name) for name in Settings.model_fields}
         flags = {
             variable
             for command in self.COMMANDS.values()

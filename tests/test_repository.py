@@ -28,7 +28,6 @@ LONGER = {
     "contracts/planning/tasks.py": 393,
     "fleetbus/cli/doctor.py": 383,
     "fleetbus/client/agent.py": 301,
-    "fleetbus/reference.py": 376,
     "fleetbus/server/relay/relay.py": 305,
     "handlers/planning/tasks.py": 325,
     "migrations/versions/0002_planning.py": 390,

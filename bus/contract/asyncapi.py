@@ -1,7 +1,8 @@
-"""An AsyncAPI 3.0 document of everything that is declared.
+"""An AsyncAPI 3.0 document of everything that is declared, or of one context.
 
-Schemas and replies are written once and referred to, so that the document of a few hundred
-operations still fits one message. All replies share one channel: an address that the caller picks.
+Schemas and replies are written once and referred to, so that the document of a context always
+fits one message, and that of a few hundred operations still does. All replies share one channel: an
+address that the caller picks.
 """
 
 from __future__ import annotations
@@ -30,29 +31,37 @@ _REPLIES = """\
 Where answers go: the reply subject of the request. Each request gets exactly one answer."""
 
 
-def document(catalogue: Catalogue, version: str) -> Json:
-    """All servers, channels, operations, messages and schemas."""
-    errors = _errors(catalogue)
-    models = {operation.declared.reply for operation in catalogue.operations}
+def document(catalogue: Catalogue, version: str, context: str | None = None) -> Json:
+    """Servers, channels, operations, messages and schemas: all, or those of one context.
+
+    The document of a context is complete in itself: events of other contexts that its operations
+    emit are in it too.
+    """
+    selected = catalogue if context is None else catalogue.only(context)
+    events = _events(selected)
+    errors = _errors(selected)
+    models = {operation.declared.reply for operation in selected.operations}
     refs, schemas = definitions(
-        [*catalogue.operations, *sorted(models, key=_name), *catalogue.events], errors, _SCHEMA_REF
+        [*selected.operations, *sorted(models, key=_name), *events], errors, _SCHEMA_REF
     )
+    owners = {event.fact.context for event in events}
+    tagged = [c for c in catalogue.contexts if c in selected.contexts or c.name in owners]
     return {
         "asyncapi": "3.0.0",
         "info": {
-            "title": "fleetbus",
+            "title": "fleetbus" if context is None else f"fleetbus {context}",
             "version": version,
             "description": _INFO,
-            "tags": [{"$ref": f"#/components/tags/{c.name}"} for c in catalogue.contexts],
+            "tags": [{"$ref": f"#/components/tags/{c.name}"} for c in selected.contexts],
         },
         "defaultContentType": "application/json",
         "servers": {"nats": _server()},
-        "channels": _channels(catalogue, errors, refs),
-        "operations": {o.declared.subject: _operation(o, refs) for o in catalogue.operations}
-        | {_channel_of(event): _telling(event) for event in catalogue.events},
+        "channels": _channels(selected, events, errors, refs),
+        "operations": {o.declared.subject: _operation(o, refs) for o in selected.operations}
+        | {_channel_of(event): _telling(event) for event in events},
         "components": {
             "schemas": schemas | _headers.SCHEMAS,
-            "tags": {context.name: _tag(context) for context in catalogue.contexts},
+            "tags": {c.name: _tag(c) for c in tagged},
             "parameters": {"id": {"description": "The id of the entity that the event is about."}},
         },
     }
@@ -65,6 +74,12 @@ def event_address(event: type[Event]) -> str:
 
 def _channel_of(event: type[Event]) -> str:
     return f"events.{event.fact.type}"
+
+
+def _events(catalogue: Catalogue) -> list[type[Event]]:
+    """Those of the contexts, then those of others that operations emit, each once."""
+    emitted = {event for o in catalogue.operations for event in o.declared.emits}
+    return [*catalogue.events, *sorted(emitted - set(catalogue.events), key=_channel_of)]
 
 
 def _errors(catalogue: Catalogue) -> list[type[Refusal]]:
@@ -89,7 +104,12 @@ def _tag(context: Context) -> Json:
     return {"name": context.name, "description": context.summary}
 
 
-def _channels(catalogue: Catalogue, errors: Iterable[type[Refusal]], refs: dict[type, str]) -> Json:
+def _channels(
+    catalogue: Catalogue,
+    events: Iterable[type[Event]],
+    errors: Iterable[type[Refusal]],
+    refs: dict[type, str],
+) -> Json:
     channels: Json = {}
     for operation in catalogue.operations:
         subject = operation.declared.subject
@@ -101,7 +121,7 @@ def _channels(catalogue: Catalogue, errors: Iterable[type[Refusal]], refs: dict[
     for error in errors:
         answers[error.type] = _message(refs[error], "ErrorHeaders") | {"summary": error.title}
     channels["replies"] = {"address": None, "description": _REPLIES, "messages": answers}
-    for event in catalogue.events:
+    for event in events:
         channels[_channel_of(event)] = {
             "address": event_address(event),
             "parameters": {"id": {"$ref": "#/components/parameters/id"}},

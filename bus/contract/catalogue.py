@@ -38,6 +38,10 @@ class Catalogue:
         """All events, by context and type."""
         return tuple(event for context in self.contexts for event in context.events)
 
+    def only(self, name: str) -> Catalogue:
+        """The context of this name alone; nothing where there is none."""
+        return Catalogue(tuple(context for context in self.contexts if context.name == name))
+
 
 def load(contracts: str) -> Catalogue:
     """Import every contract under a package, given by its name; return what they declare."""

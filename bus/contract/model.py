@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -34,3 +36,6 @@ class Reply(Documented):
     """An answer, always a JSON object. Fields that a newer service adds are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    when_too_large: ClassVar[str] = "ask for a smaller page with limit"
+    """What the caller of a reply that does not fit into one message is advised to do."""

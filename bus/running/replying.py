@@ -16,8 +16,6 @@ from bus.storage.shortening import may_be_short, shorten
 MOST_FIXED: Final = 1024
 """Replies that are the same for all and kept as JSON, at most."""
 
-ADVICE: Final = "ask for a smaller page with limit"
-
 _DECLARATIONS: Final = frozenset({"catalogue"})
 
 
@@ -41,7 +39,8 @@ class Replies:
         kind = type(reply)
         if may_be_short(kind) and len(short := shorten(kind, body, room)) <= room:
             return Answer(200, short, shortened=True)
-        raise ReplyTooLarge(bytes=len(body), limit=room, advice=ADVICE)
+        advice = bound.declared.reply.when_too_large
+        raise ReplyTooLarge(bytes=len(body), limit=room, advice=advice)
 
     def _encoded(self, bound: Bound, reply: Any) -> bytes:
         """A reply as JSON; what tells of nothing but the declarations is encoded once for all."""

@@ -1,6 +1,6 @@
 """The operations themselves: which there are, and what each takes, answers, refuses and emits."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,6 +11,19 @@ class OperationNotFound(NotFound, detail="there is no operation {subject}"):
     """There is no operation with this subject."""
 
     subject: str
+
+
+class ContextNotFound(NotFound):
+    """There is no context with this name."""
+
+    context: str
+    known: list[str]
+    """The names of those that there are."""
+
+    @property
+    def detail(self) -> str:
+        """Which name it is, and which there are."""
+        return f"there is no context {self.context}; there are {', '.join(self.known)}"
 
 
 class OperationSummary(Reply):
@@ -74,6 +87,8 @@ class AsyncApi(Reply):
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
+    when_too_large: ClassVar[str] = "ask for one context, or run fleetbus export asyncapi"
+
     asyncapi: str
     info: dict[str, Any]
     default_content_type: str = Field(alias="defaultContentType")
@@ -99,5 +114,18 @@ class DescribeOperation(
     """The operation's subject, ``db.<noun>.<verb>``."""
 
 
-class GetAsyncApi(Query[AsyncApi], subject="db.meta.asyncapi"):
-    """Get the AsyncAPI 3.0 document of all operations and events, including replies and errors."""
+class GetAsyncApi(
+    Query[AsyncApi],
+    subject="db.meta.asyncapi",
+    errors=(ContextNotFound,),
+    example={"context": "planning"},
+):
+    """Get the AsyncAPI 3.0 document of a context: operations, events, replies and errors.
+
+    Without a context the document is of all contexts, as long as it fits into one message.
+    """
+
+    context: Name | None = None
+    """The name of a context, as ``db.meta.operations`` gives it; null for all of them.
+
+    The document of a context has everything that it refers to, events of others included."""

@@ -109,25 +109,33 @@ async def _print(
 async def _check_types(client: Client, types: list[str]) -> None:
     """Refuse a type that neither this program nor the service knows."""
     from fleetbus import domain
-    from fleetbus.cli.connection import ask
-    from fleetbus.cli.terminal import Failed
 
     if not types:
         return
     known = {event.fact.type for event in domain.catalogue().events}
     if set(types) <= known:
         return
-    try:
-        document = await ask(client, "db.meta.asyncapi")
-    except Failed:
-        document = {}
-    prefix = "events."
-    channels = document.get("channels", {})
-    known |= {name.removeprefix(prefix) for name in channels if name.startswith(prefix)}
+    known |= await _served_types(client)
     for unknown in (name for name in types if name not in known):
         raise typer.BadParameter(
             f"there is no event {unknown}{did_you_mean(unknown, known)}", param_hint="--type"
         )
+
+
+async def _served_types(client: Client) -> set[str]:
+    """The types that the service knows, asked of each context: all at once may be too large."""
+    from fleetbus.cli.connection import ask, operations
+    from fleetbus.cli.terminal import Failed
+
+    prefix = "events."
+    found: set[str] = set()
+    for context in sorted({o["context"] for o in await operations(client) or []}):
+        try:
+            channels = (await ask(client, "db.meta.asyncapi", {"context": context}))["channels"]
+        except Failed:
+            continue
+        found |= {name.removeprefix(prefix) for name in channels if name.startswith(prefix)}
+    return found
 
 
 def _subjects(types: list[str], entity: str | None) -> list[str]:

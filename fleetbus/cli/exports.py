@@ -29,6 +29,11 @@ def export(
             metavar="asyncapi|jsonschema", help="AsyncAPI 3.0, or JSON Schemas (2020-12)."
         ),
     ],
+    *,
+    context: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this context, planning; otherwise all of them."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -36,13 +41,14 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write the contract as a document; no server is needed.
+    """Write the contract as a document, whole or of one context; no server is needed.
 
     jsonschema is one document: $defs holds every message once, `operations`
     and `events` say which of them is whose request, reply, error and data.
 
     Examples:
         fleetbus export asyncapi --output asyncapi.json
+        fleetbus export asyncapi --context planning
         fleetbus export jsonschema | jq '.["$defs"].Task'
     """
     from importlib.metadata import version
@@ -51,10 +57,12 @@ def export(
     from fleetbus import domain
 
     catalogue = domain.catalogue()
+    if context is not None:
+        _check_context(context, [known.name for known in catalogue.contexts])
     if document is Document.ASYNCAPI:
-        made = _asyncapi.document(catalogue, version("fleetbus"))
+        made = _asyncapi.document(catalogue, version("fleetbus"), context)
     else:
-        made = json_schemas(catalogue)
+        made = json_schemas(catalogue if context is None else catalogue.only(context))
     text = json.dumps(made, indent=2, ensure_ascii=False)
     if output is None:
         say(text)
@@ -66,8 +74,15 @@ def export(
     note(f"wrote {output}")
 
 
+def _check_context(name: str, known: list[str]) -> None:
+    if name not in known:
+        raise typer.BadParameter(
+            f"there is no context {name}; there are {', '.join(known)}", param_hint="--context"
+        )
+
+
 def json_schemas(catalogue: Catalogue) -> dict[str, Any]:
-    """Every message of the contract in one JSON Schema document."""
+    """Every message of some contexts in one JSON Schema document."""
     from importlib.metadata import version
 
     from bus.contract.errors import EVERYWHERE

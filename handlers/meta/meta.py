@@ -12,6 +12,7 @@ from bus.contract.schemas import example_of, problem_schema_of, schema_of
 from bus.handling import query
 from contracts.meta.meta import (
     AsyncApi,
+    ContextNotFound,
     DescribeOperation,
     ErrorDescription,
     EventDescription,
@@ -44,12 +45,12 @@ async def describe_operation(
 
 
 @query
-async def get_async_api(
-    query: GetAsyncApi,  # noqa: ARG001  it has no fields
-    *,
-    catalogue: Catalogue,
-) -> AsyncApi:
-    return _document(catalogue)
+async def get_async_api(query: GetAsyncApi, *, catalogue: Catalogue) -> AsyncApi:
+    known = [context.name for context in catalogue.contexts]
+    if query.context is not None and query.context not in known:
+        raise ContextNotFound(context=query.context, known=known)
+
+    return _document(catalogue, query.context)
 
 
 @cache
@@ -109,5 +110,5 @@ def _event(event: type[Event]) -> EventDescription:
 
 
 @cache
-def _document(catalogue: Catalogue) -> AsyncApi:
-    return AsyncApi(**_asyncapi.document(catalogue, version("fleetbus")))
+def _document(catalogue: Catalogue, context: str | None) -> AsyncApi:
+    return AsyncApi(**_asyncapi.document(catalogue, version("fleetbus"), context))

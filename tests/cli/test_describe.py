@@ -80,6 +80,26 @@ class TestExport:
         assert document["asyncapi"] == "3.0.0"
         assert "db.tasks.get" in document["operations"]
 
+    async def test_asyncapi_of_a_context(self) -> None:
+        ended = await fleetbus("export", "asyncapi", "--context", "planning")
+        assert (ended.code, ended.err) == (0, "")
+        operations = json.loads(ended.out)["operations"]
+        subjects = [o.declared.subject for o in CATALOGUE.only("planning").operations]
+        assert [name for name in operations if name.startswith("db.")] == subjects
+
+    async def test_jsonschema_of_a_context(self) -> None:
+        ended = await fleetbus("export", "jsonschema", "--context", "planning")
+        assert (ended.code, ended.err) == (0, "")
+        document = json.loads(ended.out)
+        Draft202012Validator.check_schema(document)
+        planning = CATALOGUE.only("planning").operations
+        assert list(document["operations"]) == [o.declared.subject for o in planning]
+
+    async def test_an_unknown_context(self) -> None:
+        ended = await fleetbus("export", "asyncapi", "--context", "plannin")
+        assert (ended.code, ended.out) == (2, "")
+        assert "there is no context plannin; there are agents, " in one_line(ended.err)
+
     async def test_jsonschema_validates_what_travels(self, tmp_path: Path) -> None:
         target = tmp_path / "schemas.json"
         ended = await fleetbus("export", "jsonschema", "--output", str(target))

@@ -1,4 +1,4 @@
-"""What the service says about itself: over the bus, and as documents."""
+"""What the service says about itself over the bus."""
 
 import json
 from typing import Any
@@ -8,14 +8,14 @@ import pydantic_core
 import pytest
 
 from bus.contract import asyncapi as _asyncapi
-from bus.contract.catalogue import Catalogue, Context
-from bus.contract.errors import EVERYWHERE, InvalidRequest, InvalidTransition
-from bus.contract.fields import Version
+from bus.contract.catalogue import Catalogue
+from bus.contract.errors import EVERYWHERE, InvalidRequest, InvalidTransition, ReplyTooLarge
 from bus.contract.refusals import Refusal
 from bus.contract.schemas import DIALECT
 from bus.kit.ids import uuid7
 from bus.running.registry import Registry
 from contracts.meta.meta import (
+    ContextNotFound,
     DescribeOperation,
     GetAsyncApi,
     ListOperations,
@@ -24,9 +24,8 @@ from contracts.meta.meta import (
 )
 from contracts.planning.tasks import CompleteTask
 from fleetbus.client import Bus
-from tests.laws.declaring import CONTRACT, execute, forgotten
-
-MAX_PAYLOAD = 1024 * 1024
+from fleetbus.server.service import Service
+from tests.meta.references import references, resolved
 
 Json = dict[str, Any]
 
@@ -34,22 +33,6 @@ Json = dict[str, Any]
 @pytest.fixture
 def catalogue(registry: Registry) -> Catalogue:
     return registry.catalogue
-
-
-def references(document: Any) -> set[str]:
-    """Every ``$ref`` in a document."""
-    if isinstance(document, list):
-        return set().union(*map(references, document))
-    if not isinstance(document, dict):
-        return set()
-    found = set().union(*map(references, document.values()))
-    return found | {document["$ref"]} if isinstance(document.get("$ref"), str) else found
-
-
-def resolved(document: Any, reference: str) -> Any:
-    for part in reference.removeprefix("#/").split("/"):
-        document = document[part]
-    return document
 
 
 def schemas_of(description: OperationDescription) -> list[Json]:
@@ -174,107 +157,35 @@ class TestGetAsyncApi:
         assert document.default_content_type == "application/json"
         assert "db.meta.asyncapi" in document.channels
 
+    async def test_of_a_context(self, bus: Bus, catalogue: Catalogue) -> None:
+        for context in catalogue.contexts:
+            document = await bus.call(GetAsyncApi(context=context.name))
+            assert set(document.operations) >= {o.declared.subject for o in context.operations}
+            version = document.info["version"]
+            assert document.model_dump(mode="json") == json.loads(
+                json.dumps(_asyncapi.document(catalogue, version, context.name))
+            )
 
-@pytest.fixture
-def document(catalogue: Catalogue) -> Json:
-    return _asyncapi.document(catalogue, "1.0.0")
+    async def test_null_is_the_whole(self, bus: Bus) -> None:
+        whole = await bus.nats.request("db.meta.asyncapi", b"{}", timeout=10)
+        null = await bus.nats.request("db.meta.asyncapi", b'{"context": null}', timeout=10)
+        assert whole.data == null.data
 
+    async def test_unknown_context(self, bus: Bus, catalogue: Catalogue) -> None:
+        with pytest.raises(ContextNotFound) as refusal:
+            await bus.call(GetAsyncApi(context="plannin"))
+        names = [context.name for context in catalogue.contexts]
+        assert (refusal.value.status, refusal.value.known) == (404, names)
+        assert str(refusal.value).startswith("there is no context plannin; there are agents, ")
 
-class TestAsyncApi:
-    def test_every_reference_leads_somewhere(self, document: Json) -> None:
-        for reference in references(document):
-            assert resolved(document, reference) is not None, reference
-
-    def test_every_operation_is_received_and_answered(
-        self, document: Json, catalogue: Catalogue
+    async def test_too_large_for_a_message(
+        self, bus: Bus, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for operation in catalogue.operations:
-            declared = operation.declared
-            described = document["operations"][declared.subject]
-            assert described["action"] == "receive"
-            channel = resolved(document, described["channel"]["$ref"])
-            assert channel["address"] == declared.subject
-            answers = [
-                resolved(document, message["$ref"]) for message in described["reply"]["messages"]
-            ]
-            assert len(answers) == 1 + len(declared.errors) + len(EVERYWHERE)
-            tags = [resolved(document, tag["$ref"])["name"] for tag in described["tags"]]
-            assert tags == [declared.context]
-
-    def test_every_event_is_sent_with_its_id_in_the_subject(
-        self, document: Json, catalogue: Catalogue
-    ) -> None:
-        for event in catalogue.events:
-            described = document["operations"][f"events.{event.fact.type}"]
-            assert described["action"] == "send"
-            channel = resolved(document, described["channel"]["$ref"])
-            assert channel["address"] == f"events.{event.fact.type}.{{id}}"
-            assert list(channel["parameters"]) == ["id"]
-
-    def test_headers_are_the_protocol(self, document: Json) -> None:
-        request = document["channels"]["db.tasks.complete"]["messages"]["request"]
-        headers = resolved(document, request["headers"]["$ref"])
-        assert headers["properties"].keys() == {
-            "Nats-Msg-Id",
-            "Fleet-Deadline",
-            "Fleet-Dry-Run",
-            "traceparent",
-        }
-        event = document["channels"]["events.task.completed"]["messages"]["event"]
-        headers = resolved(document, event["headers"]["$ref"])
-        assert {"ce-id", "ce-type", "Nats-Msg-Id", "Fleet-Position"} <= set(headers["required"])
-        assert "Fleet-Cause" in headers["properties"]
-
-    def test_schemas_are_sound(self, document: Json) -> None:
-        for name, schema in document["components"]["schemas"].items():
-            # AsyncAPI's own schema language is a superset of draft 7.
-            jsonschema.Draft7Validator.check_schema(schema)
-            assert "$defs" not in schema, name
-
-    def test_two_hundred_operations_fit_one_message(self, catalogue: Catalogue) -> None:
-        with forgotten():
-            contexts = (*catalogue.contexts, waves(200 - len(catalogue.operations)))
-            document = _asyncapi.document(Catalogue(contexts), "1.0.0")
-        assert len(pydantic_core.to_json(document)) < MAX_PAYLOAD - 4096
-
-
-WAVE = '''
-class Wave{n}Refused(Conflict, detail="task {{id}} does not wave"):
-    """The task is in no mood to wave."""
-
-    id: TaskId
-
-
-class TaskWaved{n}(Event, type="task.waved_{n}"):
-    """A task waved."""
-
-    task: Task
-
-
-class WaveTask{n}(
-    Command[Task],
-    subject="db.tasks.wave_{n}",
-    errors=(TaskNotFound, InvalidTransition, Wave{n}Refused),
-    emits=(TaskWaved{n},),
-):
-    """Wave to whoever depends on the task; this says at some length what that is good for."""
-
-    id: TaskId
-    version: Version | None = None
-    name: Title
-    description: Markdown | None = Field(None, description="What the wave is to mean.")
-    category: TaskCategory = "execute"
-    priority: TaskPriority = "medium"
-    position: Position = Field(0, description="Where in the line it waves; smaller comes first.")
-    result: Json | None = None
-'''
-
-
-def waves(count: int) -> Context:
-    """So many operations of some size, each with an error and an event of its own."""
-    operations, events = [], []
-    for n in range(count):
-        declared = execute(WAVE.format(n=n), CONTRACT, Version=Version)
-        operations.append(declared[f"WaveTask{n}"])
-        events.append(declared[f"TaskWaved{n}"])
-    return Context("waves", "Waves.", tuple(operations), tuple(events))
+        replies = service.dispatcher._executor._replies
+        monkeypatch.setattr(replies, "_max_payload", lambda: 256 * 1024)
+        with pytest.raises(ReplyTooLarge) as refusal:
+            await bus.call(GetAsyncApi())
+        assert refusal.value.status == 413
+        assert refusal.value.advice == "ask for one context, or run fleetbus export asyncapi"
+        document = await bus.call(GetAsyncApi(context="planning"))
+        assert "db.tasks.get" in document.operations

@@ -67,6 +67,8 @@ class TestAsyncApi:
         document = _asyncapi.document(registry.catalogue, "1.0.0")
 
         validator.validate(document)
+        for context in registry.catalogue.contexts:
+            validator.validate(_asyncapi.document(registry.catalogue, "1.0.0", context.name))
 
         document["operations"]["db.tasks.get"]["action"] = "answer"
         assert not validator.is_valid(document)
