@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bus.contract.errors import CredentialsUnreadable
 
@@ -34,6 +37,7 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, bytes], problem: str = "") -> None:
         self._keys = dict(keys)
+        self._derived: dict[tuple[str, bytes], bytes] = {}
         self.problem = problem
         """Why there are none, or not those that were meant; never a value."""
 
@@ -77,15 +81,26 @@ class KeyRing:
 
     def open(self, sealed: Sealed, about: bytes) -> bytes:
         """Decrypt with the key that wrote it. Raises ``CredentialsUnreadable``."""
-        key = self._keys.get(sealed.key_id)
-        if key is None:
-            why = self.problem or f"the key {sealed.key_id} is not in the key ring"
-            raise CredentialsUnreadable(reason=why)
+        key = self._key(sealed.key_id)
         try:
             return AESGCM(key).decrypt(sealed.nonce, sealed.ciphertext, about)
         except InvalidTag:
             why = f"the key {sealed.key_id} is not the one that encrypted them"
             raise CredentialsUnreadable(reason=why) from None
+
+    def authenticate(self, key_id: str, purpose: bytes, message: bytes) -> bytes:
+        """An HMAC under a key that is derived from this one for a purpose of its own."""
+        derived = self._derived.get((key_id, purpose))
+        if derived is None:
+            kdf = HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose)
+            derived = self._derived[key_id, purpose] = kdf.derive(self._key(key_id))
+        return hmac.digest(derived, message, "sha256")
+
+    def _key(self, key_id: str) -> bytes:
+        if (key := self._keys.get(key_id)) is None:
+            why = self.problem or f"the key {key_id} is not in the key ring"
+            raise CredentialsUnreadable(reason=why)
+        return key
 
 
 def _pairs(text: str) -> list[str]:

@@ -170,4 +170,4 @@ class TestUpgrade:
                 if code == 0 and "0 were missing" in said:
                     break
                 await asyncio.sleep(0.2)
-        assert "1 credentials, 0 to be encrypted anew" in said
+        assert "1 credentials, 0 to be encrypted again" in said
