@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,6 +52,12 @@ class SecretResult(Reply):
 
 Then = Literal["answer", "refuse", "refuse_undeclared", "raise", "swallow"]
 How = Literal["change", "keep", "refuse", "refuse_and_keep", "raise", "violate", "huge"]
+
+
+def _not_numbered(secret: str) -> str:
+    if secret[:1].isdigit():
+        raise ValueError(f"{secret} begins with a digit")
+    return secret
 
 
 def declare() -> list[type[Operation[Any]]]:
@@ -114,7 +120,8 @@ def declare() -> list[type[Operation[Any]]]:
 
         __module__ = "contracts.planning.probes"
 
-        secret: Sensitive[Annotated[Text, Field(pattern="^[a-z]")]]
+        secret: Sensitive[Annotated[Text, AfterValidator(_not_numbered)]]
+        parts: Sensitive[dict[str, int] | None] = None
         then: Literal["answer", "raise", "violate", "answer wrongly"] = "answer"
 
     async def secret_probe(command: SecretProbe, *, db: AsyncConnection) -> SecretResult:

@@ -211,6 +211,7 @@ class TestLogs:
             ({"secret": {SECRET: SECRET}}, "Input should be a valid string"),
             ({"secret": f"0{SECRET}"}, "is not valid"),
             ({"secret": f"{SECRET}\0"}, "Value error, must not contain the character U+0000"),
+            (BODY | {"parts": {SECRET: 1, f"{SECRET}!": "x"}}, "Input should be a valid integer"),
             (BODY | {"then": 1}, "Input should be 'answer', 'raise', 'violate' or"),
         ],
     )
