@@ -43,6 +43,7 @@ from bus.contract.model import Reply, Request
 from bus.contract.operation import Command, Operation, Query
 from bus.contract.page import ListOf, Page
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
+from bus.contract.sensitive import Sensitive
 
 __all__ = [
     "ABSENT",
@@ -82,6 +83,7 @@ __all__ = [
     "Reply",
     "Request",
     "Search",
+    "Sensitive",
     "Summary",
     "Text",
     "Time",

@@ -9,6 +9,7 @@ from bus.contract.errors import VersionConflict
 from bus.contract.fields import Id, Time, Version
 from bus.contract.model import Reply
 from bus.contract.refusals import DeclarationError, NotFound, snake_case
+from bus.contract.sensitive import all_sensitive_fields
 
 
 class Entity(Reply):
@@ -33,6 +34,9 @@ class Entity(Reply):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls._field_names = set(cls.model_fields)
+        if secrets := all_sensitive_fields(cls):
+            names = ", ".join(sorted(secrets))
+            raise DeclarationError(f"{cls.__qualname__}: {names} is sensitive, and kept apart")
 
     def __init_subclass__(cls, *, not_found: type[NotFound] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -14,6 +14,7 @@ from bus.contract.entity import Entity
 from bus.contract.model import Documented
 from bus.contract.place import context_of
 from bus.contract.refusals import DeclarationError
+from bus.contract.sensitive import all_sensitive_fields
 
 EVENT_TYPE = re.compile(r"^([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)$")
 
@@ -53,6 +54,9 @@ class Event(Documented):
             raise DeclarationError(
                 f"{cls.__qualname__} is an event of a {entity} and has no field {entity}"
             )
+        if secrets := all_sensitive_fields(cls):
+            names = ", ".join(sorted(secrets))
+            raise DeclarationError(f"{cls.__qualname__}: {names} is sensitive, and events are not")
         other = EVENTS.setdefault(type, cls)
         if other is not cls:
             raise DeclarationError(

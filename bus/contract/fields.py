@@ -32,28 +32,32 @@ MAX_JSON_DEPTH = 64
 MAX_JSON_DIGITS = 300
 
 
+class FieldValueError(ValueError):
+    """A value is not what its type takes, in words that quote nothing of it."""
+
+
 def _storable(text: str) -> str:
     """Postgres stores neither U+0000 nor half a surrogate pair in a text."""
     if "\x00" in text:
-        raise ValueError("must not contain the character U+0000")
+        raise FieldValueError("must not contain the character U+0000")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("must be valid Unicode, without lone surrogates") from None
+            raise FieldValueError("must be valid Unicode, without lone surrogates") from None
     return text
 
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError("must not be blank")
+        raise FieldValueError("must not be blank")
     return text
 
 
 def _not_a_number(time: Any) -> Any:
     """Digits alone would be read as seconds, or as milliseconds where there are many."""
     if isinstance(time, int | float) or (isinstance(time, str) and "-" not in time[1:]):
-        raise ValueError("must be a time in the format of RFC 3339, like 2026-01-31T12:00:00Z")
+        raise FieldValueError("must be a time in the format of RFC 3339, like 2026-01-31T12:00:00Z")
     return time
 
 
@@ -63,7 +67,7 @@ def _in_utc(time: datetime) -> datetime:
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        raise ValueError("is outside the range of representable times") from None
+        raise FieldValueError("is outside the range of representable times") from None
 
 
 @cache
@@ -74,7 +78,7 @@ def _time_zones() -> frozenset[str]:
 
 def _known_zone(name: str) -> str:
     if name != "UTC" and name not in _time_zones():
-        raise ValueError("must be a name of the IANA time zone database, like Europe/Berlin")
+        raise FieldValueError("must be a name of the IANA time zone database, like Europe/Berlin")
     return name
 
 
@@ -102,7 +106,7 @@ def _bounded_json(value: Any) -> Any:
     while stack:
         item, depth = stack.pop()
         if depth > MAX_JSON_DEPTH:
-            raise ValueError(f"must not be nested deeper than {MAX_JSON_DEPTH} levels")
+            raise FieldValueError(f"must not be nested deeper than {MAX_JSON_DEPTH} levels")
         size += _scalar_size(item)
         expands = expands or (type(item) is float and abs(item) >= _WRITTEN_OUT)
         if isinstance(item, dict):
@@ -110,7 +114,7 @@ def _bounded_json(value: Any) -> Any:
         elif isinstance(item, list):
             stack.extend((child, depth + 1) for child in item)
         if size > MAX_JSON_BYTES:
-            raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
+            raise FieldValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
     return _written_out(value) if expands else value
 
 
@@ -139,9 +143,9 @@ def _scalar_size(item: Any) -> int:
     if isinstance(item, str):
         return len(_storable(item).encode()) + 3
     if isinstance(item, float) and not math.isfinite(item):
-        raise ValueError("must not contain NaN or an infinity")
+        raise FieldValueError("must not contain NaN or an infinity")
     if isinstance(item, int) and abs(item) >= 10**MAX_JSON_DIGITS:
-        raise ValueError(f"must not contain a number of more than {MAX_JSON_DIGITS} digits")
+        raise FieldValueError(f"must not contain a number of more than {MAX_JSON_DIGITS} digits")
     if isinstance(item, float):
         return _digits(item)
     return max(8, len(str(item))) if isinstance(item, int) else 8

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from bus.contract.docs import attribute_docs
+from bus.contract.sensitive import sensitive_fields
 
 
 class Documented(BaseModel):
@@ -25,11 +27,25 @@ class Documented(BaseModel):
                 properties[name].setdefault("description", doc)
         return document
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        hidden = sensitive_fields(type(self))
+        return [shown for shown in super().__repr_args__() if shown[0] not in hidden]
+
 
 class Request(Documented):
     """Part of a request: frozen, unknown fields refused, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        document = super().__get_pydantic_json_schema__(schema, handler)
+        properties = handler.resolve_ref_schema(document).get("properties", {})
+        for name in sensitive_fields(cls) & properties.keys():
+            properties[name]["writeOnly"] = True
+        return document
 
 
 class Reply(Documented):

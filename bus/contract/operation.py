@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from bus.contract.docs import summary
-from bus.contract.errors import EVERYWHERE
+from bus.contract.errors import EVERYWHERE, CredentialsUnreadable
 from bus.contract.event import Event
 from bus.contract.model import Reply, Request
 from bus.contract.place import context_of, module_of
 from bus.contract.refusals import DeclarationError, Refusal
+from bus.contract.sensitive import all_sensitive_fields
 
 R = TypeVar("R", bound=Reply)
 
@@ -46,6 +47,9 @@ class Declared:
     behind no other work, and is not refused for it."""
     expensive: bool
     """Whether it always reads more the more there is: it keeps to connections for its like."""
+    secret: bool
+    """Whether its request or reply holds a secret: nothing of it is logged, and what is kept with
+    an idempotency key is sealed."""
 
     @property
     def endpoint(self) -> str:
@@ -68,6 +72,7 @@ class Operation(Request, Generic[R]):
         example: Mapping[str, Any] | None = None,
         vital: bool = False,
         expensive: bool = False,
+        secret: bool = False,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
         super().__init_subclass__()
@@ -92,6 +97,7 @@ class Operation(Request, Generic[R]):
         example: Mapping[str, Any] | None = None,
         vital: bool = False,
         expensive: bool = False,
+        secret: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -114,6 +120,7 @@ class Operation(Request, Generic[R]):
             example=example or {},
             vital=vital,
             expensive=expensive,
+            secret=secret,
         )
         _check_operation(cls)
 
@@ -138,6 +145,7 @@ def _check_operation(cls: type[Operation[Any]]) -> None:
         raise DeclarationError(f"{cls.__qualname__} is a query and cannot be vital")
     if declared.expensive and declared.kind == "command":
         raise DeclarationError(f"{cls.__qualname__} is a command and cannot be expensive")
+    _check_secrets(cls)
     if implied := set(declared.errors) & set(EVERYWHERE):
         names = ", ".join(error.__name__ for error in implied)
         raise DeclarationError(
@@ -149,6 +157,19 @@ def _check_operation(cls: type[Operation[Any]]) -> None:
             f"{cls.__qualname__}: subject {declared.subject} is taken by {other.__qualname__}; "
             "one subject is one operation"
         )
+
+
+def _check_secrets(cls: type[Operation[Any]]) -> None:
+    declared = cls.declared
+    if declared.secret:
+        if declared.kind == "command" and CredentialsUnreadable not in declared.errors:
+            raise DeclarationError(
+                f"{cls.__qualname__} is secret and needs CredentialsUnreadable among its errors: "
+                "without keys its reply cannot be kept"
+            )
+    elif found := all_sensitive_fields(cls) | all_sensitive_fields(declared.reply):
+        names = ", ".join(sorted(found))
+        raise DeclarationError(f"{cls.__qualname__} needs secret=True: {names} is sensitive")
 
 
 def _matched(cls: type[BaseModel], subject: str) -> tuple[str, str]:

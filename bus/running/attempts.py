@@ -11,9 +11,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from bus.contract.errors import DeadlineExceeded, IdempotencyKeyReused, Unavailable
+from bus.contract.errors import DeadlineExceeded, Unavailable
 from bus.running.calls import Answer, Call
 from bus.running.failures import is_retryable, refusal_for
+from bus.running.keeping import replay
 from bus.running.registry import Bound
 from bus.running.transaction import CommitUnknown, KeyTaken
 from bus.storage.database import Database
@@ -124,13 +125,3 @@ class Attempts:
         ):
             opening = await _commit.open_work(db, call.caller, [str(call.key)])
         return replay(call, opening)
-
-
-def replay(call: Call, opening: _commit.Opening) -> Answer | None:
-    """The answer that the key of a call has already, or the refusal of a key used otherwise."""
-    stored = opening.stored.get(call.key) if call.key is not None else None
-    if stored is None:
-        return None
-    if stored.fingerprint != call.fingerprint:
-        return Answer.refused(IdempotencyKeyReused(key=stored.key))
-    return Answer.stored(stored)

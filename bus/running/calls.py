@@ -16,6 +16,7 @@ from bus.contract.refusals import Refusal
 from bus.running.failures import internal_error
 from bus.running.registry import Bound
 from bus.storage.own.commit import StoredReply
+from bus.storage.sealed import KeyRing
 
 OUTSIDE = ""
 """NATS does not tell a service who calls; all callers of one account share one key space."""
@@ -63,6 +64,8 @@ class Call:
     """In whose space its key lies."""
     key: str | None = None
     fingerprint: str = ""
+    sealing: KeyRing | None = None
+    """What its reply is sealed with before it is kept, if it is secret."""
     deadline: float = float("inf")
     """On the monotonic clock, in seconds."""
     dry_run: bool = False
@@ -95,4 +98,4 @@ class Call:
         if task.cancelled():
             self.refuse(Unavailable(what="the service was stopped before the work was done"))
             return
-        self.refuse(internal_error(self.bound.subject, task.exception(), ": there was no answer"))
+        self.refuse(internal_error(self.bound, task.exception(), ": there was no answer"))

@@ -11,13 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bus.contract.errors import (
-    DeadlineExceeded,
-    FieldError,
-    InvalidRequest,
-    Overloaded,
-    Unavailable,
-)
+from bus.contract.errors import DeadlineExceeded, Overloaded, Unavailable
+from bus.contract.sensitive import all_sensitive_fields
 from bus.kit.header_block import UnreadableHeaders
 from bus.running.admission import Admission, Limits, Ticket, caller_of
 from bus.running.attempts import UNKNOWN
@@ -26,15 +21,12 @@ from bus.running.calls import OUTSIDE, Answer, Call
 from bus.running.decoding import LARGE, Decoding
 from bus.running.executor import Executor
 from bus.running.failures import refusal_for
+from bus.running.invalid import invalid_request, wrong_header
+from bus.running.keeping import require_keys
 from bus.running.registry import Bound, Registry
 from bus.running.stats import OperationStats, Stats
 
 log = logging.getLogger("fleetbus.bus")
-
-MAX_FIELD_ERRORS = 20
-"""A request that is wrong in more places is told the first of them."""
-
-MAX_FIELD_PATH = 300
 
 MAX_KEY_LENGTH = 200
 
@@ -132,8 +124,11 @@ class Dispatcher:
             if call.key is not None:
                 call.fingerprint = fingerprint(call.bound.subject, body)
             call.message = call.bound.validator.validate_json(body or b"{}")
+            if call.key is not None and call.bound.declared.secret:
+                call.sealing = self._executor.keys
+                require_keys(call.sealing)
         except ValidationError as error:
-            call.refuse(invalid_request(error))
+            call.refuse(invalid_request(error, all_sensitive_fields(call.bound.operation)))
         except Exception as error:  # noqa: BLE001  every exception becomes an answer
             call.refuse(refusal_for(error, call.bound))
         else:
@@ -228,23 +223,6 @@ class Dispatcher:
             exclusive=not lookup,
             sizes=self.stats.operations[bound.subject].batches,
         )
-
-
-def invalid_request(error: ValidationError) -> InvalidRequest:
-    """Each wrong field with its path and why, without the value that was sent."""
-    items = error.errors(include_url=False, include_input=False, include_context=False)
-    errors = [
-        FieldError(
-            field=".".join(str(part) for part in item["loc"])[:MAX_FIELD_PATH], message=item["msg"]
-        )
-        for item in items[:MAX_FIELD_ERRORS]
-    ]
-    return InvalidRequest(errors=errors)
-
-
-def wrong_header(name: str, message: str) -> InvalidRequest:
-    """A header that cannot be used."""
-    return InvalidRequest(errors=[FieldError(field=name, message=message)])
 
 
 def _read_headers(call: Call, headers: Mapping[str, str]) -> None:

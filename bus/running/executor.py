@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from bus.contract.errors import DeadlineExceeded
 from bus.contract.refusals import Refusal
-from bus.running.attempts import Attempts, LockedOut, Overtaken, replay
+from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call
-from bus.running.failures import refusal_for
+from bus.running.failures import loggable, refusal_for
+from bus.running.keeping import kept_reply, replay
 from bus.running.published import Published
 from bus.running.reader import Reader
 from bus.running.registry import Registry
@@ -94,10 +95,11 @@ class Executor:
         self._attempts = Attempts(database)
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = Slots(max(1, database.pools.write // 2))
+        self.keys = keys or KeyRing.parse("")
         self._dependencies: dict[str, Any] = {
             "catalogue": registry.catalogue,
             "published": published or Published(database),
-            "keys": keys or KeyRing.parse(""),
+            "keys": self.keys,
         }
         self._replies = Replies(max_payload)
         self._reader = Reader(
@@ -140,7 +142,8 @@ class Executor:
             except CommitUnknown:
                 await self._attempts.find_out(calls)
             except Exception as error:  # noqa: BLE001  whatever it was, each call finds out for itself
-                log.debug("a batch of %d is run one by one: %s", len(calls), error)
+                why = loggable(error, calls[0].bound)
+                log.debug("a batch of %d is run one by one: %s", len(calls), why)
                 lock_timeout /= 10
             else:
                 return ()
@@ -280,11 +283,7 @@ class Executor:
     ) -> int | None:
         """Write what was changed, told and answered, and commit; a dry run stops before."""
         dry_run = any(outcome.call.dry_run for outcome in outcomes)
-        replies = [
-            KeptReply(call.key, call.fingerprint, answer.status, answer.body.decode())
-            for call, answer, kept in outcomes
-            if kept and call.key is not None
-        ]
+        replies = [kept_reply(o.call, o.answer) for o in outcomes if o.kept and o.call.key]
         caller = outcomes[0].call.caller if outcomes else OUTSIDE
         written = None if dry_run else await self._write_at_once(tx, caller, replies)
         if written is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 from sqlalchemy import (
     Column,
@@ -64,19 +65,42 @@ def refusal_for(error: BaseException, bound: Bound) -> Refusal:
     if refusal is not None and isinstance(refusal, bound.may_raise):
         return refusal
     undeclared = "" if refusal is None else f" (undeclared {type(refusal).__name__})"
-    return internal_error(bound.subject, error, undeclared)
+    return internal_error(bound, error, undeclared)
 
 
-def internal_error(subject: str, error: BaseException | None, more: str = "") -> InternalError:
+def loggable(error: BaseException, bound: Bound) -> str:
+    """What a line may say of an error: of a secret operation's only where it came from.
+
+    Messages may quote values: those that were not valid, those of a row that broke a rule.
+    """
+    return _outline(error) if bound.declared.secret else str(error)
+
+
+def internal_error(bound: Bound, error: BaseException | None, more: str = "") -> InternalError:
     """A bug, with the id that is beside its traceback in the log.
 
     What comes too often is not logged each time: then it is the id of the last one like it.
     """
+    subject = bound.subject
     kind = f"internal error in {subject}: {type(error).__name__}"
     error_id = str(uuid7())
+    if bound.declared.secret and error is not None:
+        more, error = f"{more}\n{_outline(error)}", None
     if limited(log, logging.ERROR, kind, _INTERNAL, error_id, subject, more, exc_info=error):
         _logged[kind] = error_id
     return InternalError(error_id=_logged.get(kind, error_id))
+
+
+def _outline(error: BaseException) -> str:
+    """Where an error and its causes came from, without a word of what they say."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__qualname__}\n"]
+        cause = cause.__cause__ or cause.__context__
+    return "".join(lines).rstrip()
 
 
 def _translated(error: BaseException, bound: Bound) -> Refusal | None:

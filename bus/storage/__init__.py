@@ -5,7 +5,7 @@ from bus.storage.entities import add, columns, entity_from, get, get_locked, loa
 from bus.storage.filters import contains, either, equal, is_set
 from bus.storage.paging import Listing
 from bus.storage.partitions import Daily
-from bus.storage.sealed import KeyRing, Sealed
+from bus.storage.sealed import KeyRing, SealedRow
 from bus.storage.sizes import require_fitting, room_for_page
 from bus.storage.tables import DERIVED, INSERTED, TABLES, EntityRow, VersionedRow, one_of, table
 
@@ -18,7 +18,7 @@ __all__ = [
     "EntityRow",
     "KeyRing",
     "Listing",
-    "Sealed",
+    "SealedRow",
     "VersionedRow",
     "add",
     "columns",

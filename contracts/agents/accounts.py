@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 
 from bus.contract import (
     ABSENT,
@@ -21,6 +21,7 @@ from bus.contract import (
     Position,
     Query,
     Reply,
+    Sensitive,
     Text,
     Time,
     Version,
@@ -114,7 +115,7 @@ class Credentials(Reply):
     """The credentials of an account, as they were set."""
 
     id: AccountId
-    credentials: JsonObject = Field(repr=False)
+    credentials: Sensitive[JsonObject]
 
 
 class CreateAccount(
@@ -228,17 +229,19 @@ class SetAccountCredentials(
     errors=(AccountNotFound, CredentialsUnreadable),
     emits=(AccountCredentialsChanged,),
     example={"id": EXAMPLE_ID, "credentials": {"token": "…"}},
+    secret=True,
 ):
     """Set the credentials of an account, stored encrypted; null removes them."""
 
     id: AccountId
-    credentials: JsonObject | None = Field(repr=False)
+    credentials: Sensitive[JsonObject | None]
 
 
 class RevealAccountCredentials(
     Query[Credentials],
     subject="db.accounts.reveal_credentials",
     errors=(AccountNotFound, CredentialsNotSet, CredentialsUnreadable),
+    secret=True,
 ):
     """Reveal the credentials of an account in plain text; no other operation returns them."""
 

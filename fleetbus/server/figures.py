@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from bus.kit.aio import end
+from bus.storage import sealed as _sealed
 from bus.storage.database import Database
 from bus.storage.own import outbox as _outbox
 from bus.storage.own import reconciliation as _reconciliation
@@ -17,7 +18,6 @@ from bus.storage.own import sweeps as _sweeps
 from bus.storage.own.outbox import Backlog
 from bus.storage.own.reconciliation import Verdict
 from bus.storage.own.sweeps import LastRun
-from persistence.agents import credentials as _credentials
 
 log = logging.getLogger("fleetbus.monitoring")
 
@@ -90,5 +90,5 @@ class FiguresReader:
             outbox = await _outbox.backlog(db)
             jobs = await _sweeps.last_runs(db)
             verdict = await _reconciliation.last_verdict(db)
-            credentials = await _credentials.count_by_key(db)
+            credentials = await _sealed.count_by_key(db)
             return Figures(revision, in_recovery, outbox, jobs, verdict, credentials)

@@ -31,7 +31,6 @@ from contracts.agents.accounts import (
     UpdateAccount,
 )
 from handlers.agents._accounts import available, ends_later, take_next
-from handlers.agents._credentials import opened, sealed
 from handlers.agents._references import let_go
 from persistence.agents import accounts
 from persistence.agents import credentials as _credentials
@@ -139,7 +138,7 @@ async def set_account_credentials(
     if command.credentials is None:
         await _credentials.forget(db, account.id)
     else:
-        await _credentials.keep(db, sealed(keys, account.id, command.credentials))
+        await _credentials.keep(db, keys, account.id, command.credentials)
 
     changed = account.evolve(now, has_credentials=command.credentials is not None)
     await _entities.save(db, [changed])
@@ -153,9 +152,9 @@ async def set_account_credentials(
 async def reveal_account_credentials(
     query: RevealAccountCredentials, *, db: AsyncConnection, keys: KeyRing
 ) -> Credentials:
-    kept = await _credentials.find(db, query.id)
-    if kept is None:
+    found = await _credentials.find(db, keys, query.id)
+    if found is None:
         account = await _entities.get(db, Account, query.id)
         raise CredentialsNotSet(id=account.id)
 
-    return Credentials(id=query.id, credentials=opened(keys, kept))
+    return Credentials(id=query.id, credentials=found)

@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bus.storage import Daily, EntityRow, VersionedRow, one_of, table
+from bus.storage import Daily, EntityRow, SealedRow, VersionedRow, one_of, table
 from contracts.agents import accounts, agents, log_chunks
 
 SCHEMA = {"schema": "agents"}
@@ -39,18 +39,9 @@ class Account(EntityRow, entity=accounts.Account):
     sort_order: Mapped[int] = mapped_column(server_default="0")
 
 
-class Credentials(VersionedRow):
-    """Apart from the account, so that no query of accounts can come upon them; its id is theirs."""
-
+class Credentials(SealedRow, owner=accounts.Account, named=False):
     __tablename__ = "credentials"
-    __table_args__ = (Index("ix_credentials__key_id", "key_id"), SCHEMA)
-
-    id: Mapped[UUID] = mapped_column(
-        ForeignKey("agents.accounts.id", ondelete="CASCADE"), primary_key=True, sort_order=-4
-    )
-    key_id: Mapped[str]
-    nonce: Mapped[bytes] = mapped_column(LargeBinary)
-    ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = SCHEMA
 
 
 class Agent(EntityRow, entity=agents.Agent):
@@ -150,7 +141,7 @@ class LogChunk(
 
 
 account = table(Account)
-credentials = table(Credentials)
+credentials = Credentials.sealed
 agent = table(Agent)
 prompt = table(Prompt)
 log_chunk = table(LogChunk)

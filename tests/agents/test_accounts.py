@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract.errors import AlreadyExists, VersionConflict
+from bus.contract.errors import AlreadyExists, CredentialsUnreadable, VersionConflict
 from bus.kit.ids import uuid7
 from bus.running.registry import Registry
 from contracts.agents.accounts import (
@@ -228,6 +228,9 @@ class TestEndExhaustion:
 
 
 class TestSetAccountCredentials:
-    async def test_of_an_unknown_account(self, bus: Bus) -> None:
-        with pytest.raises(AccountNotFound):
-            await bus.call(SetAccountCredentials(id=uuid7(), credentials={"token": "t"}))
+    @pytest.mark.parametrize("credentials", [{"token": "t"}, None])
+    async def test_with_a_key_where_the_service_has_none_to_keep_the_reply(
+        self, bus: Bus, credentials: dict[str, Any] | None
+    ) -> None:
+        with pytest.raises(CredentialsUnreadable, match="takes no idempotency key"):
+            await bus.call(SetAccountCredentials(id=uuid7(), credentials=credentials))

@@ -12,11 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import CredentialsNotSet, CredentialsUnreadable
 from bus.kit.ids import uuid7
-from bus.running.calls import OUTSIDE
 from bus.running.registry import Registry
 from bus.running.transaction import begin
-from bus.running.work import run_job
-from bus.storage.own import commit as _commit
 from bus.storage.sealed import KeyRing
 from contracts.agents.accounts import (
     Account,
@@ -30,6 +27,7 @@ from fleetbus.client import Bus, connect
 from fleetbus.server.config import Settings
 from fleetbus.server.keys import key_ring, make_key_file
 from fleetbus.server.service import Service
+from fleetbus.server.sweeper.sweeper import Task, tasks
 from tests.agents.making import Outbox
 from tests.bus.outages import serving
 from tests.cli.program import started
@@ -60,6 +58,10 @@ async def key_ids(db: AsyncConnection) -> list[str]:
 
 
 class TestSetAccountCredentials:
+    async def test_of_an_unknown_account(self, bus: Bus) -> None:
+        with pytest.raises(AccountNotFound):
+            await bus.call(SetAccountCredentials(id=uuid7(), credentials=CREDENTIALS))
+
     async def test_kept_sealed_and_revealed(
         self, bus: Bus, account: Account, db: AsyncConnection, outbox: Outbox
     ) -> None:
@@ -144,12 +146,16 @@ class TestRotateCredentials:
     ) -> None:
         await bus.call(SetAccountCredentials(id=account.id, credentials=CREDENTIALS))
         told = len(await outbox())
-        [job] = [one for one in registry.jobs if one.name == "rotate_credentials"]
 
         async def rotate(keys: str) -> int:
+            ring = KeyRing.parse(keys)
+            [task] = [
+                one
+                for one in tasks(registry, service.settings, ring)
+                if one.name == "rotate_credentials" and isinstance(one, Task)
+            ]
             async with begin(service.database, left=lambda: 10.0) as tx:
-                tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
-                handled = await run_job(job, {"keys": KeyRing.parse(keys)}, tx)
+                handled = await task.step(tx)
                 await tx.commit()
             return handled
 

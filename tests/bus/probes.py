@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,12 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.contract.errors import (
     AlreadyExists,
     ConstraintViolated,
+    CredentialsUnreadable,
     InvalidReference,
     InvalidTransition,
 )
+from bus.contract.fields import Text
 from bus.contract.model import Reply
 from bus.contract.operation import OPERATIONS, Command, Operation, Query
 from bus.contract.refusals import Conflict
+from bus.contract.sensitive import Sensitive
 from bus.handling.shapes import HANDLERS, Decision, Emit, Handling, decider, handler, query
 from bus.running.registry import Registry, _bind
 from bus.storage import entities as _entities
@@ -41,8 +44,20 @@ class ProbeResult(Reply):
     rows: list[str]
 
 
+class SecretResult(Reply):
+    """A secret, told back."""
+
+    secret: Sensitive[str]
+
+
 Then = Literal["answer", "refuse", "refuse_undeclared", "raise", "swallow"]
 How = Literal["change", "keep", "refuse", "refuse_and_keep", "raise", "violate", "huge"]
+
+
+def _not_numbered(secret: str) -> str:
+    if secret[:1].isdigit():
+        raise ValueError(f"{secret} begins with a digit")
+    return secret
 
 
 def declare() -> list[type[Operation[Any]]]:
@@ -95,6 +110,29 @@ def declare() -> list[type[Operation[Any]]]:
         name: str
         id: Annotated[UUID, Field(strict=False)] | None = None
 
+    class SecretProbe(
+        Command[SecretResult],
+        subject="db.probes.secret",
+        errors=(CredentialsUnreadable, ProbeRefused),
+        secret=True,
+    ):
+        """Tell a secret back, or fail in words that hold it."""
+
+        __module__ = "contracts.planning.probes"
+
+        secret: Sensitive[Annotated[Text, AfterValidator(_not_numbered)]]
+        parts: Sensitive[dict[str, int] | None] = None
+        then: Literal["answer", "raise", "violate", "answer wrongly"] = "answer"
+
+    async def secret_probe(command: SecretProbe, *, db: AsyncConnection) -> SecretResult:
+        secret = command.secret
+        if command.then == "violate":
+            await db.execute(text("SELECT CAST(CAST(:secret AS text) AS int)"), {"secret": secret})
+        if command.then == "raise":
+            raise ValueError(secret)
+        wrong: Any = [secret] if command.then == "answer wrongly" else secret
+        return SecretResult(secret=wrong)
+
     async def run_probe(command: RunProbe, *, db: AsyncConnection, emit: Emit) -> ProbeResult:
         try:
             rows = await _run(db, command.sql, command.values)
@@ -133,10 +171,11 @@ def declare() -> list[type[Operation[Any]]]:
         (query, read_probe, ReadProbe),
         (decider, note_probe, NoteProbe),
         (decider, create_probe, CreateProbe),
+        (handler, secret_probe, SecretProbe),
     ):
         function.__module__ = operation.__module__.replace("contracts", "handlers")
         decorate(function)
-    return [RunProbe, ReadProbe, NoteProbe, CreateProbe]
+    return [RunProbe, ReadProbe, NoteProbe, CreateProbe, SecretProbe]
 
 
 def with_probes(registry: Registry) -> Registry:

@@ -24,6 +24,7 @@ from bus.running.registry import Registry
 from bus.running.transaction import CommitUnknown, Transaction, begin
 from bus.running.work import react, run_job
 from bus.storage import partitions
+from bus.storage import sealed as _sealed
 from bus.storage.database import Database
 from bus.storage.outages import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate, trouble
 from bus.storage.own import commit as _commit
@@ -42,6 +43,7 @@ VITAL_LOCK_TIMEOUT = 0.5
 """Seconds that what is vital waits for a lock, in which it keeps the connection of its like."""
 
 REQUESTS_PER_STEP = 5_000
+ROTATED_PER_STEP = 100
 
 OUTBOX_INTERVAL = 60.0
 """Seconds between two looks at the partitions of the outbox."""
@@ -215,16 +217,20 @@ def tasks(
 ) -> list[Task | Upkeep]:
     """Every declared job, and the bus's own."""
     pace, kept = settings.sweep_interval, settings.idempotency_retention
+    ring = keys or KeyRing.parse("")
     for_jobs = {
         "retention": timedelta(days=settings.history_retention_days),
         "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
-        "keys": keys or KeyRing.parse(""),
+        "keys": ring,
         "pulse": settings.sweeper,
     }
     outbox = timedelta(days=settings.outbox_retention_days)
 
     async def forget_requests(tx: Transaction) -> int:
         return await _commit.forget_requests(tx.db, retention=kept, limit=REQUESTS_PER_STEP)
+
+    async def rotate_credentials(tx: Transaction) -> int:
+        return await _sealed.rotate(tx.db, ring, limit=ROTATED_PER_STEP)
 
     async def keep_outbox(session: AsyncConnection) -> int:
         return await _outbox_partitions.keep(session, retention=outbox)
@@ -241,6 +247,7 @@ def tasks(
     return [
         *declared,
         Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP),
+        Task("rotate_credentials", rotate_credentials, 60 * pace, ROTATED_PER_STEP),
         Upkeep("keep_outbox", keep_outbox, OUTBOX_INTERVAL * pace),
         *(keep_daily(table) for table in PARTITIONED.values()),
     ]

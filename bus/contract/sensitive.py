@@ -1,0 +1,72 @@
+"""Secrets in what travels: ``Sensitive[Text]`` is told to whom it is for, and shown nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+T = TypeVar("T")
+
+
+class _Mark:
+    """What tells a secret from any other value of its type."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        document = {**handler(schema), "x-sensitive": True}
+        choices = [document, *document.get("anyOf", [])]
+        for text in [choice for choice in choices if choice.get("type") == "string"]:
+            text["format"] = "password"
+        return document
+
+
+_MARK: Final = _Mark()
+
+Sensitive = Annotated[T, _MARK]
+"""A secret, of any type: in no ``repr``, and its values in no message about what is wrong with it.
+An operation whose request or reply holds one says ``secret=True``; no entity and no event does."""
+
+
+@cache
+def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The names of a model's own fields that hold something sensitive."""
+    return frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if _MARK in field.metadata or _marked(field.annotation)
+    )
+
+
+@cache
+def all_sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The same of the model and of all that it holds."""
+    found: set[str] = set()
+    seen: set[type[BaseModel]] = set()
+    looking = [model]
+    while looking:
+        one = looking.pop()
+        if one not in seen:
+            seen.add(one)
+            found |= sensitive_fields(one)
+            for field in one.model_fields.values():
+                looking += _models(field.annotation)
+    return frozenset(found)
+
+
+def _marked(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated and _MARK in annotation.__metadata__:
+        return True
+    return any(_marked(part) for part in get_args(annotation))
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
