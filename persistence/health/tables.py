@@ -64,7 +64,7 @@ class TestDefinition(EntityRow, entity=test_definitions.TestDefinition):
     next_due_at: Mapped[datetime | None]
 
 
-class TestRun(EntityRow, entity=test_runs.TestRun):
+class TestRun(EntityRow, entity=test_runs.TestRun, ends_with=test_definitions.TestDefinition):
     __tablename__ = "test_runs"
     __table_args__ = (
         one_of("status", *RUN_STATUSES),
@@ -141,7 +141,7 @@ class Check(EntityRow, entity=checks.Check):
     timeout_at: Mapped[datetime]
 
 
-class WorkerCheck(EntityRow, entity=checks.WorkerCheck):
+class WorkerCheck(EntityRow, entity=checks.WorkerCheck, ends_with=checks.Check):
     __tablename__ = "worker_checks"
     __table_args__ = (
         one_of("status", "pending", "running", "completed", "failed", "timeout", "cancelled"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, delete, func, select, text
+from sqlalchemy import CTE, ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Entity
@@ -14,8 +14,6 @@ from persistence.planning.tables import task
 
 E = TypeVar("E", bound=Entity)
 
-_LATER = text("SET CONSTRAINTS ALL DEFERRED")
-
 
 async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
     """The entity, locked so that nothing can refer to it any more, or its own ``…NotFound``.
@@ -23,7 +21,6 @@ async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> 
     What refers to it, and is of a context above, is asked for only when the transaction ends: a
     reaction to its deletion lets it go.
     """
-    await db.execute(_LATER)
     statement = columns(entity).where(TABLES[entity].c.id == id_).with_for_update()
     row = (await db.execute(statement)).one_or_none()
     if row is None:
