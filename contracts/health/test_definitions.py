@@ -20,6 +20,7 @@ from bus.contract import (
     Time,
 )
 from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId
+from contracts.health.model_calls import ModelCallDetached
 
 Category = Literal["endpoint", "unit", "integration", "performance", "security", "ai"]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -91,7 +92,7 @@ class TestDefinitionDue(Event, type="test_definition.due"):
 
 
 class TestDefinitionDeleted(Event, type="test_definition.deleted"):
-    """A test definition was deleted."""
+    """A test definition was deleted, and all its runs with it."""
 
     test_definition: TestDefinition
     """The test definition as it last was, with its version one higher."""
@@ -154,9 +155,9 @@ class DeleteTestDefinition(
     Command[TestDefinitionDeletion],
     subject="db.test_definitions.delete",
     errors=(TestDefinitionNotFound,),
-    emits=(TestDefinitionDeleted,),
+    emits=(TestDefinitionDeleted, ModelCallDetached),
     example={"id": "homepage"},
 ):
-    """Delete a test definition and all its runs."""
+    """Delete a test definition and all its runs; the model calls made for these are kept."""
 
     id: TestDefinitionId

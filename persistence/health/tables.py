@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Double, ForeignKey, Index, Numeric, UniqueCon
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bus.storage import EntityRow, VersionedRow, one_of, table
+from bus.storage import EntityRow, VersionedRow, lets_go, one_of, table
 from contracts.health import (
     checks,
     daily_summaries,
@@ -201,9 +201,7 @@ class ModelCall(EntityRow, entity=model_calls.ModelCall):
         SCHEMA,
     )
 
-    test_run_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("health.test_runs.id", ondelete="SET NULL")
-    )
+    test_run_id: Mapped[UUID | None] = mapped_column(lets_go("health.test_runs"))
     model: Mapped[str]
     provider: Mapped[str]
     prompt: Mapped[str | None]
