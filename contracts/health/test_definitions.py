@@ -19,7 +19,7 @@ from bus.contract import (
     Summary,
     Time,
 )
-from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId
+from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId, TestRunId
 from contracts.health.model_calls import ModelCallDetached
 
 Category = Literal["endpoint", "unit", "integration", "performance", "security", "ai"]
@@ -97,6 +97,8 @@ class TestDefinitionDeleted(Event, type="test_definition.deleted"):
     test_definition: TestDefinition
     """The test definition as it last was, with its version one higher."""
     deleted: TestDefinitionContents
+    run_ids: list[TestRunId] = Field(default_factory=list)
+    """The first 1,000 of the runs, in the order of their ids."""
 
 
 class UpsertTestDefinition(

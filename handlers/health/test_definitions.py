@@ -23,6 +23,9 @@ from handlers.health._first_due import first_due
 from persistence.health import test_definitions, test_runs
 from persistence.health.keys import get_locked_by, lock_or_reserve
 
+TOLD_IDS = 1_000
+"""So many ids of runs that went along a deletion tells."""
+
 
 @handler
 async def upsert_test_definition(
@@ -72,6 +75,7 @@ async def delete_test_definition(
     await _departing_runs.remove(runs, db=db, emit=emit, now=now)
     await test_definitions.delete_one(db, definition)
     deleted = TestDefinitionContents(runs=len(runs))
-    emit(TestDefinitionDeleted(test_definition=definition.evolve(now), deleted=deleted))
+    gone = definition.evolve(now)
+    emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=runs[:TOLD_IDS]))
 
     return TestDefinitionDeletion(id=definition.id, deleted=deleted)

@@ -44,6 +44,9 @@ ROWS = " UNION ALL ".join(
 )
 TOLD = "SELECT type, entity_id, data FROM bus.outbox WHERE position > :after ORDER BY position"
 
+GONE_IDS = ("phase_ids", "task_ids", "child_ids", "run_ids")
+"""Where a deletion names what went along."""
+
 Key = tuple[str, str]
 Rows = dict[Key, dict[str, Any]]
 
@@ -178,7 +181,9 @@ class World:
         if refused:
             assert (after, told) == (before, [])
         if gone and ended:
-            assert (f"{gone[0]}.deleted", gone[1]) in {(one.type, one.entity_id) for one in told}
+            [event] = [e for e in told if (e.type, e.entity_id) == (f"{gone[0]}.deleted", gone[1])]
+            named = [id_ for field in GONE_IDS for id_ in event.data.get(field, [])]
+            assert sorted(named) == sorted(id_ for _, id_ in ended - {gone})
         for key, row in after.items():
             versions = [e.data[key[0]]["version"] for e in told if _about(e) == key]
             first = before[key]["version"] + 1 if key in before else 1
