@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, PrimaryKeyConstraint, Table
@@ -22,7 +23,7 @@ async def made(db: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     own = [Column("id", Integer), PrimaryKeyConstraint("id", name="pk_shelves")]
     Table("shelves", tables, *own, schema="public")
     own = [Column("id", Integer), PrimaryKeyConstraint("id", name="pk_books")]
-    reference = Column("shelf_id", lets_go("public.shelves"))
+    reference: Column[int] = Column("shelf_id", lets_go("public.shelves"))
     books = Table("books", tables, *own, reference, schema="public")
     await db.run_sync(tables.create_all)
     monkeypatch.setattr(failures, "Row", books)
@@ -41,7 +42,7 @@ def book(id_: int, on: int) -> str:
 class TestReferences:
     @pytest.mark.parametrize("how", [{}, {"key": "k"}, {"dry_run": True}])
     async def test_what_is_not_there_is_422_and_leaves_nothing(
-        self, ask: Asker, db: AsyncConnection, how: dict[str, object]
+        self, ask: Asker, db: AsyncConnection, how: dict[str, Any]
     ) -> None:
         for _ in range(2):
             got = await ask(RUN, {"sql": [shelf(1), book(1, on=7)]}, **how)

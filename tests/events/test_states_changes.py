@@ -138,7 +138,7 @@ class World:
                 return test_runs.StartTestRun(test_definition_id=of)
             case "model_call":
                 run = self.maybe("test_run")
-                given = {"model": "m", "provider": "p", "success": True}
+                given: Any = {"model": "m", "provider": "p", "success": True}
                 return model_calls.RecordModelCall(test_run_id=run, **given)
         return None
 

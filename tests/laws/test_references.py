@@ -57,5 +57,5 @@ class TestForeignKeys:
 @pytest.mark.parametrize("owner", sorted({e for es in ENDS_WITH.values() for e in es}, key=str))
 def test_the_end_of_an_owner_is_told(owner: type[Entity]) -> None:
     noun = owner.noun
-    assert domain.catalogue()
+    domain.catalogue()
     assert (f"{noun}.deleted" in EVENTS) != (noun in NEVER_DELETED)
