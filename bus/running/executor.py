@@ -111,11 +111,7 @@ class Executor:
         with _sizes.measured(self._max_payload()):
             await self._attempts.run([call], self._query)
 
-    async def run_lookups(
-        self,
-        calls: Sequence[Call],
-        _: Callable[[], None],
-    ) -> Sequence[Call]:
+    async def run_lookups(self, calls: Sequence[Call], _: Callable[[], None]) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
         await self._attempts.run(calls, self._lookups)
         return ()
@@ -291,6 +287,7 @@ class Executor:
             measured = self._events(tx)
             await react(self._registry, tx)
             if dry_run:
+                await tx.check()
                 return None
             followed = tx.outbox_rows(tx.told[len(measured) :])
             written = await tx.append(caller, [*measured, *followed], replies)

@@ -93,6 +93,10 @@ class Transaction:
             raise KeyTaken
         return written
 
+    async def check(self) -> None:
+        """Ask now for what would be asked at the COMMIT, where none is to come."""
+        await self._raw.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
     async def commit(self) -> None:
         """COMMIT; a connection lost meanwhile is ``CommitUnknown``."""
         self._state = "committing"

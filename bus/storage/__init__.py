@@ -7,7 +7,16 @@ from bus.storage.paging import Listing
 from bus.storage.partitions import Daily
 from bus.storage.sealed import KeyRing, SealedRow
 from bus.storage.sizes import require_fitting, room_for_page
-from bus.storage.tables import DERIVED, INSERTED, TABLES, EntityRow, VersionedRow, one_of, table
+from bus.storage.tables import (
+    DERIVED,
+    INSERTED,
+    TABLES,
+    EntityRow,
+    VersionedRow,
+    lets_go,
+    one_of,
+    table,
+)
 
 __all__ = [
     "DERIVED",
@@ -32,6 +41,7 @@ __all__ = [
     "get",
     "get_locked",
     "is_set",
+    "lets_go",
     "load",
     "lock",
     "numbered",

@@ -211,7 +211,7 @@ class SealedRow(VersionedRow):
         theirs = TABLES[owner].c.id
         owned = ForeignKey(theirs, ondelete="CASCADE")
         cls.id = mapped_column(theirs.type, owned, primary_key=True, sort_order=-4)
-        super().__init_subclass__(**kwargs)
+        super().__init_subclass__(ends_with=owner, **kwargs)
         held = table(cls)
         SEALED[held.fullname] = cls.sealed = SealedTable(held, owner, named)
 

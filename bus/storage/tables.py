@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKey,
     FromClause,
     Integer,
     MetaData,
@@ -37,14 +38,30 @@ NAMING = {
 }
 
 
+Owners: TypeAlias = type[Entity] | tuple[type[Entity], ...]
+
+ENDS_WITH: dict[str, tuple[type[Entity], ...]] = {}
+"""Whose deletion ends the rows of a table: only to these do its foreign keys cascade."""
+
+
 class Row(DeclarativeBase):
-    """A table; ``Row.metadata`` knows them all."""
+    """A table; ``Row.metadata`` knows them all.
+
+    Rows that are deleted with their owner, without a word of their own, say ``ends_with=Owner`` in
+    the class statement: the event of its deletion is their end too.
+    """
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text,
         datetime: DateTime(timezone=True),
     }
+
+    def __init_subclass__(cls, *, ends_with: Owners = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if ends_with:
+            owners = ends_with if isinstance(ends_with, tuple) else (ends_with,)
+            ENDS_WITH[table(cls).fullname] = owners
 
 
 class VersionedRow(Row):
@@ -101,6 +118,14 @@ def table(row: type[Row]) -> Table:
     found = row.__table__
     assert isinstance(found, Table)
     return found
+
+
+def lets_go(target: str) -> ForeignKey:
+    """A reference to a live entity, which a reaction gives up when that is deleted.
+
+    It is checked when the transaction ends, so that there is time for it.
+    """
+    return ForeignKey(f"{target}.id", deferrable=True, initially="DEFERRED")
 
 
 def one_of(column: str, *values: str) -> CheckConstraint:

@@ -5,6 +5,7 @@ from bus.contract import (
     Command,
     Count,
     Entity,
+    Event,
     Id,
     InvalidReference,
     JsonObject,
@@ -15,6 +16,7 @@ from bus.contract import (
     Query,
     Reply,
     Summary,
+    Version,
 )
 from contracts.health._fields import Days, Measure, TestRunId, Usd
 
@@ -42,6 +44,22 @@ class ModelCall(Entity, not_found=ModelCallNotFound):
     success: bool
     error_message: Summary | None
     metadata: JsonObject | None
+
+
+class DetachedModelCall(Reply):
+    """A call to a model, without what was said."""
+
+    id: ModelCallId
+    version: Version
+    """As it is now."""
+
+
+class ModelCallDetached(Event, type="model_call.detached"):
+    """The test run that a model call was made for is gone; what the call was is kept."""
+
+    model_call: DetachedModelCall
+    test_run_id: TestRunId
+    """The run that is gone."""
 
 
 class ModelUsage(Reply):

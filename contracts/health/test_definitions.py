@@ -19,7 +19,8 @@ from bus.contract import (
     Summary,
     Time,
 )
-from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId
+from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId, TestRunId
+from contracts.health.model_calls import ModelCallDetached
 
 Category = Literal["endpoint", "unit", "integration", "performance", "security", "ai"]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -91,11 +92,13 @@ class TestDefinitionDue(Event, type="test_definition.due"):
 
 
 class TestDefinitionDeleted(Event, type="test_definition.deleted"):
-    """A test definition was deleted."""
+    """A test definition was deleted, and all its runs with it."""
 
     test_definition: TestDefinition
     """The test definition as it last was, with its version one higher."""
     deleted: TestDefinitionContents
+    run_ids: list[TestRunId] = Field(default_factory=list)
+    """The first 1,000 of the runs, in the order of their ids."""
 
 
 class UpsertTestDefinition(
@@ -154,9 +157,9 @@ class DeleteTestDefinition(
     Command[TestDefinitionDeletion],
     subject="db.test_definitions.delete",
     errors=(TestDefinitionNotFound,),
-    emits=(TestDefinitionDeleted,),
+    emits=(TestDefinitionDeleted, ModelCallDetached),
     example={"id": "homepage"},
 ):
-    """Delete a test definition and all its runs."""
+    """Delete a test definition and all its runs; the model calls made for these are kept."""
 
     id: TestDefinitionId

@@ -1,6 +1,10 @@
 """The errors and the replies of phases, apart from the phase itself."""
 
+from typing import Literal
+
 from bus.contract import Conflict, Count, Id, NotFound, Reply
+
+PhaseOrder = Literal["position", "-position", "created_at", "-created_at", "name", "-name"]
 
 
 class PhaseNotFound(NotFound, detail="phase {id} does not exist"):

@@ -19,7 +19,7 @@ from bus.contract import (
     Time,
     Title,
 )
-from contracts.planning._fields import Incarnation, PhaseId
+from contracts.planning._fields import GoneIds, Incarnation, PhaseId
 from contracts.planning._task_parts import (
     LateResult,
     TaskCategory,
@@ -161,3 +161,4 @@ class TaskDeleted(Event, type="task.deleted"):
     task: Task
     """The task as it last was, with its version one higher."""
     deleted: TaskContents
+    child_ids: GoneIds = Field(default_factory=list)

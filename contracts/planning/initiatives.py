@@ -28,7 +28,8 @@ from bus.contract import (
     Version,
     VersionConflict,
 )
-from contracts.planning._fields import Ids, PhaseId, PhaseStatus, ProjectId
+from contracts.planning._fields import GoneIds, Ids, PhaseId, PhaseStatus, ProjectId
+from contracts.planning._initiative_parts import InitiativeContents, InitiativeDeletion
 
 InitiativeId = Id
 InitiativeStatus = Literal["active", "pending_review", "completed", "archived"]
@@ -112,20 +113,6 @@ class InitiativeProjects(Reply):
     removed: list[ProjectId]
 
 
-class InitiativeContents(Reply):
-    """What belonged to an initiative and was deleted with it."""
-
-    phases: Count
-    tasks: Count
-
-
-class InitiativeDeletion(Reply):
-    """What was deleted."""
-
-    id: InitiativeId
-    deleted: InitiativeContents
-
-
 class InitiativeCreated(Event, type="initiative.created"):
     """An initiative was created."""
 
@@ -198,6 +185,8 @@ class InitiativeDeleted(Event, type="initiative.deleted"):
     initiative: Initiative
     """The initiative as it last was, with its version one higher."""
     deleted: InitiativeContents
+    phase_ids: GoneIds = Field(default_factory=list)
+    task_ids: GoneIds = Field(default_factory=list)
 
 
 class CreateInitiative(

@@ -31,17 +31,16 @@ from contracts.planning._errors import (
     DifferentInitiatives,
     InitiativeClosed,
 )
-from contracts.planning._fields import Ids, PhaseId, PhaseStatus
+from contracts.planning._fields import GoneIds, Ids, PhaseId, PhaseStatus
 from contracts.planning._phase_parts import (
     DependenciesOpen,
     PhaseContents,
     PhaseDeletion,
     PhaseNotFound,
+    PhaseOrder,
     PhaseSequence,
 )
 from contracts.planning._task import TaskReady
-
-PhaseOrder = Literal["position", "-position", "created_at", "-created_at", "name", "-name"]
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000002"
 _EXAMPLE_OTHER = "0199c0de-0000-7000-8000-000000000003"
@@ -141,6 +140,7 @@ class PhaseDeleted(Event, type="phase.deleted"):
     phase: Phase
     """The phase as it last was, with its version one higher."""
     deleted: PhaseContents
+    task_ids: GoneIds = Field(default_factory=list)
 
 
 class CreatePhase(

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import job
+from bus.handling import Emit, job
+from handlers.health import _departing_runs
 from persistence.health import sweeping as _sweeping
 
 NEWEST_KEPT = 1_000
@@ -15,10 +16,14 @@ NEWEST_KEPT = 1_000
 
 @job(every=60.0, limit=1_000)
 async def forget_test_runs(
-    *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
+    *, db: AsyncConnection, emit: Emit, now: datetime, retention: timedelta, limit: int
 ) -> int:
     """Delete old runs beyond the newest of each definition; returns how many."""
-    return await _sweeping.forget_runs(db, before=now - retention, kept=NEWEST_KEPT, limit=limit)
+    before = now - retention
+    old = await _sweeping.lock_old_runs(db, before=before, kept=NEWEST_KEPT, limit=limit)
+
+    gone = await _departing_runs.remove(old, db=db, emit=emit, now=now, limit=limit)
+    return len(old) if gone else limit
 
 
 @job(every=60.0, limit=1_000)

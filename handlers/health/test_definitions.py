@@ -13,13 +13,18 @@ from contracts.health.test_definitions import (
     ListTestDefinitions,
     TestDefinition,
     TestDefinitionChanged,
+    TestDefinitionContents,
     TestDefinitionDeleted,
     TestDefinitionDeletion,
     UpsertTestDefinition,
 )
+from handlers.health import _departing_runs
 from handlers.health._first_due import first_due
-from persistence.health import test_definitions
+from persistence.health import test_definitions, test_runs
 from persistence.health.keys import get_locked_by, lock_or_reserve
+
+TOLD_IDS = 1_000
+"""So many ids of runs that went along a deletion tells."""
 
 
 @handler
@@ -65,8 +70,12 @@ async def delete_test_definition(
     command: DeleteTestDefinition, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> TestDefinitionDeletion:
     definition = await get_locked_by(db, TestDefinition, id=command.id)
+    runs = await test_runs.lock_of(db, definition.id)
 
-    deleted = await test_definitions.delete_one(db, definition)
-    emit(TestDefinitionDeleted(test_definition=definition.evolve(now), deleted=deleted))
+    await _departing_runs.remove(runs, db=db, emit=emit, now=now)
+    await test_definitions.delete_one(db, definition)
+    deleted = TestDefinitionContents(runs=len(runs))
+    gone = definition.evolve(now)
+    emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=runs[:TOLD_IDS]))
 
     return TestDefinitionDeletion(id=definition.id, deleted=deleted)

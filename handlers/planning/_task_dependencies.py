@@ -14,11 +14,13 @@ from contracts.planning.tasks import (
     RemoveTaskDependency,
     Task,
     TaskContents,
+    TaskDeleted,
     TaskDependencyRemoved,
 )
 from persistence.planning import order as _order
 from persistence.planning import task_graph as _task_graph
 from persistence.planning import tasks
+from persistence.planning.deletion import TOLD_IDS
 
 
 async def lock_ends(
@@ -37,15 +39,17 @@ async def lock_ends(
 
 async def delete_tree(
     db: AsyncConnection, task: Task, *, now: datetime
-) -> tuple[TaskContents, list[TaskDependencyRemoved]]:
-    """Delete a task and everything below it; returns what went along, and who was let go."""
+) -> tuple[TaskDeleted, list[TaskDependencyRemoved]]:
+    """Delete a task and everything below it; returns what is to be told, also of who was let go."""
     tree = await _task_graph.lock_trees(db, [task.id])
     freed = await let_go(db, tree, now=now)
 
     dependencies = await tasks.delete_all(db, tree)
 
-    contents = TaskContents(children=len(tree) - 1, dependencies=dependencies + len(freed))
-    return contents, freed
+    children = sorted(id_ for id_ in tree if id_ != task.id)
+    contents = TaskContents(children=len(children), dependencies=dependencies + len(freed))
+    gone = task.evolve(now)
+    return TaskDeleted(task=gone, deleted=contents, child_ids=children[:TOLD_IDS]), freed
 
 
 async def let_go(

@@ -20,6 +20,7 @@ from contracts.planning.initiatives import (
     InitiativeApproved,
     InitiativeArchived,
     InitiativeChangesRequested,
+    InitiativeContents,
     InitiativeCreated,
     InitiativeDeleted,
     InitiativeDeletion,
@@ -188,9 +189,17 @@ async def delete_initiative(
     command: DeleteInitiative, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> InitiativeDeletion:
     initiative = await lock_for_deletion(db, Initiative, command.id)
-    deleted = await initiatives.contents(db, initiative)
+    phases, tasks = await initiatives.contents(db, initiative)
+    deleted = InitiativeContents(phases=phases.number, tasks=tasks.number)
 
     await delete_entity(db, initiative)
-    emit(InitiativeDeleted(initiative=initiative.evolve(now), deleted=deleted))
+    emit(
+        InitiativeDeleted(
+            initiative=initiative.evolve(now),
+            deleted=deleted,
+            phase_ids=phases.ids,
+            task_ids=tasks.ids,
+        )
+    )
 
     return InitiativeDeletion(id=initiative.id, deleted=deleted)

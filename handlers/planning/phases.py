@@ -280,7 +280,7 @@ async def delete_phase(
 ) -> PhaseDeletion:
     await _order.lock(db, (await get(db, Phase, command.id)).initiative_id)
     phase = await lock_for_deletion(db, Phase, command.id)
-    deleted = await phases.contents(db, phase)
+    deleted, task_ids = await phases.contents(db, phase)
     dependents = await lock(db, Phase, await phases.lock_dependents(db, [phase.id]))
     tree = await _task_graph.lock_trees(db, await phases.tasks_in(db, phase.id))
     let_go_of = await let_go(db, tree, now=now)
@@ -288,7 +288,7 @@ async def delete_phase(
     await delete_entity(db, phase)
     freed = [dependent.evolve(now) for dependent in dependents.values()]
     await save(db, freed)
-    emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted))
+    emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted, task_ids=task_ids))
     for dependent in freed:
         emit(PhaseUpdated(phase=dependent))
     if phase.status != "completed":

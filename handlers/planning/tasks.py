@@ -41,7 +41,6 @@ from contracts.planning.tasks import (
     TaskCompleted,
     TaskContext,
     TaskCreated,
-    TaskDeleted,
     TaskDeletion,
     TaskDependencyAdded,
     TaskDependencyRemoved,
@@ -171,11 +170,10 @@ async def delete_task(
 
     deleted, freed = await delete_tree(db, task, now=now)
 
-    emit(TaskDeleted(task=task.evolve(now), deleted=deleted))
-    for each in freed:
+    for each in [deleted, *freed]:
         emit(each)
 
-    return TaskDeletion(id=task.id, deleted=deleted)
+    return TaskDeletion(id=task.id, deleted=deleted.deleted)
 
 
 @handler

@@ -8,16 +8,10 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bus.storage import Daily, EntityRow, SealedRow, VersionedRow, one_of, table
+from bus.storage import Daily, EntityRow, SealedRow, VersionedRow, lets_go, one_of, table
 from contracts.agents import accounts, agents, log_chunks
 
 SCHEMA = {"schema": "agents"}
-
-
-def _lets_go_of(target: str) -> Any:
-    """A reference that a reaction gives up, with a version and an event, when the target goes."""
-    key = ForeignKey(f"{target}.id", deferrable=True, initially="IMMEDIATE")
-    return mapped_column(key, index=True)
 
 
 class Account(EntityRow, entity=accounts.Account):
@@ -74,12 +68,12 @@ class Agent(EntityRow, entity=agents.Agent):
     )
 
     name: Mapped[str]
-    task_id: Mapped[UUID | None] = _lets_go_of("planning.tasks")
-    initiative_id: Mapped[UUID | None] = _lets_go_of("planning.initiatives")
+    task_id: Mapped[UUID | None] = mapped_column(lets_go("planning.tasks"), index=True)
+    initiative_id: Mapped[UUID | None] = mapped_column(lets_go("planning.initiatives"), index=True)
     session_id: Mapped[str | None]
     worktree_id: Mapped[str | None]
     provider: Mapped[str] = mapped_column(server_default="claude")
-    account_id: Mapped[UUID | None] = _lets_go_of("agents.accounts")
+    account_id: Mapped[UUID | None] = mapped_column(lets_go("agents.accounts"), index=True)
     status: Mapped[str] = mapped_column(server_default="idle")
     mode: Mapped[str] = mapped_column(server_default="execute")
     pid: Mapped[int | None]
@@ -102,7 +96,7 @@ class Agent(EntityRow, entity=agents.Agent):
     cancel_requested_at: Mapped[datetime | None]
 
 
-class Prompt(VersionedRow):
+class Prompt(VersionedRow, ends_with=agents.Agent):
     """Apart from the agent, so that no event and no list can carry it; its id is the agent's."""
 
     __tablename__ = "prompts"

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Collection
+from datetime import date, datetime
+from uuid import UUID
 
-from sqlalchemy import Double, cast, func, select
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Double,
+    Integer,
+    Uuid,
+    bindparam,
+    cast,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
 from bus.storage import Listing, equal
-from contracts.health.model_calls import ListModelCalls, ModelCall, ModelUsage
+from contracts.health.model_calls import (
+    DetachedModelCall,
+    ListModelCalls,
+    ModelCall,
+    ModelCallDetached,
+    ModelUsage,
+)
 from persistence.health.tables import model_call, model_tally
 
 _LIST = Listing(ModelCall, equal(model_call, "test_run_id"))
@@ -18,6 +37,36 @@ _LIST = Listing(ModelCall, equal(model_call, "test_run_id"))
 async def page(db: AsyncConnection, query: ListModelCalls) -> Page[ModelCall]:
     """A page of the calls, of one run or of all."""
     return await _LIST.page(db, query)
+
+
+_DETACH = text(
+    """
+    UPDATE health.model_calls SET test_run_id = NULL, version = version + 1, updated_at = :now
+    WHERE id IN (
+        SELECT id FROM health.model_calls WHERE test_run_id = ANY(:runs)
+        ORDER BY id LIMIT :limit FOR UPDATE
+    )
+    RETURNING id, version, old.test_run_id AS test_run_id
+    """
+).bindparams(
+    bindparam("runs", type_=ARRAY(Uuid)),
+    bindparam("limit", type_=Integer),
+    bindparam("now", type_=DateTime(timezone=True)),
+)
+
+
+async def detach(
+    db: AsyncConnection, runs: Collection[UUID], *, now: datetime, limit: int | None
+) -> list[ModelCallDetached]:
+    """Let calls go that were made for these locked runs, ``limit`` at most; what to tell."""
+    rows = await db.execute(_DETACH, {"runs": list(runs), "limit": limit, "now": now})
+    return [
+        ModelCallDetached(
+            model_call=DetachedModelCall(id=row.id, version=row.version),
+            test_run_id=row.test_run_id,
+        )
+        for row in rows
+    ]
 
 
 async def usage(db: AsyncConnection, first: date) -> list[ModelUsage]:

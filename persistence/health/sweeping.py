@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, DateTime, Integer, bindparam, literal_column, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -66,9 +67,9 @@ async def _lock(
     return [entity_from(entity, row) for row in await db.execute(statement)]
 
 
-_FORGET_RUNS = text(
+_LOCK_OLD_RUNS = text(
     """
-    DELETE FROM health.test_runs WHERE id IN (
+    SELECT id FROM health.test_runs WHERE id IN (
         SELECT old.id FROM health.test_definitions AS definition
         CROSS JOIN LATERAL (
             SELECT started_at, id FROM health.test_runs
@@ -83,6 +84,7 @@ _FORGET_RUNS = text(
         ) AS old
         LIMIT :limit
     )
+    ORDER BY id FOR UPDATE SKIP LOCKED
     """
 ).bindparams(
     bindparam("kept", type_=Integer),
@@ -137,10 +139,12 @@ _MERGE_CALLS = text(
 ).bindparams(bindparam("limit", type_=Integer))
 
 
-async def forget_runs(db: AsyncConnection, *, before: datetime, kept: int, limit: int) -> int:
-    """Delete runs older than this, but never the newest ``kept`` of a definition."""
+async def lock_old_runs(
+    db: AsyncConnection, *, before: datetime, kept: int, limit: int
+) -> list[UUID]:
+    """Lock runs older than this, but never the newest ``kept`` of a definition."""
     values = {"before": before, "kept": kept, "limit": limit}
-    return int((await db.execute(_FORGET_RUNS, values)).rowcount)
+    return list((await db.execute(_LOCK_OLD_RUNS, values)).scalars())
 
 
 async def forget_calls(db: AsyncConnection, *, before: datetime, limit: int) -> int:

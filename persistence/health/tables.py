@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Double, ForeignKey, Index, Numeric, UniqueCon
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bus.storage import EntityRow, VersionedRow, one_of, table
+from bus.storage import EntityRow, VersionedRow, lets_go, one_of, table
 from contracts.health import (
     checks,
     daily_summaries,
@@ -64,7 +64,7 @@ class TestDefinition(EntityRow, entity=test_definitions.TestDefinition):
     next_due_at: Mapped[datetime | None]
 
 
-class TestRun(EntityRow, entity=test_runs.TestRun):
+class TestRun(EntityRow, entity=test_runs.TestRun, ends_with=test_definitions.TestDefinition):
     __tablename__ = "test_runs"
     __table_args__ = (
         one_of("status", *RUN_STATUSES),
@@ -141,7 +141,7 @@ class Check(EntityRow, entity=checks.Check):
     timeout_at: Mapped[datetime]
 
 
-class WorkerCheck(EntityRow, entity=checks.WorkerCheck):
+class WorkerCheck(EntityRow, entity=checks.WorkerCheck, ends_with=checks.Check):
     __tablename__ = "worker_checks"
     __table_args__ = (
         one_of("status", "pending", "running", "completed", "failed", "timeout", "cancelled"),
@@ -201,9 +201,7 @@ class ModelCall(EntityRow, entity=model_calls.ModelCall):
         SCHEMA,
     )
 
-    test_run_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("health.test_runs.id", ondelete="SET NULL")
-    )
+    test_run_id: Mapped[UUID | None] = mapped_column(lets_go("health.test_runs"))
     model: Mapped[str]
     provider: Mapped[str]
     prompt: Mapped[str | None]

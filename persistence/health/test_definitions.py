@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
 from bus.storage import Listing, columns, entity_from, equal
-from contracts.health.test_definitions import (
-    ListTestDefinitions,
-    TestDefinition,
-    TestDefinitionContents,
-)
-from persistence.health.tables import test_definition, test_run
+from contracts.health.test_definitions import ListTestDefinitions, TestDefinition
+from persistence.health.tables import test_definition
 
 _LIST = Listing(TestDefinition, equal(test_definition, "category", "enabled"))
 
@@ -30,9 +26,6 @@ async def by_ids(db: AsyncConnection, ids: Iterable[str]) -> dict[str, TestDefin
     return {row.id: entity_from(TestDefinition, row) for row in await db.execute(statement)}
 
 
-async def delete_one(db: AsyncConnection, locked: TestDefinition) -> TestDefinitionContents:
-    """Delete a locked test definition; returns what went along."""
-    mine = test_run.c.test_definition_id == locked.id
-    runs = (await db.execute(select(func.count()).select_from(test_run).where(mine))).scalar_one()
+async def delete_one(db: AsyncConnection, locked: TestDefinition) -> None:
+    """Delete a locked test definition."""
     await db.execute(delete(test_definition).where(test_definition.c.id == locked.id))
-    return TestDefinitionContents(runs=runs)

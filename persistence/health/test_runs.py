@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Uuid, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
@@ -27,3 +30,17 @@ async def page(db: AsyncConnection, query: ListTestRuns) -> Page[TestRun]:
 async def latest(db: AsyncConnection, limit: int) -> list[TestRun]:
     """The runs that were started last, the latest first; as many as fit into a message."""
     return list((await _LIST.page(db, ListTestRuns(limit=limit))).items)
+
+
+async def lock_of(db: AsyncConnection, definition: str) -> list[UUID]:
+    """Lock the runs of a locked definition, so that nothing can refer to them any more."""
+    mine = select(test_run.c.id).where(test_run.c.test_definition_id == definition)
+    return list((await db.execute(mine.order_by(test_run.c.id).with_for_update())).scalars())
+
+
+_REMOVE = delete(test_run).where(test_run.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
+
+
+async def remove(db: AsyncConnection, ids: Collection[UUID]) -> None:
+    """Delete these locked runs, which nothing refers to any more."""
+    await db.execute(_REMOVE, {"ids": list(ids)})

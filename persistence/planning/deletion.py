@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, delete, func, select, text
+from sqlalchemy import CTE, ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Entity
 from bus.storage import TABLES, columns, entity_from
-from persistence.planning.tables import task
+from persistence.planning.tables import phase, task
 
 E = TypeVar("E", bound=Entity)
 
-_LATER = text("SET CONSTRAINTS ALL DEFERRED")
+TOLD_IDS = 1_000
+"""So many ids of what went along a deletion tells."""
 
 
 async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
@@ -23,7 +24,6 @@ async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> 
     What refers to it, and is of a context above, is asked for only when the transaction ends: a
     reaction to its deletion lets it go.
     """
-    await db.execute(_LATER)
     statement = columns(entity).where(TABLES[entity].c.id == id_).with_for_update()
     row = (await db.execute(statement)).one_or_none()
     if row is None:
@@ -31,10 +31,29 @@ async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> 
     return entity_from(entity, row)
 
 
-async def count_tasks(db: AsyncConnection, belonging: ColumnElement[bool]) -> int:
-    """How many tasks fulfil this, those below them included."""
-    counted = await db.execute(select(func.count()).select_from(_tree(belonging)))
-    return int(counted.scalar_one())
+class Going(NamedTuple):
+    """How many go along, and the first of them by their ids."""
+
+    number: int
+    ids: list[UUID]
+
+
+async def tasks_going(db: AsyncConnection, belonging: ColumnElement[bool]) -> Going:
+    """The tasks that fulfil this, those below them included."""
+    return await _going(db, _tree(belonging).c.id)
+
+
+async def phases_going(db: AsyncConnection, initiative_id: UUID) -> Going:
+    """The phases of an initiative."""
+    return await _going(db, phase.c.id, phase.c.initiative_id == initiative_id)
+
+
+async def _going(
+    db: AsyncConnection, ids: ColumnElement[UUID], *where: ColumnElement[bool]
+) -> Going:
+    counted = select(func.count().over().label("number"), ids.label("id")).where(*where)
+    rows = (await db.execute(counted.order_by(ids).limit(TOLD_IDS))).all()
+    return Going(rows[0].number if rows else 0, [row.id for row in rows])
 
 
 async def unfinished_tasks(db: AsyncConnection, belonging: ColumnElement[bool]) -> list[UUID]:

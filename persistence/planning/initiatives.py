@@ -15,7 +15,6 @@ from bus.storage import Listing, columns, contains, entity_from, equal
 from contracts.planning.initiatives import (
     FindInitiative,
     Initiative,
-    InitiativeContents,
     InitiativeNotFound,
     InitiativeOverview,
     ListInitiatives,
@@ -23,7 +22,8 @@ from contracts.planning.initiatives import (
     PhaseSummary,
     TaskCounts,
 )
-from persistence.planning.deletion import count_tasks
+from persistence.planning import deletion as _deletion
+from persistence.planning.deletion import Going
 from persistence.planning.tables import initiative, initiative_project, phase, task
 
 _LIST = Listing(
@@ -115,13 +115,10 @@ async def remove_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -
     )
 
 
-async def contents(db: AsyncConnection, locked: Initiative) -> InitiativeContents:
-    """What goes along when this initiative is deleted."""
-    phases = select(func.count()).where(phase.c.initiative_id == locked.id)
-    return InitiativeContents(
-        phases=(await db.execute(phases)).scalar_one(),
-        tasks=await count_tasks(db, task.c.initiative_id == locked.id),
-    )
+async def contents(db: AsyncConnection, locked: Initiative) -> tuple[Going, Going]:
+    """The phases and the tasks that go along when this initiative is deleted."""
+    phases = await _deletion.phases_going(db, locked.id)
+    return phases, await _deletion.tasks_going(db, task.c.initiative_id == locked.id)
 
 
 def _task_counts() -> ColumnElement[Any]:

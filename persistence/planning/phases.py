@@ -115,18 +115,17 @@ async def tasks_in(db: AsyncConnection, id_: UUID) -> list[UUID]:
     return list((await db.execute(select(task.c.id).where(task.c.phase_id == id_))).scalars())
 
 
-async def contents(db: AsyncConnection, locked: Phase) -> PhaseContents:
-    """What goes along when this phase is deleted."""
+async def contents(db: AsyncConnection, locked: Phase) -> tuple[PhaseContents, list[UUID]]:
+    """What goes along when this phase is deleted, and its tasks among that."""
     edges = select(func.count()).where(
         or_(
             phase_dependency.c.phase_id == locked.id,
             phase_dependency.c.depends_on_phase_id == locked.id,
         )
     )
-    return PhaseContents(
-        tasks=await _deletion.count_tasks(db, task.c.phase_id == locked.id),
-        dependencies=(await db.execute(edges)).scalar_one(),
-    )
+    tasks = await _deletion.tasks_going(db, task.c.phase_id == locked.id)
+    dependencies = (await db.execute(edges)).scalar_one()
+    return PhaseContents(tasks=tasks.number, dependencies=dependencies), tasks.ids
 
 
 def _needing(ids: Iterable[UUID]) -> Select[UUID]:

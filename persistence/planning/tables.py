@@ -76,7 +76,7 @@ class Initiative(EntityRow, entity=initiatives.Initiative):
     external_ref: Mapped[str | None]
 
 
-class InitiativeProject(VersionedRow):
+class InitiativeProject(VersionedRow, ends_with=(initiatives.Initiative, projects.Project)):
     __tablename__ = "initiative_projects"
     __table_args__ = (UniqueConstraint("initiative_id", "project_id"), SCHEMA)
 
@@ -84,7 +84,7 @@ class InitiativeProject(VersionedRow):
     project_id: Mapped[UUID] = _belongs_to("projects")
 
 
-class Phase(EntityRow, entity=phases.Phase):
+class Phase(EntityRow, entity=phases.Phase, ends_with=initiatives.Initiative):
     __tablename__ = "phases"
     __table_args__ = (
         one_of(
@@ -110,7 +110,7 @@ class Phase(EntityRow, entity=phases.Phase):
     external_ref: Mapped[str | None]
 
 
-class PhaseDependency(VersionedRow):
+class PhaseDependency(VersionedRow, ends_with=phases.Phase):
     __tablename__ = "phase_dependencies"
     __table_args__ = (
         UniqueConstraint("phase_id", "depends_on_phase_id"),
@@ -122,7 +122,11 @@ class PhaseDependency(VersionedRow):
     depends_on_phase_id: Mapped[UUID] = _belongs_to("phases")
 
 
-class Task(EntityRow, entity=tasks.Task):
+class Task(
+    EntityRow,
+    entity=tasks.Task,
+    ends_with=(initiatives.Initiative, phases.Phase, tasks.Task),
+):
     """What makes a task ready is kept with it, by ``_readiness.py``."""
 
     __tablename__ = "tasks"
@@ -192,7 +196,7 @@ class Task(EntityRow, entity=tasks.Task):
     underway: Mapped[bool] = mapped_column(server_default=true(), info=DERIVED)
 
 
-class TaskDependency(VersionedRow):
+class TaskDependency(VersionedRow, ends_with=tasks.Task):
     __tablename__ = "task_dependencies"
     __table_args__ = (
         UniqueConstraint("task_id", "depends_on_task_id"),

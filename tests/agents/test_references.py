@@ -137,13 +137,19 @@ class TestRaces:
             await register(bus, **{field: uuid7()})
         assert refused.value.field == field
 
+    async def test_only_who_names_it_is_refused_of_those_at_once(self, bus: Bus) -> None:
+        ids = await planned(bus)
+        agents = [await register(bus) for _ in range(8)]
+        missing = uuid7()
+        asked = [
+            UpdateAgent(id=agent.id, task_id=missing if number == 3 else ids["task"])
+            for number, agent in enumerate(agents)
+        ]
 
-async def test_no_key_of_agents_changes_them(db: AsyncConnection) -> None:
-    keys = text(
-        "SELECT conname, confdeltype, condeferrable FROM pg_constraint"
-        " WHERE conrelid = 'agents.agents'::regclass AND contype = 'f'"
-    )
-    found = (await db.execute(keys)).all()
-    assert len(found) == 3
-    assert {(key.confdeltype, key.condeferrable) for key in found} == {(b"a", True)}
-    assert set(Agent.model_fields) >= {key.conname.removeprefix("fk_agents__") for key in found}
+        answers = await asyncio.gather(*map(bus.call, asked), return_exceptions=True)
+
+        refused = answers.pop(3)
+        assert isinstance(refused, InvalidReference)
+        assert (refused.field, refused.entity) == ("task_id", "task")
+        assert all(isinstance(one, Agent) and one.task_id == ids["task"] for one in answers)
+        assert await bus.call(GetAgent(id=agents[3].id)) == agents[3]

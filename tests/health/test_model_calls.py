@@ -10,7 +10,7 @@ from bus.kit.ids import uuid7
 from contracts.health import model_calls
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from tests.health.arranging import Outbox, define, record, scalar, sweep
+from tests.health.arranging import Outbox, define, definitions, record, scalar, sweep, told
 
 
 async def call(bus: Bus, **fields: Any) -> model_calls.ModelCall:
@@ -72,3 +72,28 @@ class TestGetModelUsage:
         assert await sweep(service, "merge_tallies") == 1
         assert await scalar(db, "SELECT count(*) FROM health.model_tallies") == 2
         assert await bus.call(model_calls.GetModelUsage(days=1)) == usage
+
+
+class TestDetached:
+    async def test_it_is_kept_when_its_run_goes_and_that_is_told(
+        self, bus: Bus, outbox: Outbox
+    ) -> None:
+        await define(bus)
+        run = await record(bus)
+        made = await call(bus, test_run_id=run.id, prompt="a secret plan")
+        other = await call(bus)
+
+        await bus.call(definitions.DeleteTestDefinition(id="homepage"))
+
+        page = await bus.call(model_calls.ListModelCalls())
+        found = {one.id: one for one in page.items}
+        after = found[made.id]
+        gone = {"test_run_id": None, "version": 2, "updated_at": after.updated_at}
+        assert after == made.model_copy(update=gone)
+        assert after.updated_at > made.updated_at
+        assert found[other.id] == other
+        [event] = await told(outbox, "model_call.detached")
+        assert event == {
+            "model_call": {"id": str(made.id), "version": 2},
+            "test_run_id": str(run.id),
+        }

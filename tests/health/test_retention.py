@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
 from handlers.health._retention import NEWEST_KEPT
-from tests.health.arranging import define, scalar, sweep
+from tests.health.arranging import Outbox, define, scalar, sweep, told
 from tests.health.test_health import COUNTED
 
 RETENTION = timedelta(days=90)
@@ -51,7 +51,7 @@ class TestRetention:
         assert await scalar(db, COUNTED) == 0
 
     async def test_old_calls_go_and_a_call_outlives_its_run(
-        self, bus: Bus, service: Service, db: AsyncConnection
+        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
         await define(bus, "one")
         await add_runs(db, "one", NEWEST_KEPT + 1, RETENTION + timedelta(days=1))
@@ -59,6 +59,9 @@ class TestRetention:
         assert await sweep(service, "forget_test_runs") == 1
         orphans = "SELECT count(*) FROM health.model_calls WHERE test_run_id IS NULL"
         assert await scalar(db, orphans) == 12
+        events = await told(outbox, "model_call.detached")
+        assert {event["model_call"]["version"] for event in events} == {2}
+        assert len({event["model_call"]["id"] for event in events}) == 12
         assert await sweep(service, "forget_model_calls") == 4
         assert await sweep(service, "forget_model_calls") == 0
         assert await scalar(db, "SELECT sum(calls) FROM health.model_tallies") == 8

@@ -1,0 +1,32 @@
+"""Test runs that go: model calls that were made for them are let go of, and that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bus.handling import Emit
+from persistence.health import model_calls as _model_calls
+from persistence.health import test_runs as _test_runs
+
+
+async def remove(
+    runs: Collection[UUID],
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+    limit: int | None = None,
+) -> bool:
+    """Delete these locked runs; False if there are more calls to let go of than the limit."""
+    detached = await _model_calls.detach(db, runs, now=now, limit=limit) if runs else []
+    for event in detached:
+        emit(event)
+    if len(detached) == limit:
+        return False
+
+    await _test_runs.remove(db, runs)
+    return True

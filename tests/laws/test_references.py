@@ -1,0 +1,61 @@
+"""No foreign key changes an entity unseen: the database's own catalogue against the tables."""
+
+from typing import Any
+
+import pytest
+from bus.storage.discovery import metadata
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bus.contract.entity import Entity
+from bus.contract.event import EVENTS
+from bus.storage.tables import ENDS_WITH, TABLES
+from fleetbus import domain
+
+SCHEMAS = sorted({str(table.schema) for table in metadata("persistence").tables.values()})
+
+KEYS = """
+    SELECT n.nspname || '.' || t.relname AS table_name, c.conname AS name,
+           m.nspname || '.' || r.relname AS target, c.confdeltype::text AS on_delete,
+           c.confupdtype::text AS on_update,
+           c.condeferrable AS deferrable, c.condeferred AS deferred
+    FROM pg_constraint c
+    JOIN pg_class t ON t.oid = c.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+    JOIN pg_class r ON r.oid = c.confrelid JOIN pg_namespace m ON m.oid = r.relnamespace
+    WHERE c.contype = 'f' AND c.conparentid = 0 AND n.nspname = ANY(:schemas)
+"""
+NO_ACTION, CASCADE = "a", "c"
+
+NEVER_DELETED = {"check"}
+"""Owners that no operation deletes: their rows are their parts."""
+
+
+async def keys(db: AsyncConnection) -> list[Any]:
+    return list((await db.execute(text(KEYS), {"schemas": SCHEMAS})).all())
+
+
+def owners(table: str) -> set[str]:
+    return {TABLES[owner].fullname for owner in ENDS_WITH.get(table, ())}
+
+
+class TestForeignKeys:
+    async def test_only_those_to_an_owner_cascade(self, db: AsyncConnection) -> None:
+        found = await keys(db)
+        assert {key.on_update for key in found} == {NO_ACTION}
+        for key in found:
+            asked = (key.on_delete, key.deferrable, key.deferred)
+            owned = key.target in owners(key.table_name)
+            assert asked == ((CASCADE, False, False) if owned else (NO_ACTION, True, True)), key
+
+    async def test_each_owner_has_a_key(self, db: AsyncConnection) -> None:
+        found = {(key.table_name, key.target) for key in await keys(db)}
+        declared = {(table, owner) for table in ENDS_WITH for owner in owners(table)}
+        assert declared
+        assert declared <= found
+
+
+@pytest.mark.parametrize("owner", sorted({e for es in ENDS_WITH.values() for e in es}, key=str))
+def test_the_end_of_an_owner_is_told(owner: type[Entity]) -> None:
+    noun = owner.noun
+    domain.catalogue()
+    assert (f"{noun}.deleted" in EVENTS) != (noun in NEVER_DELETED)
