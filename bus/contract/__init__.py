@@ -39,6 +39,7 @@ from bus.contract.fields import (
     Version,
     one_spelling,
 )
+from bus.contract.lookup import GetOf
 from bus.contract.model import Reply, Request
 from bus.contract.operation import Command, Operation, Query
 from bus.contract.page import ListOf, Page
@@ -61,6 +62,7 @@ __all__ = [
     "Entity",
     "Event",
     "ExternalRef",
+    "GetOf",
     "GitRef",
     "Id",
     "InvalidReference",

@@ -26,6 +26,7 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    literal_column,
     select,
     update,
 )
@@ -119,6 +120,17 @@ async def get_locked(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
     return found[id_]
 
 
+async def exists(db: AsyncConnection, entity: type[Entity], id_: Any) -> bool:
+    """Whether there is an entity with this id."""
+    return bool(await fetch(db, _there(entity), {"id": id_}))
+
+
+async def require(db: AsyncConnection, entity: type[Entity], id_: Any) -> None:
+    """Refuse with the entity's own ``…NotFound`` if there is none with this id."""
+    if not await exists(db, entity, id_):
+        raise entity.not_found(id=id_)
+
+
 async def add(db: AsyncConnection, entities: Sequence[E]) -> None:
     """Insert new entities, all of one class."""
     if entities:
@@ -129,6 +141,12 @@ async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
     """Write changed entities back, all of one class; their rows must be locked."""
     if entities:
         await execute(db, statements(type(entities[0])).update, {"rows": encode(entities)})
+
+
+@cache
+def _there(entity: type[Entity]) -> Compiled:
+    id_ = TABLES[entity].c.id
+    return compiled(select(literal_column("1")).where(id_ == bindparam("id", type_=id_.type)))
 
 
 def encode(entities: Sequence[Entity]) -> str:

@@ -9,6 +9,7 @@ from bus.contract import (
     Count,
     Entity,
     Event,
+    GetOf,
     Json,
     JsonObject,
     ListOf,
@@ -131,10 +132,7 @@ class UpsertTestDefinition(
 
 
 class GetTestDefinition(
-    Query[TestDefinition],
-    subject="db.test_definitions.get",
-    errors=(TestDefinitionNotFound,),
-    example={"id": "homepage"},
+    GetOf[TestDefinition], subject="db.test_definitions.get", example={"id": "homepage"}
 ):
     """Get one test definition by its id."""
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import CredentialsNotSet, Page
+from bus.contract import CredentialsNotSet
 from bus.handling import Decision, Emit, changes, decider, handler, query
 from bus.storage import KeyRing
 from bus.storage import entities as _entities
@@ -23,8 +23,6 @@ from contracts.agents.accounts import (
     CreateAccount,
     Credentials,
     DeleteAccount,
-    GetAccount,
-    ListAccounts,
     MarkAccountExhausted,
     RevealAccountCredentials,
     SetAccountCredentials,
@@ -57,18 +55,6 @@ def create_account(command: CreateAccount, *, new_id: UUID, now: datetime) -> De
     )
 
     return Decision(account, AccountCreated(account=account))
-
-
-@query
-def get_account(query: GetAccount, account: Account) -> Account:  # noqa: ARG001  the id has been used to find it
-    return account
-
-
-@query
-async def list_accounts(
-    query: ListAccounts, *, db: AsyncConnection, now: datetime
-) -> Page[Account]:
-    return await accounts.page(db, query, now=now)
 
 
 @decider

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Emit, described, handler, made, query, replaced
 from bus.storage import add, save
 from contracts.health.daily_summaries import (
@@ -15,7 +14,6 @@ from contracts.health.daily_summaries import (
     DailySummaryChanged,
     DayNotBegun,
     GetDailySummary,
-    ListDailySummaries,
     NoRunsOfDay,
     UpsertDailySummary,
 )
@@ -36,13 +34,6 @@ async def upsert_daily_summary(
 @query
 async def get_daily_summary(query: GetDailySummary, *, db: AsyncConnection) -> DailySummary:
     return await get_by(db, DailySummary, day=query.day)
-
-
-@query
-async def list_daily_summaries(
-    query: ListDailySummaries, *, db: AsyncConnection
-) -> Page[DailySummary]:
-    return await daily_summaries.page(db, query)
 
 
 @handler

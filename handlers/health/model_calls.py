@@ -5,11 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Decision, decider, described, made, query
 from contracts.health.model_calls import (
     GetModelUsage,
-    ListModelCalls,
     ModelCall,
     ModelUsages,
     RecordModelCall,
@@ -27,11 +25,6 @@ def record_model_call(
     now: datetime,
 ) -> Decision[ModelCall]:
     return Decision(made(ModelCall, now, **described(command, "id"), id=new_id))
-
-
-@query
-async def list_model_calls(query: ListModelCalls, *, db: AsyncConnection) -> Page[ModelCall]:
-    return await model_calls.page(db, query)
 
 
 @query

@@ -5,13 +5,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Emit, described, handler, made, query, replaced
 from bus.storage import add, save
 from contracts.health.schedules import (
     DeleteSchedule,
     GetSchedule,
-    ListSchedules,
     Schedule,
     ScheduleChanged,
     ScheduleDeleted,
@@ -51,11 +49,6 @@ async def upsert_schedule(
 @query
 async def get_schedule(query: GetSchedule, *, db: AsyncConnection) -> Schedule:
     return await get_by(db, Schedule, name=query.name)
-
-
-@query
-async def list_schedules(query: ListSchedules, *, db: AsyncConnection) -> Page[Schedule]:
-    return await schedules.page(db, query)
 
 
 @handler

@@ -4,13 +4,10 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
-from bus.handling import Emit, described, handler, made, query, replaced
+from bus.handling import Emit, described, handler, made, replaced
 from bus.storage import add, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
-    GetTestDefinition,
-    ListTestDefinitions,
     TestDefinition,
     TestDefinitionChanged,
     TestDefinitionDeleted,
@@ -43,21 +40,6 @@ async def upsert_test_definition(
     emit(TestDefinitionChanged(test_definition=changed))
 
     return changed
-
-
-@query
-def get_test_definition(
-    query: GetTestDefinition,  # noqa: ARG001  the id has been used to find it
-    test_definition: TestDefinition,
-) -> TestDefinition:
-    return test_definition
-
-
-@query
-async def list_test_definitions(
-    query: ListTestDefinitions, *, db: AsyncConnection
-) -> Page[TestDefinition]:
-    return await test_definitions.page(db, query)
 
 
 @handler

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidReference, Page
+from bus.contract import InvalidReference
 from bus.handling import Decision, Emit, decider, described, handler, made, query
 from bus.kit.id_series import following_id
 from bus.storage import entities as _entities
@@ -13,8 +13,6 @@ from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     FinishTestRun,
     GetLatestTestRuns,
-    GetTestRun,
-    ListTestRuns,
     RecordedRun,
     RecordedRuns,
     RecordManyTestRuns,
@@ -107,16 +105,6 @@ async def record_many_test_runs(
             for run, item in zip(runs, command.items, strict=True)
         ]
     )
-
-
-@query
-def get_test_run(query: GetTestRun, test_run: TestRun) -> TestRun:  # noqa: ARG001  the id has been used to find it
-    return test_run
-
-
-@query
-async def list_test_runs(query: ListTestRuns, *, db: AsyncConnection) -> Page[TestRun]:
-    return await test_runs.page(db, query)
 
 
 @query

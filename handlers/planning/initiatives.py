@@ -5,7 +5,6 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Decision, Emit, changes, decider, handler, query
 from bus.storage import add, get_locked, save
 from contracts.planning.initiatives import (
@@ -14,7 +13,6 @@ from contracts.planning.initiatives import (
     CreateInitiative,
     DeleteInitiative,
     FindInitiative,
-    GetInitiative,
     GetInitiativeOverview,
     Initiative,
     InitiativeApproved,
@@ -28,7 +26,6 @@ from contracts.planning.initiatives import (
     InitiativeProjectsChanged,
     InitiativeUnarchived,
     InitiativeUpdated,
-    ListInitiatives,
     RequestInitiativeChanges,
     SetInitiativeProjects,
     UnarchiveInitiative,
@@ -64,21 +61,8 @@ async def create_initiative(
 
 
 @query
-def get_initiative(
-    query: GetInitiative,  # noqa: ARG001  the id has been used to find it
-    initiative: Initiative,
-) -> Initiative:
-    return initiative
-
-
-@query
 async def find_initiative(query: FindInitiative, *, db: AsyncConnection) -> Initiative:
     return await initiatives.find(db, query)
-
-
-@query
-async def list_initiatives(query: ListInitiatives, *, db: AsyncConnection) -> Page[Initiative]:
-    return await initiatives.page(db, query)
 
 
 @query

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidReference, Page
-from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.contract import InvalidReference
+from bus.handling import Decision, Emit, changes, decider, handler
 from bus.storage import add, get, get_locked, load, lock, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
@@ -18,11 +18,6 @@ from contracts.planning.phases import (
     CreatePhase,
     DeletePhase,
     DependenciesOpen,
-    GetPhase,
-    ListDispatchablePhases,
-    ListPhaseDependencies,
-    ListPhaseDependents,
-    ListPhases,
     Phase,
     PhaseApproved,
     PhaseBlocked,
@@ -72,35 +67,6 @@ async def create_phase(
     emit(PhaseCreated(phase=phase))
 
     return phase
-
-
-@query
-def get_phase(query: GetPhase, phase: Phase) -> Phase:  # noqa: ARG001  the id has been used to find it
-    return phase
-
-
-@query
-async def list_phases(query: ListPhases, *, db: AsyncConnection) -> Page[Phase]:
-    return await phases.page(db, query)
-
-
-@query
-async def list_phase_dependencies(
-    query: ListPhaseDependencies, *, db: AsyncConnection
-) -> Page[Phase]:
-    return await _phase_graph.page_of_dependencies(db, query)
-
-
-@query
-async def list_phase_dependents(query: ListPhaseDependents, *, db: AsyncConnection) -> Page[Phase]:
-    return await _phase_graph.page_of_dependents(db, query)
-
-
-@query
-async def list_dispatchable_phases(
-    query: ListDispatchablePhases, *, db: AsyncConnection
-) -> Page[Phase]:
-    return await phases.dispatchable_page(db, query)
 
 
 @decider

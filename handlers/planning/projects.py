@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidTransition, Page
+from bus.contract import InvalidTransition
 from bus.handling import Decision, Emit, changes, decider, handler, query, reported
 from bus.storage import lock, save
 from contracts.planning.initiatives import Initiative, InitiativeProjectsChanged
@@ -14,8 +14,6 @@ from contracts.planning.projects import (
     CreateProject,
     DeleteProject,
     FindProject,
-    GetProject,
-    ListProjects,
     Project,
     ProjectArchived,
     ProjectCreated,
@@ -51,18 +49,8 @@ def create_project(command: CreateProject, *, new_id: UUID, now: datetime) -> De
 
 
 @query
-def get_project(query: GetProject, project: Project) -> Project:  # noqa: ARG001  the id has been used to find it
-    return project
-
-
-@query
 async def find_project(query: FindProject, *, db: AsyncConnection) -> Project:
     return await projects.find(db, query)
-
-
-@query
-async def list_projects(query: ListProjects, *, db: AsyncConnection) -> Page[Project]:
-    return await projects.page(db, query)
 
 
 @decider

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidReference, Page, Refusal
+from bus.contract import InvalidReference, Refusal
 from bus.handling import Decision, Emit, changes, decider, handler, query
 from bus.storage import entities as _entities
 from contracts.planning.initiatives import Initiative
@@ -23,12 +23,8 @@ from contracts.planning.tasks import (
     DeleteTask,
     DependencyNotFound,
     DifferentInitiatives,
-    GetTask,
     GetTaskContext,
     GetTaskQueue,
-    ListTaskDependencies,
-    ListTaskDependents,
-    ListTasks,
     NewTaskRef,
     NewTasks,
     ReleaseTask,
@@ -112,26 +108,6 @@ async def create_many_tasks(
         emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
 
     return NewTasks(items=[NewTaskRef(ref=one.item.ref, id=one.id) for one in planned])
-
-
-@query
-def get_task(query: GetTask, task: Task) -> Task:  # noqa: ARG001  the id has been used to find it
-    return task
-
-
-@query
-async def list_tasks(query: ListTasks, *, db: AsyncConnection) -> Page[Task]:
-    return await tasks.page(db, query)
-
-
-@query
-async def list_task_dependencies(query: ListTaskDependencies, *, db: AsyncConnection) -> Page[Task]:
-    return await _task_graph.dependencies_page(db, query)
-
-
-@query
-async def list_task_dependents(query: ListTaskDependents, *, db: AsyncConnection) -> Page[Task]:
-    return await _task_graph.dependents_page(db, query)
 
 
 @query

@@ -21,7 +21,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, either, entity_from, equal
 from contracts.agents.accounts import Account, ListAccounts
 from persistence.agents.tables import account
@@ -120,18 +119,14 @@ async def lock_ended(db: AsyncConnection, *, now: datetime, limit: int) -> list[
     return [entity_from(Account, row) for row in rows]
 
 
-_LIST = Listing(
-    Account,
+Listing(
+    ListAccounts,
     {
         **equal(account, "provider"),
         "exhausted": either(exhausted_at(bindparam("now", type_=DateTime(timezone=True)))),
     },
+    by_now=True,
 )
-
-
-async def page(db: AsyncConnection, query: ListAccounts, *, now: datetime) -> Page[Account]:
-    """A page of the accounts that pass the filters."""
-    return await _LIST.page(db, query, now=now)
 
 
 async def remove(db: AsyncConnection, id_: UUID) -> None:

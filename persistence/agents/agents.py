@@ -10,14 +10,13 @@ from sqlalchemy import Integer, bindparam, delete, exists, insert, literal_colum
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, entity_from, equal, is_set, require_fitting
 from bus.storage.own.tables import pulse
 from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
 from persistence.agents.tables import agent, prompt
 
-_LIST = Listing(
-    Agent,
+Listing(
+    ListAgents,
     {
         **equal(agent, "status", "initiative_id", "mode"),
         "dismissed": is_set(agent.c.dismissed_at),
@@ -47,11 +46,6 @@ _STALLED = (
     .limit(bindparam("limit", type_=Integer))
     .with_for_update(key_share=True, skip_locked=True)
 )
-
-
-async def page(db: AsyncConnection, query: ListAgents) -> Page[Agent]:
-    """A page of the agents that pass the filters."""
-    return await _LIST.page(db, query)
 
 
 async def find(db: AsyncConnection, query: FindAgent) -> Agent:

@@ -7,17 +7,11 @@ from datetime import date
 from sqlalchemy import Double, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, equal
-from contracts.health.model_calls import ListModelCalls, ModelCall, ModelUsage
+from contracts.health.model_calls import ListModelCalls, ModelUsage
 from persistence.health.tables import model_call, model_tally
 
-_LIST = Listing(ModelCall, equal(model_call, "test_run_id"))
-
-
-async def page(db: AsyncConnection, query: ListModelCalls) -> Page[ModelCall]:
-    """A page of the calls, of one run or of all."""
-    return await _LIST.page(db, query)
+Listing(ListModelCalls, equal(model_call, "test_run_id"))
 
 
 async def usage(db: AsyncConnection, first: date) -> list[ModelUsage]:

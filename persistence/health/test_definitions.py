@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, entity_from, equal
 from contracts.health.test_definitions import (
     ListTestDefinitions,
@@ -16,12 +15,7 @@ from contracts.health.test_definitions import (
 )
 from persistence.health.tables import test_definition, test_run
 
-_LIST = Listing(TestDefinition, equal(test_definition, "category", "enabled"))
-
-
-async def page(db: AsyncConnection, query: ListTestDefinitions) -> Page[TestDefinition]:
-    """A page of the test definitions that pass the filters."""
-    return await _LIST.page(db, query)
+Listing(ListTestDefinitions, equal(test_definition, "category", "enabled"))
 
 
 async def by_ids(db: AsyncConnection, ids: Iterable[str]) -> dict[str, TestDefinition]:

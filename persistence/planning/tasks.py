@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Entity, Page
+from bus.contract import Entity
 from bus.storage import TABLES, Listing, columns, contains, either, entity_from, equal
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
 from persistence.planning.readiness import READY
@@ -35,8 +35,8 @@ _IN_PROGRESS = task.c.status == literal_column("'in_progress'")
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
-_LIST = Listing(
-    Task,
+Listing(
+    ListTasks,
     {
         **equal(
             task,
@@ -48,11 +48,6 @@ _LIST = Listing(
         "search": contains("search", task.c.name, task.c.description),
     },
 )
-
-
-async def page(db: AsyncConnection, query: ListTasks) -> Page[Task]:
-    """A page of the tasks that pass the filters."""
-    return await _LIST.page(db, query)
 
 
 async def exists_one(db: AsyncConnection, entity: type[Entity], id_: UUID) -> bool:
