@@ -43,6 +43,7 @@ from bus.contract.lookup import GetOf
 from bus.contract.model import Reply, Request
 from bus.contract.operation import Command, Operation, Query
 from bus.contract.page import ListOf, Page
+from bus.contract.references import Ref
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "Position",
     "Query",
     "Reason",
+    "Ref",
     "Refusal",
     "Reply",
     "Request",

@@ -8,7 +8,8 @@ from bus.contract.entity import Entity
 from bus.contract.lookup import GetOf
 from bus.contract.operation import Operation
 from bus.contract.page import ListOf
-from bus.handling.shapes import Handling, Needed
+from bus.handling.needs import Needed
+from bus.handling.shapes import Handling
 from bus.storage.paging import LISTINGS
 
 

@@ -13,10 +13,11 @@ from pydantic_core import SchemaSerializer, SchemaValidator
 from bus.contract import catalogue as _catalogue
 from bus.contract.catalogue import Catalogue
 from bus.contract.entity import Entity
-from bus.contract.errors import EVERYWHERE
+from bus.contract.errors import EVERYWHERE, InvalidReference
 from bus.contract.event import Event
 from bus.contract.operation import Declared, Operation
 from bus.contract.page import item_of
+from bus.contract.references import references
 from bus.contract.refusals import DeclarationError, Refusal
 from bus.handling.shapes import HANDLERS, Handling, Job
 from bus.running.declared import answered
@@ -66,7 +67,8 @@ def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
             importlib.import_module(module.name)
     handlings = _handlings(catalogue.operations)
     for operation, handling in handlings.items():
-        for need in handling.entities:
+        _check_references(operation, handling)
+        for need in handling.needs:
             if need.entity not in TABLES:
                 raise DeclarationError(
                     f"{operation.__name__} needs a {need.entity.noun}: no table holds one"
@@ -90,6 +92,17 @@ def _handlings(
             f"no handler for {', '.join(lacking)} (a GetOf needs none, nor a ListOf with a Listing)"
         )
     return {o: handling for o, handling in found.items() if handling is not None}
+
+
+def _check_references(operation: type[Operation[Any]], handling: Handling) -> None:
+    if not (referring := references(operation)):
+        return
+    if handling.shape != "decider":
+        raise DeclarationError(
+            f"{operation.__name__} has a Ref in {', '.join(referring)}: only a decider's is read"
+        )
+    if InvalidReference not in operation.declared.errors:
+        raise DeclarationError(f"{operation.__name__} has a Ref: it declares InvalidReference")
 
 
 def _bind(operation: type[Operation[Any]], handling: Handling) -> Bound:

@@ -13,10 +13,12 @@ from bus.contract import (
     Name,
     NotFound,
     Query,
+    Ref,
     Reply,
     Summary,
 )
 from contracts.health._fields import Days, Measure, TestRunId, Usd
+from contracts.health.test_runs import TestRun
 
 ModelCallId = Id
 
@@ -78,7 +80,7 @@ class RecordModelCall(
     """Record a call to a model. No event is emitted: prompts do not belong in events."""
 
     id: ModelCallId | None = None
-    test_run_id: TestRunId | None = None
+    test_run_id: Ref[TestRun] | None = None
     model: Name
     provider: Name
     prompt: Markdown | None = None

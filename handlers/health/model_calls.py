@@ -12,17 +12,12 @@ from contracts.health.model_calls import (
     ModelUsages,
     RecordModelCall,
 )
-from contracts.health.test_runs import TestRun
 from persistence.health import model_calls
 
 
 @decider
 def record_model_call(
-    command: RecordModelCall,
-    test_run: TestRun | None,  # noqa: ARG001  it is only looked at to refuse one that is not there
-    *,
-    new_id: UUID,
-    now: datetime,
+    command: RecordModelCall, *, new_id: UUID, now: datetime
 ) -> Decision[ModelCall]:
     return Decision(made(ModelCall, now, **described(command, "id"), id=new_id))
 

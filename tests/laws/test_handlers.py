@@ -1,15 +1,11 @@
 """Laws of the handlers: a function that does not fit its declaration stops the process."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import pytest
 
 from bus.contract.refusals import DeclarationError
 from bus.handling.shapes import HANDLERS
-from bus.storage import TABLES, Listing, equal
-from contracts.health.schedules import ListSchedules, Schedule
-from contracts.planning.tasks import Task
 from fleetbus import domain
 from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
 
@@ -28,23 +24,6 @@ class SeeTask(Query[Task], subject="db.tasks.see"):
 
 class SeeFleet(Query[Page[Task]], subject="db.tasks.fleet"):
     """See all."""
-'''
-
-SEES_ONE = '''
-class SeeTask(GetOf[Task], subject="db.tasks.see"):
-    """See one."""
-'''
-
-SEES_MANY = '''
-class SeeTasks(ListOf[Task], subject="db.tasks.see"):
-    """See many."""
-
-    status: TaskStatus | None = None
-'''
-
-GHOST = '''
-class Ghost(Entity, not_found=TaskNotFound):
-    """What is kept nowhere."""
 '''
 
 
@@ -195,67 +174,6 @@ def test_wrong_one_is_refused_and_told_what_to_mend(source: str, mend: str) -> N
 def test_out_of_place_is_refused() -> None:
     with pytest.raises(DeclarationError, match=r"lies in handlers/planning/tasks\.py"):
         define(RIGHT[0], "handlers.planning.phases")
-
-
-class TestDeclared:
-    """A GetOf and a ListOf need no function: of each, what they need instead."""
-
-    @pytest.mark.parametrize("field", ["id: Name", "id: Id | None = None", "task_id: Id"])
-    def test_get_wants_the_id_of_its_entity(self, field: str) -> None:
-        with pytest.raises(DeclarationError, match="needs the field id, required, as Task has it"):
-            execute(f"{SEES_ONE}\n    {field}", CONTRACT)
-
-    def test_get_wants_its_entity(self) -> None:
-        with pytest.raises(DeclarationError, match=r"SeeTask needs its entity: GetOf\[Task\]"):
-            execute(SEES_ONE.replace("GetOf[Task]", "GetOf"), CONTRACT)
-
-    def test_get_says_the_refusal_of_its_entity(self) -> None:
-        see = execute(f"{SEES_ONE}\n    id: Id", CONTRACT)["SeeTask"]
-        assert see.declared.errors == (Task.not_found,)
-        assert see.declared.reply is Task
-
-    def test_get_of_what_no_table_holds_stops_the_process(self) -> None:
-        execute(f"{GHOST}\n{SEES_ONE.replace('Task]', 'Ghost]')}\n    id: Id", CONTRACT)
-        with pytest.raises(DeclarationError, match="SeeTask needs a ghost: no table holds one"):
-            domain.registry()
-
-    def test_list_without_listing_stops_the_process(self) -> None:
-        execute(SEES_MANY, CONTRACT)
-        with pytest.raises(DeclarationError, match=r"no handler for SeeTasks \(.* with a Listing"):
-            domain.registry()
-
-    def test_list_is_answered_by_its_listing(self) -> None:
-        see = execute(SEES_MANY, CONTRACT)["SeeTasks"]
-        Listing(see, equal(TABLES[Task], "status"))
-        handling = domain.registry().operations["db.tasks.see"].handling
-        assert handling.shape == "query"
-        assert handling.dependencies == {"db"}
-
-    @pytest.mark.parametrize("filtered", [[], ["status", "priority"]])
-    def test_listing_has_a_condition_for_each_field(self, filtered: list[str]) -> None:
-        see = execute(SEES_MANY, CONTRACT)["SeeTasks"]
-        with pytest.raises(DeclarationError, match="and its fields differ in"):
-            Listing(see, equal(TABLES[Task], *filtered))
-
-    def test_listing_orders_by_columns(self) -> None:
-        order = "Literal['-colour'] = '-colour'"
-        see = execute(f"{SEES_MANY}\n    order: {order}", CONTRACT, Literal=Literal)["SeeTasks"]
-        with pytest.raises(DeclarationError, match="SeeTasks orders by colour: no such column"):
-            Listing(see, equal(TABLES[Task], "status"))
-
-    def test_listing_of_what_no_table_holds_is_refused(self) -> None:
-        see = execute(f"{GHOST}\n{SEES_MANY.replace('Task]', 'Ghost]')}", CONTRACT)["SeeTasks"]
-        with pytest.raises(DeclarationError, match="SeeTasks lists what no table holds"):
-            Listing(see)
-
-    def test_listing_lies_within_what_the_id_names(self) -> None:
-        see = execute(SEES_MANY, CONTRACT)["SeeTasks"]
-        with pytest.raises(DeclarationError, match="SeeTasks has no id that its list lies within"):
-            Listing(see, equal(TABLES[Task], "status"), within=Task)
-
-    def test_there_is_one_listing(self) -> None:
-        with pytest.raises(DeclarationError, match="ListSchedules has a Listing already"):
-            Listing(ListSchedules, equal(TABLES[Schedule], "enabled"))
 
 
 def test_operation_without_handler_stops_the_process() -> None:
