@@ -39,6 +39,7 @@ from bus.storage.sizes import require_fitting
 from bus.storage.tables import INSERTED, TABLES, holds_a_field
 
 E = TypeVar("E", bound=Entity)
+K = TypeVar("K", bound=UUID | str)
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ def entity_from(entity: type[E], row: Any) -> E:
     return entity.trusted(values)
 
 
-async def load(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
+async def load(db: AsyncConnection, entity: type[E], ids: Iterable[K]) -> dict[K, E]:
     """The entities with these ids, as they are in this statement's snapshot."""
     return await _fetch(db, entity, statements(entity).read, ids)
 
 
-async def lock(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
+async def lock(db: AsyncConnection, entity: type[E], ids: Iterable[K]) -> dict[K, E]:
     """The entities with these ids, locked until the transaction ends, in the order of their ids."""
     return await _fetch(db, entity, statements(entity).lock, ids)
 
@@ -156,8 +157,8 @@ def encode(entities: Sequence[Entity]) -> str:
 
 
 async def _fetch(
-    db: AsyncConnection, entity: type[E], statement: Compiled, ids: Iterable[UUID]
-) -> dict[UUID, E]:
+    db: AsyncConnection, entity: type[E], statement: Compiled, ids: Iterable[K]
+) -> dict[K, E]:
     records = await fetch(db, statement, {"ids": list(ids)})
     return {record["id"]: entity_from(entity, record) for record in records}
 

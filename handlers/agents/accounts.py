@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import CredentialsNotSet
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import KeyRing
+from bus.storage import KeyRing, delete, lock_for_deletion
 from bus.storage import entities as _entities
 from contracts.agents.accounts import (
     Account,
@@ -31,10 +31,8 @@ from contracts.agents.accounts import (
 from handlers.agents._accounts import available, ends_later, take_next
 from handlers.agents._credentials import opened, sealed
 from handlers.agents._references import let_go
-from persistence.agents import accounts
 from persistence.agents import credentials as _credentials
 from persistence.agents import references as _references
-from persistence.planning.deletion import lock_for_deletion
 
 
 @decider
@@ -75,7 +73,7 @@ async def delete_account(
     account = await lock_for_deletion(db, Account, command.id)
     users = await _references.to_account(db, account.id)
 
-    await accounts.remove(db, account.id)
+    await delete(db, account)
 
     emit(AccountDeleted(account=account.evolve(now)))
     await let_go({"account_id": users}, db=db, emit=emit, now=now)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Emit, described, handler, made, query, replaced
-from bus.storage import add, save
+from bus.storage import add, get_by, lock_or_reserve, save
 from contracts.health.daily_summaries import (
     ComputeDailySummary,
     DailySummary,
@@ -19,7 +19,6 @@ from contracts.health.daily_summaries import (
 )
 from handlers.health._status import day_status
 from persistence.health import daily_summaries
-from persistence.health.keys import get_by, lock_or_reserve
 
 
 @handler

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Emit, described, handler, made, query, replaced
-from bus.storage import add, save
+from bus.storage import add, delete, get_by, get_locked_by, lock_or_reserve, save
 from contracts.health.schedules import (
     DeleteSchedule,
     GetSchedule,
@@ -19,8 +19,6 @@ from contracts.health.schedules import (
     UpsertSchedule,
 )
 from handlers.health._first_due import first_due
-from persistence.health import schedules
-from persistence.health.keys import get_by, get_locked_by, lock_or_reserve
 
 
 @handler
@@ -57,7 +55,7 @@ async def delete_schedule(
 ) -> ScheduleDeletion:
     schedule = await get_locked_by(db, Schedule, name=command.name)
 
-    await schedules.delete_one(db, schedule)
+    await delete(db, schedule)
     emit(ScheduleDeleted(schedule=schedule.evolve(now)))
 
     return ScheduleDeletion(id=schedule.id, name=schedule.name)

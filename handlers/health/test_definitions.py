@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Emit, described, handler, made, replaced
-from bus.storage import add, save
+from bus.storage import add, delete, get_locked_by, lock_or_reserve, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
     TestDefinition,
@@ -16,7 +16,6 @@ from contracts.health.test_definitions import (
 )
 from handlers.health._first_due import first_due
 from persistence.health import test_definitions
-from persistence.health.keys import get_locked_by, lock_or_reserve
 
 
 @handler
@@ -48,7 +47,8 @@ async def delete_test_definition(
 ) -> TestDefinitionDeletion:
     definition = await get_locked_by(db, TestDefinition, id=command.id)
 
-    deleted = await test_definitions.delete_one(db, definition)
+    deleted = await test_definitions.contents(db, definition)
+    await delete(db, definition)
     emit(TestDefinitionDeleted(test_definition=definition.evolve(now), deleted=deleted))
 
     return TestDefinitionDeletion(id=definition.id, deleted=deleted)

@@ -9,6 +9,7 @@ from bus.contract import InvalidReference
 from bus.handling import Decision, Emit, decider, described, handler, made, query
 from bus.kit.id_series import following_id
 from bus.storage import entities as _entities
+from bus.storage import load
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     FinishTestRun,
@@ -25,7 +26,7 @@ from contracts.health.test_runs import (
 )
 from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
 from handlers.health.states import TEST_RUN
-from persistence.health import test_definitions, test_runs
+from persistence.health import test_runs
 
 
 @decider
@@ -86,7 +87,7 @@ async def record_many_test_runs(
     command: RecordManyTestRuns, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
 ) -> RecordedRuns:
     named = {item.test_definition_id for item in command.items}
-    definitions = await test_definitions.by_ids(db, named)
+    definitions = await load(db, TestDefinition, named)
     runs = []
     for number, item in enumerate(command.items):
         if (definition := definitions.get(item.test_definition_id)) is None:

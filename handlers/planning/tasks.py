@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.contract import InvalidReference, Refusal
 from bus.handling import Decision, Emit, changes, decider, handler, query
 from bus.storage import entities as _entities
+from bus.storage import lock_for_deletion
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import (
@@ -72,7 +73,6 @@ from persistence.planning import new_tasks as _new_tasks
 from persistence.planning import task_context as _task_context
 from persistence.planning import task_graph as _task_graph
 from persistence.planning import tasks
-from persistence.planning.deletion import lock_for_deletion
 from persistence.planning.order import Node
 
 

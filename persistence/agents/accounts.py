@@ -13,7 +13,6 @@ from sqlalchemy import (
     Text,
     Uuid,
     bindparam,
-    delete,
     func,
     or_,
     select,
@@ -127,8 +126,3 @@ Listing(
     },
     by_now=True,
 )
-
-
-async def remove(db: AsyncConnection, id_: UUID) -> None:
-    """Delete an account with its credentials."""
-    await db.execute(delete(account).where(account.c.id == id_))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, bindparam, delete, exists, insert, literal_column, select
+from sqlalchemy import Integer, bindparam, exists, insert, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -95,11 +95,6 @@ async def lock_stalled(db: AsyncConnection, *, before: datetime, limit: int) -> 
     """
     rows = await db.execute(_STALLED, {"before": before, "limit": limit})
     return [entity_from(Agent, row) for row in rows]
-
-
-async def delete_one(db: AsyncConnection, id_: UUID) -> None:
-    """Delete an agent and what it was told to do."""
-    await db.execute(delete(agent).where(agent.c.id == id_))
 
 
 async def lock_on_accounts(db: AsyncConnection, account_ids: Collection[UUID]) -> list[Agent]:
