@@ -21,7 +21,7 @@ from bus.contract.refusals import snake_case  # noqa: E402  as above
 from fleetbus import domain  # noqa: E402  as above
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-Node = Definition | ast.Assign
+Node = Definition | ast.Assign | ast.Expr
 
 COLUMNS = ("contract", "function", "rules", "query", "test")
 
@@ -30,9 +30,9 @@ NOTE = """# What an operation costs
 Made by `python docs/shape.py {contexts}` from the sources; nothing here is counted by hand.
 
 For each operation: the lines of its class statement (docstring and example included), of its
-function with decorator, of the rules that the function calls in `handlers/<context>/_*.py` or
-beside itself, of the queries that it calls under `persistence/<context>/` (with the statements
-that they compose beforehand), and of its test class.
+function with decorator (what only gets or lists has none), of the rules that the function calls in
+`handlers/<context>/_*.py` or beside itself, of the queries that it calls under
+`persistence/<context>/` (with the statements that they compose beforehand), and of its test class.
 Decorators and blank lines inside count, imports do not. A rule or query that several operations
 call counts whole for each of them; `persistence/_*.py` serves every context and counts for none.
 The last column counts the files of the context that hold these lines, their tests included.
@@ -73,7 +73,7 @@ def defined(path: Path) -> dict[str, Node]:
 
 
 def length(node: Node) -> int:
-    decorators = [] if isinstance(node, ast.Assign) else node.decorator_list
+    decorators = node.decorator_list if isinstance(node, Definition) else []
     first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
     return (node.end_lineno or first) - first + 1
 
@@ -108,20 +108,34 @@ def called(path: Path, node: Node) -> set[tuple[Path, str]]:
     }
 
 
+def listings(context: str, operation: str) -> list[tuple[Path, Node]]:
+    """What answers an operation that has no function: its ``Listing``, if it lists."""
+    return [
+        (path, node)
+        for path in sorted((ROOT / "persistence" / context).glob("*.py"))
+        for node in tree(path).body
+        if isinstance(node, ast.Expr | ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id == "Listing"
+        and ast.unparse(node.value.args[0]) == operation
+    ]
+
+
 def cost(operation: type[Operation[Any]]) -> Cost:
     _, context, noun = operation.__module__.split(".")
     contract = ROOT / "contracts" / context / f"{noun}.py"
     handler = ROOT / "handlers" / context / f"{noun}.py"
     name = snake_case(operation.__name__)
-    function = defined(handler)[name]
+    function = defined(handler).get(name) if handler.exists() else None
     parts: dict[str, list[tuple[Path, Node]]] = {
         "contract": [(contract, defined(contract)[operation.__name__])],
-        "function": [(handler, function)],
+        "function": [(handler, function)] if function else [],
         "rules": [],
-        "query": [],
+        "query": [] if function else listings(context, operation.__name__),
         "test": [],
     }
-    waiting, seen = called(handler, function), {(handler, name)}
+    waiting, seen = called(handler, function) if function else set(), {(handler, name)}
     while waiting:
         file, other = waiting.pop()
         tree_name, *folders = file.relative_to(ROOT).parts

@@ -1,6 +1,6 @@
 """What queries are written with: tables, entities, lists."""
 
-from bus.storage.deletion import delete, lock_for_deletion
+from bus.storage.deletion import lock_for_deletion, remove
 from bus.storage.driver import Compiled, compiled, execute, fetch, numbered
 from bus.storage.entities import (
     add,
@@ -36,7 +36,6 @@ __all__ = [
     "columns",
     "compiled",
     "contains",
-    "delete",
     "either",
     "entity_from",
     "equal",
@@ -55,6 +54,7 @@ __all__ = [
     "lock_or_reserve",
     "numbered",
     "one_of",
+    "remove",
     "require_fitting",
     "room_for_page",
     "save",

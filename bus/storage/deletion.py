@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import delete as _delete
-from sqlalchemy import text
+from sqlalchemy import delete, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
@@ -31,7 +30,7 @@ async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: Any) -> E
     return entity_from(entity, row)
 
 
-async def delete(db: AsyncConnection, entity: Entity) -> None:
+async def remove(db: AsyncConnection, entity: Entity) -> None:
     """Delete a locked entity and whatever belongs to it."""
     table = TABLES[type(entity)]
-    await db.execute(_delete(table).where(table.c.id == entity.id))
+    await db.execute(delete(table).where(table.c.id == entity.id))

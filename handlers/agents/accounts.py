@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import CredentialsNotSet
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import KeyRing, delete, lock_for_deletion
+from bus.storage import KeyRing, lock_for_deletion, remove
 from bus.storage import entities as _entities
 from contracts.agents.accounts import (
     Account,
@@ -73,7 +73,7 @@ async def delete_account(
     account = await lock_for_deletion(db, Account, command.id)
     users = await _references.to_account(db, account.id)
 
-    await delete(db, account)
+    await remove(db, account)
 
     emit(AccountDeleted(account=account.evolve(now)))
     await let_go({"account_id": users}, db=db, emit=emit, now=now)

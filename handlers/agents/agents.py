@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import add, delete, get_locked, save
+from bus.storage import add, get_locked, remove, save
 from contracts.agents.agents import (
     Agent,
     AgentCancelRequested,
@@ -259,7 +259,7 @@ async def delete_agent(
 
     await carry_out([deleted], db=db, emit=emit)
     agent = deleted.agent.entity
-    await delete(db, agent)
+    await remove(db, agent)
 
     return AgentDeletion(id=agent.id, name=agent.name)
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Emit, described, handler, made, query, replaced
-from bus.storage import add, delete, get_by, get_locked_by, lock_or_reserve, save
+from bus.storage import add, get_by, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.schedules import (
     DeleteSchedule,
     GetSchedule,
@@ -55,7 +55,7 @@ async def delete_schedule(
 ) -> ScheduleDeletion:
     schedule = await get_locked_by(db, Schedule, name=command.name)
 
-    await delete(db, schedule)
+    await remove(db, schedule)
     emit(ScheduleDeleted(schedule=schedule.evolve(now)))
 
     return ScheduleDeletion(id=schedule.id, name=schedule.name)

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Emit, described, handler, made, replaced
-from bus.storage import add, delete, get_locked_by, lock_or_reserve, save
+from bus.storage import add, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
     TestDefinition,
@@ -48,7 +48,7 @@ async def delete_test_definition(
     definition = await get_locked_by(db, TestDefinition, id=command.id)
 
     deleted = await test_definitions.contents(db, definition)
-    await delete(db, definition)
+    await remove(db, definition)
     emit(TestDefinitionDeleted(test_definition=definition.evolve(now), deleted=deleted))
 
     return TestDefinitionDeletion(id=definition.id, deleted=deleted)

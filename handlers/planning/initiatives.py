@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import add, delete, get_locked, lock_for_deletion, save
+from bus.storage import add, get_locked, lock_for_deletion, remove, save
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -173,7 +173,7 @@ async def delete_initiative(
     initiative = await lock_for_deletion(db, Initiative, command.id)
     deleted = await initiatives.contents(db, initiative)
 
-    await delete(db, initiative)
+    await remove(db, initiative)
     emit(InitiativeDeleted(initiative=initiative.evolve(now), deleted=deleted))
 
     return InitiativeDeletion(id=initiative.id, deleted=deleted)

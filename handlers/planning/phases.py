@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference
 from bus.handling import Decision, Emit, changes, decider, handler
-from bus.storage import add, delete, get, get_locked, load, lock, lock_for_deletion, save
+from bus.storage import add, get, get_locked, load, lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
     AddPhaseDependency,
@@ -250,7 +250,7 @@ async def delete_phase(
     tree = await _task_graph.lock_trees(db, await phases.tasks_in(db, phase.id))
     let_go_of = await let_go(db, tree, now=now)
 
-    await delete(db, phase)
+    await remove(db, phase)
     freed = [dependent.evolve(now) for dependent in dependents.values()]
     await save(db, freed)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted))

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidTransition
 from bus.handling import Decision, Emit, changes, decider, handler, query, reported
-from bus.storage import delete, lock, lock_for_deletion, save
+from bus.storage import lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative, InitiativeProjectsChanged
 from contracts.planning.projects import (
     ArchiveProject,
@@ -120,7 +120,7 @@ async def delete_project(
     about_it = await lock(db, Initiative, await projects.initiative_ids(db, command.id))
     deleted = await projects.contents(db, project)
 
-    await delete(db, project)
+    await remove(db, project)
     changed = [initiative.evolve(now) for initiative in about_it.values()]
     await save(db, changed)
     for initiative in changed:

@@ -1,12 +1,12 @@
 """Laws of what a declaration answers or asks for: what gets, what lists, what must exist."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from bus.contract.refusals import DeclarationError
-from bus.storage import TABLES, Listing, equal
+from bus.storage import TABLES, Listing, equal, one_of
 from contracts.health import test_definitions
 from contracts.health.schedules import ListSchedules, Schedule
 from contracts.planning.tasks import Task
@@ -107,6 +107,17 @@ class TestDeclared:
     def test_there_is_one_listing(self) -> None:
         with pytest.raises(DeclarationError, match="ListSchedules has a Listing already"):
             Listing(ListSchedules, equal(TABLES[Schedule], "enabled"))
+
+
+class TestOneOf:
+    def test_checks_what_the_contract_allows(self) -> None:
+        check = one_of("status", Literal["new", "old", "gone"], besides=["gone"])
+        assert (check.name, str(check.sqltext)) == ("status", "status IN ('new', 'old')")
+
+    @pytest.mark.parametrize(("allowed", "besides"), [(str, ""), (Literal["new"], ["old"])])
+    def test_is_of_a_literal_and_its_values(self, allowed: Any, besides: list[str]) -> None:
+        with pytest.raises(DeclarationError, match="status is one of a Literal, besides some of"):
+            one_of("status", allowed, besides=besides)
 
 
 class TestReferences:
