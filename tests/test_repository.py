@@ -19,17 +19,16 @@ LINES_PER_FILE = 300
 
 # What is longer, and how long. The list only shrinks: nothing is added, no number grows.
 LONGER = {
-    "bus/handling/shapes.py": 402,
-    "bus/running/executor.py": 392,
+    "bus/handling/shapes.py": 377,
+    "bus/running/executor.py": 388,
     "bus/storage/database.py": 345,
     "contracts/agents/agents.py": 419,
-    "contracts/planning/initiatives.py": 376,
-    "contracts/planning/phases.py": 396,
-    "contracts/planning/tasks.py": 393,
+    "contracts/planning/initiatives.py": 361,
+    "contracts/planning/phases.py": 391,
+    "contracts/planning/tasks.py": 392,
     "fleetbus/cli/doctor.py": 383,
     "fleetbus/client/agent.py": 301,
     "fleetbus/server/relay/relay.py": 305,
-    "handlers/planning/tasks.py": 325,
     "migrations/versions/0002_planning.py": 390,
     "migrations/versions/0003_health.py": 304,
     "tests/agents/test_agent_liveness.py": 327,

@@ -39,9 +39,11 @@ from bus.contract.fields import (
     Version,
     one_spelling,
 )
+from bus.contract.lookup import GetOf
 from bus.contract.model import Reply, Request
 from bus.contract.operation import Command, Operation, Query
 from bus.contract.page import ListOf, Page
+from bus.contract.references import Ref
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
 from bus.contract.sensitive import Sensitive
 
@@ -62,6 +64,7 @@ __all__ = [
     "Entity",
     "Event",
     "ExternalRef",
+    "GetOf",
     "GitRef",
     "Id",
     "InvalidReference",
@@ -79,6 +82,7 @@ __all__ = [
     "Position",
     "Query",
     "Reason",
+    "Ref",
     "Refusal",
     "Reply",
     "Request",

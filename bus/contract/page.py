@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 from pydantic_core import to_json
 
+from bus.contract.entity import Entity
 from bus.contract.items import joined
 from bus.contract.model import Reply
 from bus.contract.operation import Query
@@ -65,3 +72,12 @@ class ListOf(Query[Page[T]], Generic[T]):
         """A page by an index costs the same however much there is; a search or a count does not."""
         searched = getattr(self, "search", None) is not None
         return super().expensive or searched or self.count == "exact"
+
+
+def item_of(reply: type[BaseModel]) -> type[Entity] | None:
+    """What a reply is a page of, if it is one of entities."""
+    generic = reply.__pydantic_generic_metadata__
+    if generic["origin"] is not Page:
+        return None
+    [item] = generic["args"]
+    return item if isinstance(item, type) and issubclass(item, Entity) else None

@@ -19,6 +19,7 @@ settings: ``retention`` (how long history is kept) and ``stall_after`` (how long
 without progress; None if for ever). A decider's entity is found by the command's ``id``, or by
 ``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
 entity parameter ``phase`` by its ``phase_id``: None where that is, or is required and names none.
+What must only exist is no parameter: the contract says ``phase_id: Ref[Phase]``.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.operation import Operation
 from bus.contract.refusals import Refusal, snake_case
-from bus.handling.signatures import folder, signature, union, wrong
+from bus.handling.needs import Needed, needed, referred
+from bus.handling.signatures import signature, union, wrong
 from bus.storage.driver import Compiled
 from bus.storage.sealed import KeyRing
 
@@ -118,20 +120,6 @@ class Decision(Generic[E]):
 
 
 @dataclass(frozen=True)
-class Needed:
-    """An entity parameter: which entity, and the request's field that holds its id."""
-
-    name: str
-    entity: type[Entity]
-    field: str
-    optional: bool
-    may_be_missing: bool = False
-    """Whether None stands for one that is not there: it may be None, and the field may not."""
-    own: bool = False
-    """Whether the command is about this entity: locked, and written back once decided."""
-
-
-@dataclass(frozen=True)
 class Handling:
     """One decorated function, as its signature declares it."""
 
@@ -140,6 +128,8 @@ class Handling:
     operation: type[Operation[Any]] | None
     events: tuple[type[Event], ...] = ()
     entities: tuple[Needed, ...] = ()
+    references: tuple[Needed, ...] = ()
+    """What must exist, of a decider, and is not handed to its function."""
     dependencies: frozenset[str] = frozenset()
     about: Callable[[Any], bool] | None = None
     """Which of its events a reaction is about; None if all."""
@@ -156,6 +146,11 @@ class Handling:
     def ids(self, event: Event) -> Iterable[Any]:
         """The ids of an event of a reaction that ``where`` is asked with."""
         return [event.entity_id] if self.of is None else self.of(event)
+
+    @cached_property
+    def needs(self) -> tuple[Needed, ...]:
+        """Every entity that is read for this function."""
+        return (*self.entities, *self.references)
 
     @cached_property
     def own(self) -> Needed | None:
@@ -315,43 +310,23 @@ def _operation(shape: Shape, function: F) -> F:
         raise wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
+    returns = hints.get("return")
+    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
+    entities = tuple(
+        needed(function, operation, p.name, hints[p.name], decided) for p in positional
+    )
     handling = Handling(
         shape,
         function,
         operation,
-        entities=tuple(
-            _needed(function, operation, p.name, hints[p.name], hints.get("return"))
-            for p in positional
-        ),
+        entities=entities,
+        references=referred(operation, entities) if shape == "decider" else (),
         dependencies=_dependencies(shape, function, hints, keywords),
     )
-    _check_shape(handling, hints.get("return"))
+    _check_shape(handling, returns)
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
         raise wrong(function, f"{operation.__name__} has a handler already")
     return function
-
-
-def _needed(
-    function: Callable[..., Any],
-    operation: type[Operation[Any]],
-    name: str,
-    hint: Any,
-    returns: Any,
-) -> Needed:
-    kinds = [kind for kind in union(hint) if kind is not type(None)]
-    if len(kinds) != 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], Entity)):
-        raise wrong(function, f"the parameter {name} is an entity or an entity | None")
-    entity = kinds[0]
-    fields = operation.model_fields
-    own = name == entity.noun and folder(entity) == folder(operation)
-    key = "id" if own and "id" in fields and f"{name}_id" not in fields else f"{name}_id"
-    if key not in fields:
-        raise wrong(function, f"{operation.__name__} has no field {key} to find {name} by")
-    decided = get_origin(returns) is Decision and get_args(returns) == (entity,)
-    changed = key == "id" or (own and decided)
-    optional = type(None) in union(hint)
-    missing = optional and fields[key].is_required()
-    return Needed(name, entity, key, optional=optional, may_be_missing=missing, own=changed)
 
 
 def _dependencies(

@@ -356,7 +356,7 @@ async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
     keys = [call.key for call in calls if call.key is not None]
     caller = calls[0].caller  # a batch has one
     handling = calls[0].bound.handling
-    for need in handling.entities if handling.own is None else [handling.own]:
+    for need in handling.needs if handling.own is None else [handling.own]:
         if ids := named(need, calls):
             opening = await _commit.open_with(tx.db, caller, keys, need.entity, ids, lock=need.own)
             tx.loaded[need.name] = opening.found

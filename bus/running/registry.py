@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import SchemaSerializer, SchemaValidator
 
 from bus.contract import catalogue as _catalogue
 from bus.contract.catalogue import Catalogue
 from bus.contract.entity import Entity
-from bus.contract.errors import EVERYWHERE
+from bus.contract.errors import EVERYWHERE, InvalidReference
 from bus.contract.event import Event
 from bus.contract.operation import Declared, Operation
-from bus.contract.page import Page
+from bus.contract.page import item_of
+from bus.contract.references import references
 from bus.contract.refusals import DeclarationError, Refusal
 from bus.handling.shapes import HANDLERS, Handling, Job
-from bus.running.discovery import metadata
+from bus.running.declared import answered
 from bus.storage.tables import TABLES
 
 
@@ -60,21 +61,19 @@ class Registry:
 def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
     """Import all that is in the packages of these names and bind it; refuse what does not fit."""
     catalogue = _catalogue.load(contracts)
-    metadata(persistence)
-    root = importlib.import_module(handlers)
-    for module in pkgutil.walk_packages(root.__path__, f"{handlers}."):
-        importlib.import_module(module.name)
-    unhandled = [o for o in catalogue.operations if o not in HANDLERS.by_operation]
-    if unhandled:
-        names = ", ".join(operation.__name__ for operation in unhandled)
-        raise DeclarationError(f"no handler for {names}")
-    for handling in HANDLERS.by_operation.values():
-        for need in handling.entities:
+    for name in (persistence, handlers):
+        root = importlib.import_module(name)
+        for module in pkgutil.walk_packages(root.__path__, f"{name}."):
+            importlib.import_module(module.name)
+    handlings = _handlings(catalogue.operations)
+    for operation, handling in handlings.items():
+        _check_references(operation, handling)
+        for need in handling.needs:
             if need.entity not in TABLES:
                 raise DeclarationError(
-                    f"{handling.name} needs a {need.entity.noun}: no table holds one"
+                    f"{operation.__name__} needs a {need.entity.noun}: no table holds one"
                 )
-    operations = {o.declared.subject: _bind(o) for o in catalogue.operations}
+    operations = {o.declared.subject: _bind(o, handling) for o, handling in handlings.items()}
     reactions: dict[type[Event], tuple[Handling, ...]] = {}
     for handling in HANDLERS.reactions:
         for event in handling.events:
@@ -82,24 +81,40 @@ def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
     return Registry(catalogue, operations, reactions, tuple(HANDLERS.jobs.values()))
 
 
-def _bind(operation: type[Operation[Any]]) -> Bound:
+def _handlings(
+    operations: Iterable[type[Operation[Any]]],
+) -> dict[type[Operation[Any]], Handling]:
+    """How each operation is handled: by its function, else by its declaration."""
+    known = HANDLERS.by_operation
+    found = {o: known.get(o) or answered(o) for o in operations}
+    if lacking := [o.__name__ for o, handling in found.items() if handling is None]:
+        raise DeclarationError(
+            f"no handler for {', '.join(lacking)} (a GetOf needs none, nor a ListOf with a Listing)"
+        )
+    return {o: handling for o, handling in found.items() if handling is not None}
+
+
+def _check_references(operation: type[Operation[Any]], handling: Handling) -> None:
+    if not (referring := references(operation)):
+        return
+    if handling.shape != "decider":
+        raise DeclarationError(
+            f"{operation.__name__} has a Ref in {', '.join(referring)}: only a decider's is read"
+        )
+    if InvalidReference not in operation.declared.errors:
+        raise DeclarationError(f"{operation.__name__} has a Ref: it declares InvalidReference")
+
+
+def _bind(operation: type[Operation[Any]], handling: Handling) -> Bound:
     validator = operation.__pydantic_validator__
     assert isinstance(validator, SchemaValidator)
     declared = operation.declared
     return Bound(
         operation=operation,
         declared=declared,
-        handling=HANDLERS.by_operation[operation],
+        handling=handling,
         validator=validator,
         serializer=declared.reply.__pydantic_serializer__,
-        item=_item(declared.reply),
+        item=item_of(declared.reply),
         may_raise=(*declared.errors, *EVERYWHERE),
     )
-
-
-def _item(reply: type[BaseModel]) -> type[Entity] | None:
-    made = reply.__pydantic_generic_metadata__
-    if made["origin"] is not Page:
-        return None
-    [item] = made["args"]
-    return item if isinstance(item, type) and issubclass(item, Entity) else None

@@ -12,7 +12,8 @@ from bus.contract.errors import EntityTooLarge, InvalidReference
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision, Handling, Job, Needed
+from bus.handling.needs import Needed
+from bus.handling.shapes import Decision, Handling, Job
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
 from bus.running.registry import Registry
@@ -73,7 +74,7 @@ async def gather(
 async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> list[Decided]:
     """Load every entity that the calls are about and decide each; the changes go with the rest."""
     handling = calls[0].bound.handling
-    loaded = {need.name: await _load(tx, need, calls) for need in handling.entities}
+    loaded = {need.name: await _load(tx, need, calls) for need in handling.needs}
     makes = "new_id" in handling.dependencies
     after: dict[UUID, Entity] = {}
     decisions = []
@@ -82,6 +83,8 @@ async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> li
         decisions.append(decided)
         try:
             entities = [_entity(call, need, loaded[need.name]) for need in handling.entities]
+            for need in handling.references:
+                _entity(call, need, loaded[need.name])
             # The batcher keeps calls with one ``id`` apart, not those that name it otherwise.
             if entities and not handling.creates and (own := entities[0]) is not None:
                 entities[0] = after.get(own.id, own)

@@ -26,6 +26,7 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    literal_column,
     select,
     update,
 )
@@ -38,6 +39,7 @@ from bus.storage.sizes import require_fitting
 from bus.storage.tables import INSERTED, TABLES, holds_a_field
 
 E = TypeVar("E", bound=Entity)
+K = TypeVar("K", bound=UUID | str)
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,12 @@ def entity_from(entity: type[E], row: Any) -> E:
     return entity.trusted(values)
 
 
-async def load(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
+async def load(db: AsyncConnection, entity: type[E], ids: Iterable[K]) -> dict[K, E]:
     """The entities with these ids, as they are in this statement's snapshot."""
     return await _fetch(db, entity, statements(entity).read, ids)
 
 
-async def lock(db: AsyncConnection, entity: type[E], ids: Iterable[UUID]) -> dict[UUID, E]:
+async def lock(db: AsyncConnection, entity: type[E], ids: Iterable[K]) -> dict[K, E]:
     """The entities with these ids, locked until the transaction ends, in the order of their ids."""
     return await _fetch(db, entity, statements(entity).lock, ids)
 
@@ -119,6 +121,17 @@ async def get_locked(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
     return found[id_]
 
 
+async def exists(db: AsyncConnection, entity: type[Entity], id_: Any) -> bool:
+    """Whether there is an entity with this id."""
+    return bool(await fetch(db, _there(entity), {"id": id_}))
+
+
+async def require(db: AsyncConnection, entity: type[Entity], id_: Any) -> None:
+    """Refuse with the entity's own ``…NotFound`` if there is none with this id."""
+    if not await exists(db, entity, id_):
+        raise entity.not_found(id=id_)
+
+
 async def add(db: AsyncConnection, entities: Sequence[E]) -> None:
     """Insert new entities, all of one class."""
     if entities:
@@ -131,6 +144,12 @@ async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
         await execute(db, statements(type(entities[0])).update, {"rows": encode(entities)})
 
 
+@cache
+def _there(entity: type[Entity]) -> Compiled:
+    id_ = TABLES[entity].c.id
+    return compiled(select(literal_column("1")).where(id_ == bindparam("id", type_=id_.type)))
+
+
 def encode(entities: Sequence[Entity]) -> str:
     """Entities as one JSON array; a command whose entities have become too large is refused."""
     require_fitting(entities)
@@ -138,8 +157,8 @@ def encode(entities: Sequence[Entity]) -> str:
 
 
 async def _fetch(
-    db: AsyncConnection, entity: type[E], statement: Compiled, ids: Iterable[UUID]
-) -> dict[UUID, E]:
+    db: AsyncConnection, entity: type[E], statement: Compiled, ids: Iterable[K]
+) -> dict[K, E]:
     records = await fetch(db, statement, {"ids": list(ids)})
     return {record["id"]: entity_from(entity, record) for record in records}
 

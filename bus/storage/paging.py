@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, lru_cache
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast, get_args
 from uuid import UUID
 
 import pydantic_core
@@ -31,9 +31,11 @@ from bus.contract.entity import Entity
 from bus.contract.errors import FieldError, InvalidRequest
 from bus.contract.fields import MAX_INT4, MAX_INT8, Text, Time
 from bus.contract.items import EncodedItems
-from bus.contract.page import ListOf, Page
+from bus.contract.page import ListOf, Page, item_of
+from bus.contract.refusals import DeclarationError
 from bus.storage.driver import Compiled, compiled, fetch
 from bus.storage.encoding import Encoding, encoding
+from bus.storage.entities import require
 from bus.storage.filters import Condition, Filters
 from bus.storage.shortening import how_many_fit, shorten
 from bus.storage.sizes import room_for_page
@@ -71,19 +73,46 @@ class _Shape(NamedTuple):
     """The filters that are given, with the value where each has a condition of its own."""
 
 
-class Listing(Generic[E]):
-    """The list of an entity: one statement for each combination of filters, compiled once.
+LISTINGS: dict[type[ListOf[Any]], Listing[Any]] = {}
+"""What answers each operation that lists."""
 
-    In the conditions of its filters values are named parameters, or part of the text.
-    ``query.order`` names a column of the entity that is never null; ``-`` turns it round.
+
+class Listing(Generic[E]):
+    """How an operation lists: one statement for each combination of filters, compiled once.
+
+    It answers the operation, unless that has a handler. In the conditions of its filters values are
+    named parameters, or part of the text. ``query.order`` names a column of the entity that is
+    never null; ``-`` turns it round. ``within`` is the entity that the ``id`` of the query names,
+    where the list is what belongs to one; ``by_now`` says that a condition has a parameter ``now``.
     """
 
-    def __init__(self, entity: type[E], filters: Filters | None = None) -> None:
-        self._entity = entity
+    def __init__(
+        self,
+        operation: type[ListOf[E]],
+        filters: Filters | None = None,
+        *,
+        within: type[Entity] | None = None,
+        by_now: bool = False,
+    ) -> None:
+        self._entity = entity = _listed(operation)
         self._filters = filters or {}
+        self._within = within
+        self.by_now = by_now
         self._table = TABLES[entity]
         self._page = lru_cache(_STATEMENTS)(self._compile_page)
         self._count = lru_cache(_STATEMENTS)(self._compile_count)
+
+        self._check(operation)
+        if LISTINGS.setdefault(operation, self) is not self:
+            raise DeclarationError(f"{operation.__qualname__} has a Listing already")
+
+    async def answer(self, query: ListOf[E], *, db: AsyncConnection, **values: Any) -> Page[E]:
+        """The reply to a query: its page, or the refusal of what it would lie within."""
+        page = await self.page(db, query, **values)
+        if self._within is not None and not page.items:
+            id_: UUID = query.id  # type: ignore[attr-defined]  # _check has looked for it
+            await require(db, self._within, id_)
+        return page
 
     async def page(self, db: AsyncConnection, query: ListOf[E], **values: Any) -> Page[E]:
         """The page that a query asks for; ``values`` are bound beside its fields."""
@@ -127,6 +156,22 @@ class Listing(Generic[E]):
         short = shorten(self._entity, texts[0].encode(), room).decode()
         return [short], len(rows) > 1 or rows[0]["over"], True
 
+    def _check(self, operation: type[ListOf[E]]) -> None:
+        """Refuse a filter or an order that there is not, and a field that would change nothing."""
+        fields = operation.model_fields
+        if odd := (fields.keys() - ListOf.model_fields.keys()) ^ self._filters.keys():
+            raise DeclarationError(
+                f"the Listing of {operation.__qualname__} and its fields differ in "
+                f"{', '.join(sorted(odd))}: it has a condition for each field"
+            )
+        if self._within is not None and "id" not in fields:
+            raise DeclarationError(f"{operation.__qualname__} has no id that its list lies within")
+        orders = {order.removeprefix("-") for order in get_args(fields["order"].annotation)}
+        if odd := orders - {*self._table.c.keys()}:
+            raise DeclarationError(
+                f"{operation.__qualname__} orders by {', '.join(sorted(odd))}: no such column"
+            )
+
     @cached_property
     def _encoding(self) -> Encoding:
         return encoding(self._entity)
@@ -156,6 +201,13 @@ class Listing(Generic[E]):
     def _compile_count(self, given: tuple[tuple[str, Any], ...]) -> Compiled:
         counted = select(func.count()).select_from(self._table)
         return compiled(counted.where(*self._where(given)))
+
+
+def _listed(operation: type[ListOf[E]]) -> type[E]:
+    entity = item_of(operation.declared.reply)
+    if entity not in TABLES:
+        raise DeclarationError(f"{operation.__qualname__} lists what no table holds")
+    return cast("type[E]", entity)
 
 
 def _cut(items: Select[Any]) -> Select[Any]:

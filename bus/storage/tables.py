@@ -5,9 +5,9 @@ Mapped classes only declare tables; statements are SQLAlchemy Core.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import (
@@ -128,7 +128,10 @@ def lets_go(target: str) -> ForeignKey:
     return ForeignKey(f"{target}.id", deferrable=True, initially="DEFERRED")
 
 
-def one_of(column: str, *values: str) -> CheckConstraint:
-    """A CHECK that a text column holds one of these values (NULL passes)."""
-    listed = ", ".join(f"'{value}'" for value in values)
+def one_of(column: str, allowed: Any, *, besides: Collection[str] = ()) -> CheckConstraint:
+    """A CHECK that a text column holds a value of this ``Literal``, save these (NULL passes)."""
+    values = get_args(allowed)
+    if get_origin(allowed) is not Literal or not {*besides} <= {*values}:
+        raise DeclarationError(f"{column} is one of a Literal, besides some of its values")
+    listed = ", ".join(f"'{value}'" for value in values if value not in besides)
     return CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -14,6 +14,7 @@ from bus.contract import (
     Down,
     Entity,
     Event,
+    GetOf,
     JsonObject,
     ListOf,
     Name,
@@ -134,7 +135,7 @@ class CreateAccount(
     sort_order: Position = 0
 
 
-class GetAccount(Query[Account], subject="db.accounts.get", errors=(AccountNotFound,)):
+class GetAccount(GetOf[Account], subject="db.accounts.get"):
     """Get one account by its id."""
 
     id: AccountId

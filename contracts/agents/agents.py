@@ -9,6 +9,7 @@ from bus.contract import (
     AlreadyExists,
     Command,
     Count,
+    GetOf,
     Id,
     InvalidReference,
     InvalidTransition,
@@ -138,7 +139,7 @@ class RegisterAgent(
     heartbeat_interval_s: HeartbeatSeconds = 10
 
 
-class GetAgent(Query[Agent], subject="db.agents.get", errors=(AgentNotFound,)):
+class GetAgent(GetOf[Agent], subject="db.agents.get"):
     """Get one agent by its id."""
 
     id: RunningAgentId
@@ -164,9 +165,8 @@ class FindAgent(
 
     @model_validator(mode="after")
     def _by_one(self) -> Self:
-        if len(self.model_fields_set) != 1 or None in (
-            self.model_dump(exclude_unset=True).values()
-        ):
+        values = self.model_dump(exclude_unset=True).values()
+        if len(values) != 1 or None in values:
             raise ValueError("name one of name, session_id and task_id")
         return self
 

@@ -10,6 +10,7 @@ from bus.contract import (
     Count,
     Entity,
     Event,
+    GetOf,
     Id,
     ListOf,
     NotFound,
@@ -97,7 +98,7 @@ class RecordGeneration(
     sources: Sources = Field(default=[])
 
 
-class GetGeneration(Query[Generation], subject="db.generations.get", errors=(GenerationNotFound,)):
+class GetGeneration(GetOf[Generation], subject="db.generations.get"):
     """Get one generation with its content."""
 
     id: GenerationId

@@ -14,13 +14,14 @@ from bus.contract import (
     Name,
     NotFound,
     Query,
+    Ref,
     Reply,
     Summary,
     Version,
 )
 from contracts.health._fields import Days, Measure, TestRunId, Usd
-
-ModelCallId = Id
+from contracts.health._model_call_parts import DetachedModelCall, ModelCallDetached, ModelCallId
+from contracts.health.test_runs import TestRun
 
 
 class ModelCallNotFound(NotFound, detail="model call {id} does not exist"):
@@ -44,22 +45,6 @@ class ModelCall(Entity, not_found=ModelCallNotFound):
     success: bool
     error_message: Summary | None
     metadata: JsonObject | None
-
-
-class DetachedModelCall(Reply):
-    """A call to a model, without what was said."""
-
-    id: ModelCallId
-    version: Version
-    """As it is now."""
-
-
-class ModelCallDetached(Event, type="model_call.detached"):
-    """The test run that a model call was made for is gone; what the call was is kept."""
-
-    model_call: DetachedModelCall
-    test_run_id: TestRunId
-    """The run that is gone."""
 
 
 class ModelUsage(Reply):
@@ -96,7 +81,7 @@ class RecordModelCall(
     """Record a call to a model. No event is emitted: prompts do not belong in events."""
 
     id: ModelCallId | None = None
-    test_run_id: TestRunId | None = None
+    test_run_id: Ref[TestRun] | None = None
     model: Name
     provider: Name
     prompt: Markdown | None = None

@@ -9,6 +9,7 @@ from bus.contract import (
     Count,
     Entity,
     Event,
+    GetOf,
     Json,
     JsonObject,
     ListOf,
@@ -20,7 +21,7 @@ from bus.contract import (
     Time,
 )
 from contracts.health._fields import Cron, InvalidSchedule, Slug, TestDefinitionId, TestRunId
-from contracts.health.model_calls import ModelCallDetached
+from contracts.health._model_call_parts import ModelCallDetached
 
 Category = Literal["endpoint", "unit", "integration", "performance", "security", "ai"]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -134,10 +135,7 @@ class UpsertTestDefinition(
 
 
 class GetTestDefinition(
-    Query[TestDefinition],
-    subject="db.test_definitions.get",
-    errors=(TestDefinitionNotFound,),
-    example={"id": "homepage"},
+    GetOf[TestDefinition], subject="db.test_definitions.get", example={"id": "homepage"}
 ):
     """Get one test definition by its id."""
 

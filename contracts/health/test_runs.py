@@ -11,6 +11,7 @@ from bus.contract import (
     Count,
     Entity,
     Event,
+    GetOf,
     Id,
     InvalidReference,
     InvalidTransition,
@@ -191,7 +192,7 @@ class RecordManyTestRuns(
     items: Annotated[list[RecordedItem], Field(min_length=1, max_length=500)]
 
 
-class GetTestRun(Query[TestRun], subject="db.test_runs.get", errors=(TestRunNotFound,)):
+class GetTestRun(GetOf[TestRun], subject="db.test_runs.get"):
     """Get one test run by its id."""
 
     id: TestRunId

@@ -34,6 +34,7 @@ TaskCategory = Literal[
     "execute", "research", "discuss", "plan", "detail", "refine", "verify", "merge", "review"
 ]
 TaskPriority = Literal["low", "medium", "high"]
+TaskOrder = Literal["created_at", "-created_at", "position", "-position"]
 
 Shortened = Literal[
     "phase.content",

@@ -12,6 +12,7 @@ from bus.contract import (
     Entity,
     Event,
     ExternalRef,
+    GetOf,
     GitRef,
     Id,
     InvalidReference,
@@ -207,12 +208,7 @@ class CreateInitiative(
     project_ids: Ids = Field(default=[])
 
 
-class GetInitiative(
-    Query[Initiative],
-    subject="db.initiatives.get",
-    errors=(InitiativeNotFound,),
-    example={"id": _EXAMPLE_ID},
-):
+class GetInitiative(GetOf[Initiative], subject="db.initiatives.get", example={"id": _EXAMPLE_ID}):
     """Get one initiative by its id."""
 
     id: InitiativeId

@@ -11,6 +11,7 @@ from bus.contract import (
     Entity,
     Event,
     ExternalRef,
+    GetOf,
     GitRef,
     Id,
     InvalidReference,
@@ -176,7 +177,7 @@ class CreatePhase(
         return self
 
 
-class GetPhase(Query[Phase], subject="db.phases.get", errors=(PhaseNotFound,)):
+class GetPhase(GetOf[Phase], subject="db.phases.get"):
     """Get one phase by its id."""
 
     id: PhaseId
@@ -340,13 +341,7 @@ class RequestPhaseChanges(
 class AddPhaseDependency(
     Command[Phase],
     subject="db.phases.add_dependency",
-    errors=(
-        PhaseNotFound,
-        InvalidReference,
-        DifferentInitiatives,
-        DependencyCycle,
-        AlreadyExists,
-    ),
+    errors=(PhaseNotFound, InvalidReference, DifferentInitiatives, DependencyCycle, AlreadyExists),
     emits=(PhaseUpdated,),
     example={"id": _EXAMPLE_ID, "depends_on_phase_id": _EXAMPLE_OTHER},
 ):

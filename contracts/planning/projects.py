@@ -11,6 +11,7 @@ from bus.contract import (
     Count,
     Entity,
     Event,
+    GetOf,
     GitRef,
     Id,
     InvalidTransition,
@@ -141,12 +142,7 @@ class CreateProject(
     description: Markdown | None = None
 
 
-class GetProject(
-    Query[Project],
-    subject="db.projects.get",
-    errors=(ProjectNotFound,),
-    example={"id": _EXAMPLE_ID},
-):
+class GetProject(GetOf[Project], subject="db.projects.get", example={"id": _EXAMPLE_ID}):
     """Get one project by its id."""
 
     id: ProjectId

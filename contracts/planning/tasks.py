@@ -11,6 +11,7 @@ from bus.contract import (
     Attempt,
     Command,
     ExternalRef,
+    GetOf,
     InvalidReference,
     InvalidTransition,
     Json,
@@ -72,6 +73,7 @@ from contracts.planning._task_parts import (
     TaskDeletion,
     TaskId,
     TaskNotFound,
+    TaskOrder,
     TaskPriority,
     TaskQueue,
     TaskStatus,
@@ -129,13 +131,10 @@ class CreateManyTasks(
     ]
 
 
-class GetTask(Query[Task], subject="db.tasks.get", errors=(TaskNotFound,)):
+class GetTask(GetOf[Task], subject="db.tasks.get"):
     """Get one task by its id."""
 
     id: TaskId
-
-
-TaskOrder = Literal["created_at", "-created_at", "position", "-position"]
 
 
 class ListTasks(

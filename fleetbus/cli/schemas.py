@@ -50,8 +50,14 @@ def _field(name: str, schema: Schema, required: bool, defs: Schema) -> Field:
         type_of(schema, defs),
         required,
         json.dumps(default) if default is not None else "",
-        " ".join(str(schema.get("description", "")).split()),
+        " ".join(_description(schema).split()),
     )
+
+
+def _description(schema: Schema) -> str:
+    """What is said of a field, or else of what it may be beside null."""
+    said = (part["description"] for part in schema.get("anyOf", ()) if "description" in part)
+    return str(schema.get("description") or next(said, ""))
 
 
 def type_of(schema: Schema, defs: Schema) -> str:

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import CredentialsNotSet, Page
+from bus.contract import CredentialsNotSet
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import KeyRing
+from bus.storage import KeyRing, lock_for_deletion, remove
 from bus.storage import entities as _entities
 from contracts.agents.accounts import (
     Account,
@@ -23,8 +23,6 @@ from contracts.agents.accounts import (
     CreateAccount,
     Credentials,
     DeleteAccount,
-    GetAccount,
-    ListAccounts,
     MarkAccountExhausted,
     RevealAccountCredentials,
     SetAccountCredentials,
@@ -32,10 +30,8 @@ from contracts.agents.accounts import (
 )
 from handlers.agents._accounts import available, ends_later, take_next
 from handlers.agents._references import let_go
-from persistence.agents import accounts
 from persistence.agents import credentials as _credentials
 from persistence.agents import references as _references
-from persistence.planning.deletion import lock_for_deletion
 
 
 @decider
@@ -58,18 +54,6 @@ def create_account(command: CreateAccount, *, new_id: UUID, now: datetime) -> De
     return Decision(account, AccountCreated(account=account))
 
 
-@query
-def get_account(query: GetAccount, account: Account) -> Account:  # noqa: ARG001  the id has been used to find it
-    return account
-
-
-@query
-async def list_accounts(
-    query: ListAccounts, *, db: AsyncConnection, now: datetime
-) -> Page[Account]:
-    return await accounts.page(db, query, now=now)
-
-
 @decider
 def update_account(command: UpdateAccount, account: Account, *, now: datetime) -> Decision[Account]:
     account.expect(command.expected_version)
@@ -88,7 +72,7 @@ async def delete_account(
     account = await lock_for_deletion(db, Account, command.id)
     users = await _references.to_account(db, account.id)
 
-    await accounts.remove(db, account.id)
+    await remove(db, account)
 
     emit(AccountDeleted(account=account.evolve(now)))
     await let_go({"account_id": users}, db=db, emit=emit, now=now)

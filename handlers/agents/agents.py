@@ -6,9 +6,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import add, get_locked, save
+from bus.storage import add, get_locked, remove, save
 from contracts.agents.agents import (
     Agent,
     AgentCancelRequested,
@@ -27,10 +26,8 @@ from contracts.agents.agents import (
     DismissAgent,
     FindAgent,
     FinishAgent,
-    GetAgent,
     GetAgentPrompt,
     Heartbeat,
-    ListAgents,
     RegisterAgent,
     ReinstateAgent,
     RequestAgentCancel,
@@ -85,11 +82,6 @@ async def register_agent(
 
 
 @query
-def get_agent(query: GetAgent, agent: Agent) -> Agent:  # noqa: ARG001  the id has been used to find it
-    return agent
-
-
-@query
 async def get_agent_prompt(query: GetAgentPrompt, *, db: AsyncConnection) -> AgentPrompt:
     return await agents.prompt_of(db, query.id)
 
@@ -97,11 +89,6 @@ async def get_agent_prompt(query: GetAgentPrompt, *, db: AsyncConnection) -> Age
 @query
 async def find_agent(query: FindAgent, *, db: AsyncConnection) -> Agent:
     return await agents.find(db, query)
-
-
-@query
-async def list_agents(query: ListAgents, *, db: AsyncConnection) -> Page[Agent]:
-    return await agents.page(db, query)
 
 
 @decider
@@ -272,7 +259,7 @@ async def delete_agent(
 
     await carry_out([deleted], db=db, emit=emit)
     agent = deleted.agent.entity
-    await agents.delete_one(db, agent.id)
+    await remove(db, agent)
 
     return AgentDeletion(id=agent.id, name=agent.name)
 

@@ -3,19 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from bus.contract import Page
-from bus.handling import Decision, decider, query
+from bus.handling import Decision, decider
 from contracts.documents.generations import (
     Generation,
     GenerationBrief,
     GenerationRecorded,
-    GetGeneration,
-    ListGenerations,
     RecordGeneration,
 )
-from persistence.documents import generations
 
 
 @decider
@@ -37,13 +31,3 @@ def record_generation(
     told = GenerationBrief(**brief, characters=len(generation.content))
 
     return Decision(generation, GenerationRecorded(generation=told))
-
-
-@query
-def get_generation(query: GetGeneration, generation: Generation) -> Generation:  # noqa: ARG001  the id has been used to find it
-    return generation
-
-
-@query
-async def list_generations(query: ListGenerations, *, db: AsyncConnection) -> Page[Generation]:
-    return await generations.page(db, query)

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Decision, Emit, decider, described, handler, query, reaction
 from bus.storage import add, get, get_locked, save
 from contracts.health.checks import (
@@ -19,7 +18,6 @@ from contracts.health.checks import (
     CheckStarted,
     GetCheck,
     GetLatestWorkerCheck,
-    ListChecks,
     NoWorkerMatched,
     ReportWorkerCheck,
     StartCheck,
@@ -85,11 +83,6 @@ def report_worker_check(
 async def get_check(query: GetCheck, *, db: AsyncConnection) -> CheckDetails:
     check = await get(db, Check, query.id)
     return CheckDetails(check=check, workers=await checks.summaries(db, check.id))
-
-
-@query
-async def list_checks(query: ListChecks, *, db: AsyncConnection) -> Page[Check]:
-    return await checks.page(db, query)
 
 
 @handler

@@ -6,22 +6,19 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Emit, described, handler, made, query, replaced
-from bus.storage import add, save
+from bus.storage import add, get_by, lock_or_reserve, save
 from contracts.health.daily_summaries import (
     ComputeDailySummary,
     DailySummary,
     DailySummaryChanged,
     DayNotBegun,
     GetDailySummary,
-    ListDailySummaries,
     NoRunsOfDay,
     UpsertDailySummary,
 )
 from handlers.health._status import day_status
 from persistence.health import daily_summaries
-from persistence.health.keys import get_by, lock_or_reserve
 
 
 @handler
@@ -36,13 +33,6 @@ async def upsert_daily_summary(
 @query
 async def get_daily_summary(query: GetDailySummary, *, db: AsyncConnection) -> DailySummary:
     return await get_by(db, DailySummary, day=query.day)
-
-
-@query
-async def list_daily_summaries(
-    query: ListDailySummaries, *, db: AsyncConnection
-) -> Page[DailySummary]:
-    return await daily_summaries.page(db, query)
 
 
 @handler

@@ -5,33 +5,21 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Decision, decider, described, made, query
 from contracts.health.model_calls import (
     GetModelUsage,
-    ListModelCalls,
     ModelCall,
     ModelUsages,
     RecordModelCall,
 )
-from contracts.health.test_runs import TestRun
 from persistence.health import model_calls
 
 
 @decider
 def record_model_call(
-    command: RecordModelCall,
-    test_run: TestRun | None,  # noqa: ARG001  it is only looked at to refuse one that is not there
-    *,
-    new_id: UUID,
-    now: datetime,
+    command: RecordModelCall, *, new_id: UUID, now: datetime
 ) -> Decision[ModelCall]:
     return Decision(made(ModelCall, now, **described(command, "id"), id=new_id))
-
-
-@query
-async def list_model_calls(query: ListModelCalls, *, db: AsyncConnection) -> Page[ModelCall]:
-    return await model_calls.page(db, query)
 
 
 @query

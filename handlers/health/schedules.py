@@ -5,13 +5,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Emit, described, handler, made, query, replaced
-from bus.storage import add, save
+from bus.storage import add, get_by, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.schedules import (
     DeleteSchedule,
     GetSchedule,
-    ListSchedules,
     Schedule,
     ScheduleChanged,
     ScheduleDeleted,
@@ -21,8 +19,6 @@ from contracts.health.schedules import (
     UpsertSchedule,
 )
 from handlers.health._first_due import first_due
-from persistence.health import schedules
-from persistence.health.keys import get_by, get_locked_by, lock_or_reserve
 
 
 @handler
@@ -53,18 +49,13 @@ async def get_schedule(query: GetSchedule, *, db: AsyncConnection) -> Schedule:
     return await get_by(db, Schedule, name=query.name)
 
 
-@query
-async def list_schedules(query: ListSchedules, *, db: AsyncConnection) -> Page[Schedule]:
-    return await schedules.page(db, query)
-
-
 @handler
 async def delete_schedule(
     command: DeleteSchedule, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> ScheduleDeletion:
     schedule = await get_locked_by(db, Schedule, name=command.name)
 
-    await schedules.delete_one(db, schedule)
+    await remove(db, schedule)
     emit(ScheduleDeleted(schedule=schedule.evolve(now)))
 
     return ScheduleDeletion(id=schedule.id, name=schedule.name)

@@ -4,13 +4,10 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
-from bus.handling import Emit, described, handler, made, query, replaced
-from bus.storage import add, save
+from bus.handling import Emit, described, handler, made, replaced
+from bus.storage import add, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
-    GetTestDefinition,
-    ListTestDefinitions,
     TestDefinition,
     TestDefinitionChanged,
     TestDefinitionContents,
@@ -20,8 +17,7 @@ from contracts.health.test_definitions import (
 )
 from handlers.health import _departing_runs
 from handlers.health._first_due import first_due
-from persistence.health import test_definitions, test_runs
-from persistence.health.keys import get_locked_by, lock_or_reserve
+from persistence.health import test_runs
 
 TOLD_IDS = 1_000
 """So many ids of runs that went along a deletion tells."""
@@ -50,21 +46,6 @@ async def upsert_test_definition(
     return changed
 
 
-@query
-def get_test_definition(
-    query: GetTestDefinition,  # noqa: ARG001  the id has been used to find it
-    test_definition: TestDefinition,
-) -> TestDefinition:
-    return test_definition
-
-
-@query
-async def list_test_definitions(
-    query: ListTestDefinitions, *, db: AsyncConnection
-) -> Page[TestDefinition]:
-    return await test_definitions.page(db, query)
-
-
 @handler
 async def delete_test_definition(
     command: DeleteTestDefinition, *, db: AsyncConnection, emit: Emit, now: datetime
@@ -73,7 +54,7 @@ async def delete_test_definition(
     runs = await test_runs.lock_of(db, definition.id)
 
     await _departing_runs.remove(runs, db=db, emit=emit, now=now)
-    await test_definitions.delete_one(db, definition)
+    await remove(db, definition)
     deleted = TestDefinitionContents(runs=len(runs))
     gone = definition.evolve(now)
     emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=runs[:TOLD_IDS]))

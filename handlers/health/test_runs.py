@@ -5,16 +5,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidReference, Page
+from bus.contract import InvalidReference
 from bus.handling import Decision, Emit, decider, described, handler, made, query
 from bus.kit.id_series import following_id
 from bus.storage import entities as _entities
+from bus.storage import load
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     FinishTestRun,
     GetLatestTestRuns,
-    GetTestRun,
-    ListTestRuns,
     RecordedRun,
     RecordedRuns,
     RecordManyTestRuns,
@@ -27,7 +26,7 @@ from contracts.health.test_runs import (
 )
 from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
 from handlers.health.states import TEST_RUN
-from persistence.health import test_definitions, test_runs
+from persistence.health import test_runs
 
 
 @decider
@@ -88,7 +87,7 @@ async def record_many_test_runs(
     command: RecordManyTestRuns, *, db: AsyncConnection, emit: Emit, new_id: UUID, now: datetime
 ) -> RecordedRuns:
     named = {item.test_definition_id for item in command.items}
-    definitions = await test_definitions.by_ids(db, named)
+    definitions = await load(db, TestDefinition, named)
     runs = []
     for number, item in enumerate(command.items):
         if (definition := definitions.get(item.test_definition_id)) is None:
@@ -107,16 +106,6 @@ async def record_many_test_runs(
             for run, item in zip(runs, command.items, strict=True)
         ]
     )
-
-
-@query
-def get_test_run(query: GetTestRun, test_run: TestRun) -> TestRun:  # noqa: ARG001  the id has been used to find it
-    return test_run
-
-
-@query
-async def list_test_runs(query: ListTestRuns, *, db: AsyncConnection) -> Page[TestRun]:
-    return await test_runs.page(db, query)
 
 
 @query

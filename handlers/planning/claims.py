@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference, Refusal
+from bus.storage import exists
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
@@ -18,7 +19,6 @@ from handlers.planning._late_results import evolve
 from handlers.planning._shortening import FRAME, shorten, size
 from handlers.planning.states import TASK
 from persistence.planning import claims as _claims
-from persistence.planning import tasks
 
 ROUNDS = 8
 """How often a claim looks where tasks change, or others take them, under its eyes."""
@@ -122,9 +122,9 @@ async def refuse_unknown(
     db: AsyncConnection, *, initiative_id: UUID | None = None, phase_id: UUID | None = None
 ) -> None:
     """Tell a name that does not exist from one that has nothing to offer."""
-    if initiative_id is not None and not await tasks.exists_one(db, Initiative, initiative_id):
+    if initiative_id is not None and not await exists(db, Initiative, initiative_id):
         raise InvalidReference(field="initiative_id", entity="initiative")
-    if phase_id is not None and not await tasks.exists_one(db, Phase, phase_id):
+    if phase_id is not None and not await exists(db, Phase, phase_id):
         raise InvalidReference(field="phase_id", entity="phase")
 
 

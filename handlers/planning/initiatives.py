@@ -5,16 +5,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import add, get_locked, save
+from bus.storage import add, get_locked, lock_for_deletion, remove, save
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
     CreateInitiative,
     DeleteInitiative,
     FindInitiative,
-    GetInitiative,
     GetInitiativeOverview,
     Initiative,
     InitiativeApproved,
@@ -29,7 +27,6 @@ from contracts.planning.initiatives import (
     InitiativeProjectsChanged,
     InitiativeUnarchived,
     InitiativeUpdated,
-    ListInitiatives,
     RequestInitiativeChanges,
     SetInitiativeProjects,
     UnarchiveInitiative,
@@ -37,7 +34,6 @@ from contracts.planning.initiatives import (
 )
 from handlers.planning.states import INITIATIVE
 from persistence.planning import initiatives
-from persistence.planning.deletion import delete_entity, lock_for_deletion
 
 
 @handler
@@ -65,21 +61,8 @@ async def create_initiative(
 
 
 @query
-def get_initiative(
-    query: GetInitiative,  # noqa: ARG001  the id has been used to find it
-    initiative: Initiative,
-) -> Initiative:
-    return initiative
-
-
-@query
 async def find_initiative(query: FindInitiative, *, db: AsyncConnection) -> Initiative:
     return await initiatives.find(db, query)
-
-
-@query
-async def list_initiatives(query: ListInitiatives, *, db: AsyncConnection) -> Page[Initiative]:
-    return await initiatives.page(db, query)
 
 
 @query
@@ -192,7 +175,7 @@ async def delete_initiative(
     phases, tasks = await initiatives.contents(db, initiative)
     deleted = InitiativeContents(phases=phases.number, tasks=tasks.number)
 
-    await delete_entity(db, initiative)
+    await remove(db, initiative)
     emit(
         InitiativeDeleted(
             initiative=initiative.evolve(now),

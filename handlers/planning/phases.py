@@ -5,9 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidReference, Page
-from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import add, get, get_locked, load, lock, save
+from bus.contract import InvalidReference
+from bus.handling import Decision, Emit, changes, decider, handler
+from bus.storage import add, get, get_locked, load, lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
     AddPhaseDependency,
@@ -18,11 +18,6 @@ from contracts.planning.phases import (
     CreatePhase,
     DeletePhase,
     DependenciesOpen,
-    GetPhase,
-    ListDispatchablePhases,
-    ListPhaseDependencies,
-    ListPhaseDependents,
-    ListPhases,
     Phase,
     PhaseApproved,
     PhaseBlocked,
@@ -52,7 +47,6 @@ from persistence.planning import order as _order
 from persistence.planning import phase_graph as _phase_graph
 from persistence.planning import phases
 from persistence.planning import task_graph as _task_graph
-from persistence.planning.deletion import delete_entity, lock_for_deletion
 from persistence.planning.order import Node
 
 
@@ -72,35 +66,6 @@ async def create_phase(
     emit(PhaseCreated(phase=phase))
 
     return phase
-
-
-@query
-def get_phase(query: GetPhase, phase: Phase) -> Phase:  # noqa: ARG001  the id has been used to find it
-    return phase
-
-
-@query
-async def list_phases(query: ListPhases, *, db: AsyncConnection) -> Page[Phase]:
-    return await phases.page(db, query)
-
-
-@query
-async def list_phase_dependencies(
-    query: ListPhaseDependencies, *, db: AsyncConnection
-) -> Page[Phase]:
-    return await _phase_graph.page_of_dependencies(db, query)
-
-
-@query
-async def list_phase_dependents(query: ListPhaseDependents, *, db: AsyncConnection) -> Page[Phase]:
-    return await _phase_graph.page_of_dependents(db, query)
-
-
-@query
-async def list_dispatchable_phases(
-    query: ListDispatchablePhases, *, db: AsyncConnection
-) -> Page[Phase]:
-    return await phases.dispatchable_page(db, query)
 
 
 @decider
@@ -285,7 +250,7 @@ async def delete_phase(
     tree = await _task_graph.lock_trees(db, await phases.tasks_in(db, phase.id))
     let_go_of = await let_go(db, tree, now=now)
 
-    await delete_entity(db, phase)
+    await remove(db, phase)
     freed = [dependent.evolve(now) for dependent in dependents.values()]
     await save(db, freed)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted, task_ids=task_ids))

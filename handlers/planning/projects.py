@@ -5,17 +5,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidTransition, Page
+from bus.contract import InvalidTransition
 from bus.handling import Decision, Emit, changes, decider, handler, query, reported
-from bus.storage import lock, save
+from bus.storage import lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative, InitiativeProjectsChanged
 from contracts.planning.projects import (
     ArchiveProject,
     CreateProject,
     DeleteProject,
     FindProject,
-    GetProject,
-    ListProjects,
     Project,
     ProjectArchived,
     ProjectCreated,
@@ -29,7 +27,6 @@ from contracts.planning.projects import (
     UpdateProject,
 )
 from persistence.planning import projects
-from persistence.planning.deletion import delete_entity, lock_for_deletion
 
 
 @decider
@@ -51,18 +48,8 @@ def create_project(command: CreateProject, *, new_id: UUID, now: datetime) -> De
 
 
 @query
-def get_project(query: GetProject, project: Project) -> Project:  # noqa: ARG001  the id has been used to find it
-    return project
-
-
-@query
 async def find_project(query: FindProject, *, db: AsyncConnection) -> Project:
     return await projects.find(db, query)
-
-
-@query
-async def list_projects(query: ListProjects, *, db: AsyncConnection) -> Page[Project]:
-    return await projects.page(db, query)
 
 
 @decider
@@ -133,7 +120,7 @@ async def delete_project(
     about_it = await lock(db, Initiative, await projects.initiative_ids(db, command.id))
     deleted = await projects.contents(db, project)
 
-    await delete_entity(db, project)
+    await remove(db, project)
     changed = [initiative.evolve(now) for initiative in about_it.values()]
     await save(db, changed)
     for initiative in changed:

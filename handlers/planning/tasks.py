@@ -6,9 +6,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import InvalidReference, Page, Refusal
+from bus.contract import InvalidReference, Refusal
 from bus.handling import Decision, Emit, changes, decider, handler, query
 from bus.storage import entities as _entities
+from bus.storage import lock_for_deletion
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import (
@@ -23,12 +24,8 @@ from contracts.planning.tasks import (
     DeleteTask,
     DependencyNotFound,
     DifferentInitiatives,
-    GetTask,
     GetTaskContext,
     GetTaskQueue,
-    ListTaskDependencies,
-    ListTaskDependents,
-    ListTasks,
     NewTaskRef,
     NewTasks,
     ReleaseTask,
@@ -75,7 +72,6 @@ from persistence.planning import new_tasks as _new_tasks
 from persistence.planning import task_context as _task_context
 from persistence.planning import task_graph as _task_graph
 from persistence.planning import tasks
-from persistence.planning.deletion import lock_for_deletion
 from persistence.planning.order import Node
 
 
@@ -111,26 +107,6 @@ async def create_many_tasks(
         emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
 
     return NewTasks(items=[NewTaskRef(ref=one.item.ref, id=one.id) for one in planned])
-
-
-@query
-def get_task(query: GetTask, task: Task) -> Task:  # noqa: ARG001  the id has been used to find it
-    return task
-
-
-@query
-async def list_tasks(query: ListTasks, *, db: AsyncConnection) -> Page[Task]:
-    return await tasks.page(db, query)
-
-
-@query
-async def list_task_dependencies(query: ListTaskDependencies, *, db: AsyncConnection) -> Page[Task]:
-    return await _task_graph.dependencies_page(db, query)
-
-
-@query
-async def list_task_dependents(query: ListTaskDependents, *, db: AsyncConnection) -> Page[Task]:
-    return await _task_graph.dependents_page(db, query)
 
 
 @query

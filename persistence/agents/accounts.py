@@ -13,7 +13,6 @@ from sqlalchemy import (
     Text,
     Uuid,
     bindparam,
-    delete,
     func,
     or_,
     select,
@@ -21,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, either, entity_from, equal
 from contracts.agents.accounts import Account, ListAccounts
 from persistence.agents.tables import account
@@ -120,20 +118,11 @@ async def lock_ended(db: AsyncConnection, *, now: datetime, limit: int) -> list[
     return [entity_from(Account, row) for row in rows]
 
 
-_LIST = Listing(
-    Account,
+Listing(
+    ListAccounts,
     {
         **equal(account, "provider"),
         "exhausted": either(exhausted_at(bindparam("now", type_=DateTime(timezone=True)))),
     },
+    by_now=True,
 )
-
-
-async def page(db: AsyncConnection, query: ListAccounts, *, now: datetime) -> Page[Account]:
-    """A page of the accounts that pass the filters."""
-    return await _LIST.page(db, query, now=now)
-
-
-async def remove(db: AsyncConnection, id_: UUID) -> None:
-    """Delete an account with its credentials."""
-    await db.execute(delete(account).where(account.c.id == id_))

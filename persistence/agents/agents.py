@@ -6,18 +6,17 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, bindparam, delete, exists, insert, literal_column, select
+from sqlalchemy import Integer, bindparam, exists, insert, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, entity_from, equal, is_set, require_fitting
 from bus.storage.own.tables import pulse
 from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
 from persistence.agents.tables import agent, prompt
 
-_LIST = Listing(
-    Agent,
+Listing(
+    ListAgents,
     {
         **equal(agent, "status", "initiative_id", "mode"),
         "dismissed": is_set(agent.c.dismissed_at),
@@ -47,11 +46,6 @@ _STALLED = (
     .limit(bindparam("limit", type_=Integer))
     .with_for_update(key_share=True, skip_locked=True)
 )
-
-
-async def page(db: AsyncConnection, query: ListAgents) -> Page[Agent]:
-    """A page of the agents that pass the filters."""
-    return await _LIST.page(db, query)
 
 
 async def find(db: AsyncConnection, query: FindAgent) -> Agent:
@@ -101,11 +95,6 @@ async def lock_stalled(db: AsyncConnection, *, before: datetime, limit: int) -> 
     """
     rows = await db.execute(_STALLED, {"before": before, "limit": limit})
     return [entity_from(Agent, row) for row in rows]
-
-
-async def delete_one(db: AsyncConnection, id_: UUID) -> None:
-    """Delete an agent and what it was told to do."""
-    await db.execute(delete(agent).where(agent.c.id == id_))
 
 
 async def lock_on_accounts(db: AsyncConnection, account_ids: Collection[UUID]) -> list[Agent]:

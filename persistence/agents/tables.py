@@ -41,8 +41,8 @@ class Credentials(SealedRow, owner=accounts.Account, named=False):
 class Agent(EntityRow, entity=agents.Agent):
     __tablename__ = "agents"
     __table_args__ = (
-        one_of("status", "idle", "running", "waiting_for_input", "stopped", "crashed"),
-        one_of("mode", "execute", "discuss", "plan", "detail", "refine", "chat", "errand"),
+        one_of("status", agents.AgentStatus),
+        one_of("mode", agents.AgentMode),
         UniqueConstraint("name"),
         Index("ix_agents__created_at_id", "created_at", "id"),
         Index("ix_agents__status_created_at", "status", "created_at", "id"),

@@ -9,10 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, entity_from, equal
 from contracts.health.checks import (
-    Check,
     CheckedWorker,
     ListChecks,
     WorkerCheck,
@@ -22,12 +20,7 @@ from contracts.health.checks import (
 )
 from persistence.health.tables import check, worker_check
 
-_LIST = Listing(Check, equal(check, "status", "trigger_type"))
-
-
-async def page(db: AsyncConnection, query: ListChecks) -> Page[Check]:
-    """A page of the checks that pass the filters."""
-    return await _LIST.page(db, query)
+Listing(ListChecks, equal(check, "status", "trigger_type"))
 
 
 async def known_workers(

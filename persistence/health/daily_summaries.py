@@ -8,17 +8,11 @@ from typing import Any
 from sqlalchemy import Double, cast, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing
-from contracts.health.daily_summaries import DailySummary, ListDailySummaries
+from contracts.health.daily_summaries import ListDailySummaries
 from persistence.health.tables import model_call, test_run
 
-_LIST = Listing(DailySummary)
-
-
-async def page(db: AsyncConnection, query: ListDailySummaries) -> Page[DailySummary]:
-    """A page of summaries."""
-    return await _LIST.page(db, query)
+Listing(ListDailySummaries)
 
 
 async def measure(db: AsyncConnection, day: date) -> dict[str, Any]:

@@ -20,23 +20,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, equal
 from contracts.health.model_calls import (
     DetachedModelCall,
     ListModelCalls,
-    ModelCall,
     ModelCallDetached,
     ModelUsage,
 )
 from persistence.health.tables import model_call, model_tally
 
-_LIST = Listing(ModelCall, equal(model_call, "test_run_id"))
-
-
-async def page(db: AsyncConnection, query: ListModelCalls) -> Page[ModelCall]:
-    """A page of the calls, of one run or of all."""
-    return await _LIST.page(db, query)
+Listing(ListModelCalls, equal(model_call, "test_run_id"))
 
 
 _DETACH = text(

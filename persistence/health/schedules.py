@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from bus.contract import Page
 from bus.storage import Listing, equal
-from contracts.health.schedules import ListSchedules, Schedule
+from contracts.health.schedules import ListSchedules
 from persistence.health.tables import schedule
 
-_LIST = Listing(Schedule, equal(schedule, "enabled"))
-
-
-async def page(db: AsyncConnection, query: ListSchedules) -> Page[Schedule]:
-    """A page of the schedules that pass the filters."""
-    return await _LIST.page(db, query)
-
-
-async def delete_one(db: AsyncConnection, locked: Schedule) -> None:
-    """Delete a locked schedule."""
-    await db.execute(delete(schedule).where(schedule.c.id == locked.id))
+Listing(ListSchedules, equal(schedule, "enabled"))

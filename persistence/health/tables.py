@@ -21,8 +21,6 @@ from contracts.health import (
 
 SCHEMA = {"schema": "health"}
 
-RUN_STATUSES = ("running", "success", "failure", "skipped", "timeout")
-
 
 def _json() -> Any:
     return mapped_column(JSONB(none_as_null=True))
@@ -43,8 +41,8 @@ def _due(table: str) -> Index:
 class TestDefinition(EntityRow, entity=test_definitions.TestDefinition):
     __tablename__ = "test_definitions"
     __table_args__ = (
-        one_of("category", "endpoint", "unit", "integration", "performance", "security", "ai"),
-        one_of("method", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
+        one_of("category", test_definitions.Category),
+        one_of("method", test_definitions.Method),
         Index("ix_test_definitions__created_at_id", "created_at", "id"),
         _due("test_definitions"),
         SCHEMA,
@@ -67,8 +65,8 @@ class TestDefinition(EntityRow, entity=test_definitions.TestDefinition):
 class TestRun(EntityRow, entity=test_runs.TestRun, ends_with=test_definitions.TestDefinition):
     __tablename__ = "test_runs"
     __table_args__ = (
-        one_of("status", *RUN_STATUSES),
-        one_of("triggered_by", "cron", "manual", "webhook"),
+        one_of("status", test_runs.RunStatus),
+        one_of("triggered_by", test_runs.TriggeredBy),
         UniqueConstraint("session_id", "ordinal"),
         Index(
             "ix_test_runs__test_definition_id_started_at", "test_definition_id", "started_at", "id"
@@ -103,7 +101,7 @@ class RunTally(VersionedRow):
 
     __tablename__ = "run_tallies"
     __table_args__ = (
-        one_of("status", *RUN_STATUSES),
+        one_of("status", test_runs.RunStatus),
         Index("ix_run_tallies__hour_status", "hour", "status", postgresql_include=["runs"]),
         SCHEMA,
     )
@@ -116,8 +114,8 @@ class RunTally(VersionedRow):
 class Check(EntityRow, entity=checks.Check):
     __tablename__ = "checks"
     __table_args__ = (
-        one_of("trigger_type", "cron", "on_demand", "package"),
-        one_of("status", "running", "completed", "failed", "timeout", "cancelled"),
+        one_of("trigger_type", checks.TriggerType),
+        one_of("status", checks.CheckStatus),
         Index("ix_checks__created_at_id", "created_at", "id"),
         Index("ix_checks__timeout_at", "timeout_at", postgresql_where=text("status = 'running'")),
         SCHEMA,
@@ -144,8 +142,8 @@ class Check(EntityRow, entity=checks.Check):
 class WorkerCheck(EntityRow, entity=checks.WorkerCheck, ends_with=checks.Check):
     __tablename__ = "worker_checks"
     __table_args__ = (
-        one_of("status", "pending", "running", "completed", "failed", "timeout", "cancelled"),
-        one_of("overall_status", "healthy", "degraded", "unhealthy", "critical"),
+        one_of("status", checks.WorkerCheckStatus),
+        one_of("overall_status", checks.OverallStatus),
         UniqueConstraint("check_id", "worker_name"),
         Index("ix_worker_checks__worker_name_requested_at", "worker_name", "requested_at", "id"),
         SCHEMA,
@@ -236,7 +234,7 @@ class ModelTally(VersionedRow):
 class DailySummary(EntityRow, entity=daily_summaries.DailySummary):
     __tablename__ = "daily_summaries"
     __table_args__ = (
-        one_of("overall_status", "healthy", "degraded", "critical"),
+        one_of("overall_status", daily_summaries.DayStatus),
         UniqueConstraint("day"),
         SCHEMA,
     )

@@ -8,23 +8,17 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Uuid, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, equal
 from contracts.health.test_runs import ListTestRuns, TestRun
 from persistence.health.tables import test_run
 
 _LIST = Listing(
-    TestRun,
+    ListTestRuns,
     {
         **equal(test_run, "test_definition_id", "session_id", "status"),
         "since": test_run.c.started_at >= bindparam("since", type_=test_run.c.started_at.type),
     },
 )
-
-
-async def page(db: AsyncConnection, query: ListTestRuns) -> Page[TestRun]:
-    """A page of the test runs that pass the filters."""
-    return await _LIST.page(db, query)
 
 
 async def latest(db: AsyncConnection, limit: int) -> list[TestRun]:

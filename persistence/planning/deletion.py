@@ -1,34 +1,17 @@
-"""Deleting one entity: locked against new references first, so that what goes along is counted."""
+"""What goes along when something is deleted: the tasks that belong to it and all below them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, delete, func, select
+from sqlalchemy import CTE, ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Entity
-from bus.storage import TABLES, columns, entity_from
 from persistence.planning.tables import phase, task
-
-E = TypeVar("E", bound=Entity)
 
 TOLD_IDS = 1_000
 """So many ids of what went along a deletion tells."""
-
-
-async def lock_for_deletion(db: AsyncConnection, entity: type[E], id_: UUID) -> E:
-    """The entity, locked so that nothing can refer to it any more, or its own ``…NotFound``.
-
-    What refers to it, and is of a context above, is asked for only when the transaction ends: a
-    reaction to its deletion lets it go.
-    """
-    statement = columns(entity).where(TABLES[entity].c.id == id_).with_for_update()
-    row = (await db.execute(statement)).one_or_none()
-    if row is None:
-        raise entity.not_found(id=id_)
-    return entity_from(entity, row)
 
 
 class Going(NamedTuple):
@@ -67,9 +50,3 @@ def _tree(belonging: ColumnElement[bool]) -> CTE:
     below = select(task.c.id).where(belonging).cte("below", recursive=True)
     child = task.alias("child")
     return below.union(select(child.c.id).where(child.c.parent_task_id == below.c.id))
-
-
-async def delete_entity(db: AsyncConnection, entity: Entity) -> None:
-    """Delete a locked entity and whatever belongs to it."""
-    table = TABLES[type(entity)]
-    await db.execute(delete(table).where(table.c.id == entity.id))

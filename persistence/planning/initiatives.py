@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, delete, exists, func, insert, select
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, contains, entity_from, equal
 from contracts.planning.initiatives import (
     FindInitiative,
@@ -26,8 +25,8 @@ from persistence.planning import deletion as _deletion
 from persistence.planning.deletion import Going
 from persistence.planning.tables import initiative, initiative_project, phase, task
 
-_LIST = Listing(
-    Initiative,
+Listing(
+    ListInitiatives,
     {
         **equal(initiative, "status"),
         "project_id": exists().where(
@@ -50,11 +49,6 @@ async def find(db: AsyncConnection, query: FindInitiative) -> Initiative:
     if row is None:
         raise InitiativeNotFound(external_ref=query.external_ref, name=query.name)
     return entity_from(Initiative, row)
-
-
-async def page(db: AsyncConnection, query: ListInitiatives) -> Page[Initiative]:
-    """A page of the initiatives that pass the filters."""
-    return await _LIST.page(db, query)
 
 
 async def overview(db: AsyncConnection, id_: UUID) -> InitiativeOverview:

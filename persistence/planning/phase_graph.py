@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import Exists, Uuid, bindparam, delete, exists, func, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing
 from contracts.planning.phases import ListPhaseDependencies, ListPhaseDependents, Phase
 from persistence.planning.tables import phase, phase_dependency
@@ -16,11 +15,15 @@ _depends_on = phase.alias("depends_on")
 
 _ID = bindparam("id", type_=Uuid)
 _EDGE = phase_dependency.c
-_DEPENDENCIES = Listing(
-    Phase, {"id": phase.c.id.in_(select(_EDGE.depends_on_phase_id).where(_EDGE.phase_id == _ID))}
+Listing(
+    ListPhaseDependencies,
+    {"id": phase.c.id.in_(select(_EDGE.depends_on_phase_id).where(_EDGE.phase_id == _ID))},
+    within=Phase,
 )
-_DEPENDENTS = Listing(
-    Phase, {"id": phase.c.id.in_(select(_EDGE.phase_id).where(_EDGE.depends_on_phase_id == _ID))}
+Listing(
+    ListPhaseDependents,
+    {"id": phase.c.id.in_(select(_EDGE.phase_id).where(_EDGE.depends_on_phase_id == _ID))},
+    within=Phase,
 )
 
 
@@ -31,16 +34,6 @@ def waits() -> Exists:
         _depends_on.c.id == phase_dependency.c.depends_on_phase_id,
         _depends_on.c.status != literal_column("'completed'"),
     )
-
-
-async def page_of_dependencies(db: AsyncConnection, query: ListPhaseDependencies) -> Page[Phase]:
-    """A page of the phases that a phase waits for."""
-    return await _related(db, query, _DEPENDENCIES)
-
-
-async def page_of_dependents(db: AsyncConnection, query: ListPhaseDependents) -> Page[Phase]:
-    """A page of the phases that wait for a phase."""
-    return await _related(db, query, _DEPENDENTS)
 
 
 async def open_dependencies(db: AsyncConnection, id_: UUID) -> list[UUID]:
@@ -69,19 +62,3 @@ async def remove_dependency(db: AsyncConnection, id_: UUID, depends_on: UUID) ->
         )
     )
     return bool(removed.rowcount)
-
-
-async def _related(
-    db: AsyncConnection,
-    query: ListPhaseDependencies | ListPhaseDependents,
-    related: Listing[Phase],
-) -> Page[Phase]:
-    found = await related.page(db, query)
-    if not found.items and not await _exists(db, query.id):
-        raise Phase.not_found(id=query.id)
-    return found
-
-
-async def _exists(db: AsyncConnection, id_: UUID) -> bool:
-    there = select(exists().where(phase.c.id == id_))
-    return bool((await db.execute(there)).scalar_one())

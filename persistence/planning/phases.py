@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, entity_from, equal
 from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase, PhaseContents
 from contracts.planning.tasks import Task
@@ -16,10 +15,10 @@ from persistence.planning import deletion as _deletion
 from persistence.planning.phase_graph import waits
 from persistence.planning.tables import phase, phase_dependency, task
 
-_LIST = Listing(Phase, equal(phase, "initiative_id", "status", "external_ref"))
+Listing(ListPhases, equal(phase, "initiative_id", "status", "external_ref"))
 
-_DISPATCHABLE = Listing(
-    Phase,
+Listing(
+    ListDispatchablePhases,
     {
         "initiative_id": and_(
             *equal(phase, "initiative_id").values(),
@@ -28,16 +27,6 @@ _DISPATCHABLE = Listing(
         )
     },
 )
-
-
-async def page(db: AsyncConnection, query: ListPhases) -> Page[Phase]:
-    """A page of the phases that pass the filters."""
-    return await _LIST.page(db, query)
-
-
-async def dispatchable_page(db: AsyncConnection, query: ListDispatchablePhases) -> Page[Phase]:
-    """A page of the phases of an initiative that can be started."""
-    return await _DISPATCHABLE.page(db, query)
 
 
 async def lock_all(db: AsyncConnection, initiative_id: UUID) -> list[Phase]:

@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, columns, contains, entity_from, equal, is_set
 from contracts.planning.projects import (
     FindProject,
@@ -18,8 +17,8 @@ from contracts.planning.projects import (
 )
 from persistence.planning.tables import initiative_project, project
 
-_LIST = Listing(
-    Project,
+Listing(
+    ListProjects,
     {
         "archived": is_set(project.c.archived_at),
         "initiative_id": exists().where(
@@ -38,11 +37,6 @@ async def find(db: AsyncConnection, query: FindProject) -> Project:
     if row is None:
         raise ProjectNotFound(name=query.name, url=query.url)
     return entity_from(Project, row)
-
-
-async def page(db: AsyncConnection, query: ListProjects) -> Page[Project]:
-    """A page of the projects that pass the filters."""
-    return await _LIST.page(db, query)
 
 
 async def initiative_ids(db: AsyncConnection, id_: UUID) -> list[UUID]:

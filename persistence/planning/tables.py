@@ -59,9 +59,9 @@ class Project(EntityRow, entity=projects.Project):
 class Initiative(EntityRow, entity=initiatives.Initiative):
     __tablename__ = "initiatives"
     __table_args__ = (
-        one_of("status", "active", "pending_review", "completed", "archived"),
-        one_of("status_before", "active", "pending_review", "completed"),
-        one_of("execution_mode", "yolo", "review_per_phase"),
+        one_of("status", initiatives.InitiativeStatus),
+        one_of("status_before", initiatives.InitiativeStatus, besides=["archived"]),
+        one_of("execution_mode", initiatives.ExecutionMode),
         UniqueConstraint("external_ref"),
         Index("ix_initiatives__created_at_id", "created_at", "id"),
         Index("ix_initiatives__name_id", "name", "id"),
@@ -87,10 +87,8 @@ class InitiativeProject(VersionedRow, ends_with=(initiatives.Initiative, project
 class Phase(EntityRow, entity=phases.Phase, ends_with=initiatives.Initiative):
     __tablename__ = "phases"
     __table_args__ = (
-        one_of(
-            "status", "pending", "approved", "in_progress", "pending_review", "completed", "blocked"
-        ),
-        one_of("status_before", "pending", "approved", "in_progress", "pending_review"),
+        one_of("status", phases.PhaseStatus),
+        one_of("status_before", phases.PhaseStatus, besides=["completed", "blocked"]),
         UniqueConstraint("initiative_id", "external_ref"),
         Index("ix_phases__initiative_id_position", "initiative_id", "position", "id"),
         Index("ix_phases__created_at_id", "created_at", "id"),
@@ -131,20 +129,9 @@ class Task(
 
     __tablename__ = "tasks"
     __table_args__ = (
-        one_of("status", "pending", "in_progress", "completed", "blocked"),
-        one_of("priority", "low", "medium", "high"),
-        one_of(
-            "category",
-            "execute",
-            "research",
-            "discuss",
-            "plan",
-            "detail",
-            "refine",
-            "verify",
-            "merge",
-            "review",
-        ),
+        one_of("status", tasks.TaskStatus),
+        one_of("priority", tasks.TaskPriority),
+        one_of("category", tasks.TaskCategory),
         UniqueConstraint("initiative_id", "external_ref"),
         Index("ix_tasks__initiative_id_status", "initiative_id", "status"),
         Index("ix_tasks__phase_id_status", "phase_id", "status"),

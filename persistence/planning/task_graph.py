@@ -21,9 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Page
 from bus.storage import Listing, compiled, execute, fetch
-from bus.storage import entities as _entities
 from contracts.planning.tasks import ListTaskDependencies, ListTaskDependents, Task
 from persistence.planning.tables import task, task_dependency
 
@@ -70,33 +68,16 @@ _REMOVE_INTO = compiled(
 
 _ID = bindparam("id", type_=Uuid)
 _EDGE = task_dependency.c
-_DEPENDENCIES = Listing(
-    Task, {"id": task.c.id.in_(select(_EDGE.depends_on_task_id).where(_EDGE.task_id == _ID))}
+Listing(
+    ListTaskDependencies,
+    {"id": task.c.id.in_(select(_EDGE.depends_on_task_id).where(_EDGE.task_id == _ID))},
+    within=Task,
 )
-_DEPENDENTS = Listing(
-    Task, {"id": task.c.id.in_(select(_EDGE.task_id).where(_EDGE.depends_on_task_id == _ID))}
+Listing(
+    ListTaskDependents,
+    {"id": task.c.id.in_(select(_EDGE.task_id).where(_EDGE.depends_on_task_id == _ID))},
+    within=Task,
 )
-
-
-async def dependencies_page(db: AsyncConnection, query: ListTaskDependencies) -> Page[Task]:
-    """A page of the tasks that the named one depends on."""
-    return await _related(db, query, _DEPENDENCIES)
-
-
-async def dependents_page(db: AsyncConnection, query: ListTaskDependents) -> Page[Task]:
-    """A page of the tasks that depend on the named one."""
-    return await _related(db, query, _DEPENDENTS)
-
-
-async def _related(
-    db: AsyncConnection,
-    query: ListTaskDependencies | ListTaskDependents,
-    related: Listing[Task],
-) -> Page[Task]:
-    page = await related.page(db, query)
-    if not page.items and query.cursor is None:
-        await _entities.get(db, Task, query.id)
-    return page
 
 
 async def add_dependencies(db: AsyncConnection, pairs: Iterable[tuple[UUID, UUID]]) -> None:

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     delete,
-    exists,
     func,
     literal_column,
     or_,
@@ -23,8 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Entity, Page
-from bus.storage import TABLES, Listing, columns, contains, either, entity_from, equal
+from bus.storage import Listing, columns, contains, either, entity_from, equal
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
 from persistence.planning.readiness import READY
 from persistence.planning.tables import task, task_dependency
@@ -35,8 +33,8 @@ _IN_PROGRESS = task.c.status == literal_column("'in_progress'")
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
-_LIST = Listing(
-    Task,
+Listing(
+    ListTasks,
     {
         **equal(
             task,
@@ -48,17 +46,6 @@ _LIST = Listing(
         "search": contains("search", task.c.name, task.c.description),
     },
 )
-
-
-async def page(db: AsyncConnection, query: ListTasks) -> Page[Task]:
-    """A page of the tasks that pass the filters."""
-    return await _LIST.page(db, query)
-
-
-async def exists_one(db: AsyncConnection, entity: type[Entity], id_: UUID) -> bool:
-    """Whether there is an entity with this id."""
-    found = await db.execute(select(exists().where(TABLES[entity].c.id == id_)))
-    return bool(found.scalar_one())
 
 
 _LOCK_EXPIRED = (

@@ -181,7 +181,7 @@ def declare() -> list[type[Operation[Any]]]:
 def with_probes(registry: Registry) -> Registry:
     """The registry with the probes bound beside its operations."""
     with _restored():
-        bound = [_bind(operation) for operation in declare()]
+        bound = [_bind(operation, HANDLERS.by_operation[operation]) for operation in declare()]
     return replace(
         registry, operations=registry.operations | {probe.subject: probe for probe in bound}
     )

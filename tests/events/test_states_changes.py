@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from bus.storage.discovery import metadata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -18,6 +17,7 @@ from bus.contract.errors import InvalidReference
 from bus.contract.operation import Command
 from bus.contract.refusals import Refusal
 from bus.kit.ids import uuid7
+from bus.running.discovery import metadata
 from bus.storage.tables import ENDS_WITH, TABLES, holds_a_field
 from contracts.agents import accounts, agents
 from contracts.health import model_calls, test_definitions, test_runs

@@ -28,8 +28,9 @@ class TestRecordModelCall:
         assert len(await outbox()) == before
 
     async def test_refused(self, bus: Bus) -> None:
-        with pytest.raises(InvalidReference):
+        with pytest.raises(InvalidReference) as refusal:
             await call(bus, test_run_id=uuid7())
+        assert (refusal.value.field, refusal.value.entity) == ("test_run_id", "test_run")
         made = await call(bus)
         with pytest.raises(AlreadyExists):
             await call(bus, id=made.id)

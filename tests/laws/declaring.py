@@ -10,6 +10,7 @@ import contracts.planning.tasks
 from bus.contract.event import EVENTS
 from bus.contract.operation import OPERATIONS
 from bus.handling.shapes import HANDLERS
+from bus.storage.paging import LISTINGS
 from fleetbus import domain
 
 CONTRACT = "contracts.planning.tasks"
@@ -20,7 +21,7 @@ HANDLER = "handlers.planning.tasks"
 def forgotten() -> Iterator[None]:
     """What is declared and handled in the block is unknown again after it."""
     domain.catalogue()  # or what a test loads first would be forgotten with what it declares
-    registers: list[dict[Any, Any]] = [OPERATIONS, EVENTS, HANDLERS.by_operation]
+    registers: list[dict[Any, Any]] = [OPERATIONS, EVENTS, HANDLERS.by_operation, LISTINGS]
     before = [dict(register) for register in registers]
     reactions = list(HANDLERS.reactions)
     try:

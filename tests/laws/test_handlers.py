@@ -131,8 +131,8 @@ WRONG = [
         "the parameter task is an entity or an entity | None",
     ),
     (
-        "@query\ndef get_task(query: GetTask, task: Task) -> Task: ...",
-        "GetTask has a handler already",
+        "@handler\nasync def delete_task(command: DeleteTask, *, emit: Emit) -> TaskDeletion: ...",
+        "DeleteTask has a handler already",
     ),
     (
         "@reaction\nasync def wave_back(told: TaskCompleted, *, emit: Emit) -> None: ...",

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from bus.storage.discovery import metadata
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
 from bus.contract.event import EVENTS
+from bus.running.discovery import metadata
 from bus.storage.tables import ENDS_WITH, TABLES
 from fleetbus import domain
 

@@ -32,10 +32,10 @@ from bus.contract.items import EncodedItems
 from bus.storage.database import Database
 from bus.storage.encoding import encoding
 from bus.storage.entities import _recordset, entity_from
+from bus.storage.paging import LISTINGS
 from bus.storage.tables import TABLES
 from contracts.planning.tasks import ListTasks, Task
 from fleetbus import domain
-from persistence.planning import tasks
 from tests.bus.asking import Asker, add_tasks, asking
 
 domain.registry()
@@ -192,7 +192,7 @@ class TestPagesOfTasks:
     ) -> None:
         ids = await add_tasks(db, 3)
 
-        page = await tasks.page(reading, ListTasks(order="position", limit=2))
+        page = await LISTINGS[ListTasks].page(reading, ListTasks(order="position", limit=2))
 
         assert isinstance(page.items, EncodedItems)
         assert [type(item) for item in page.items] == [Task, Task]

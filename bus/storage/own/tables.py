@@ -6,6 +6,8 @@ were answered last, the sweeper's log.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -111,7 +113,7 @@ reconciliation = Table(
     Column("detail", Text, server_default="", nullable=False),
     # Up to where the stream was last found whole, and what it looked like then.
     Column("mark", JSONB),
-    one_of("state", "ok", "repaired", "incomplete", "timeline_conflict"),
+    one_of("state", Literal["ok", "repaired", "incomplete", "timeline_conflict"]),
     schema="bus",
 )
 

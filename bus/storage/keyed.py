@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Text, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Entity
-from bus.storage import TABLES, columns, entity_from
+from bus.contract.entity import Entity
+from bus.storage.entities import columns, entity_from
+from bus.storage.tables import TABLES
 
 E = TypeVar("E", bound=Entity)
 

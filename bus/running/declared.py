@@ -1,0 +1,30 @@
+"""Operations that their declaration answers: one that gets an entity, one that lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus.contract.entity import Entity
+from bus.contract.lookup import GetOf
+from bus.contract.operation import Operation
+from bus.contract.page import ListOf
+from bus.handling.needs import Needed
+from bus.handling.shapes import Handling
+from bus.storage.paging import LISTINGS
+
+
+def answered(operation: type[Operation[Any]]) -> Handling | None:
+    """How an operation without a function is handled; None if it needs one."""
+    if issubclass(operation, GetOf):
+        entity = operation.declared.reply
+        assert issubclass(entity, Entity)
+        need = Needed(entity.noun, entity, "id", optional=False)
+        return Handling("lookup", _as_it_is, operation, entities=(need,))
+    if issubclass(operation, ListOf) and (listing := LISTINGS.get(operation)):
+        needed = {"db", "now"} if listing.by_now else {"db"}
+        return Handling("query", listing.answer, operation, dependencies=frozenset(needed))
+    return None
+
+
+def _as_it_is(_: GetOf[Any], entity: Entity) -> Entity:
+    return entity
