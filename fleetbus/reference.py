@@ -20,6 +20,7 @@ from pydantic import AliasChoices
 
 from bus.contract.catalogue import Catalogue
 from bus.contract.errors import EVERYWHERE
+from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.operation import Operation
 from bus.contract.page import Page
@@ -53,6 +54,7 @@ class Reference:
     """What the pages are made from."""
 
     catalogue: Catalogue
+    emitters: Mapping[type[Event], list[str]]
 
     @cached_property
     def schemas(self) -> Mapping[str, dict[str, Any]]:
@@ -154,16 +156,13 @@ class Reference:
         )
 
     def events_page(self) -> str:
-        """Every event with what it says and who tells it."""
-        tellers: dict[str, list[str]] = {}
-        for operation in self.catalogue.operations:
-            for event in operation.declared.emits:
-                tellers.setdefault(event.fact.type, []).append(f"`{operation.declared.subject}`")
+        """Every event with what it says and who emits it."""
         lead = "The events on `events.<entity>.<fact>.<entity id>`, and in the stream."
         more = (
             "The body of each is a JSON object with these fields; the one named after the entity "
-            "holds it as it is after the change. Besides the operations named, reactions and the "
-            "sweeper may emit it. How to read them: [consuming events](consuming-events.md)."
+            "holds it as it is after the change. A *reaction* follows in the same transaction from "
+            "other events, a *job* is periodic work of the service. How to read events: "
+            "[consuming events](consuming-events.md)."
         )
         parts = [_head("Events", lead), more]
         for context in self.catalogue.contexts:
@@ -175,7 +174,7 @@ class Reference:
                         f"`{event.fact.type}`",
                         _markdown(event.fact.summary),
                         ", ".join(f"`{field}`" for field in event.model_fields),
-                        ", ".join(tellers.get(event.fact.type, ["a reaction or the sweeper"])),
+                        ", ".join(self.emitters[event]),
                     )
                     for event in found
                 )
@@ -291,7 +290,8 @@ def variable(name: str) -> str:
 
 def pages() -> dict[str, str]:
     """The content of every generated page under ``docs/``."""
-    reference = Reference(domain.catalogue())
+    registry = domain.registry()
+    reference = Reference(registry.catalogue, registry.emitters())
     return {
         "operations.md": reference.operations_page(),
         "events.md": reference.events_page(),
@@ -303,7 +303,7 @@ def pages() -> dict[str, str]:
 
 def parts() -> dict[str, str]:
     """The generated parts of the README, by the names of their markers."""
-    reference = Reference(domain.catalogue())
+    reference = Reference(domain.catalogue(), {})
     return {
         "operations": reference.overview(),
         "events": reference.facts(),

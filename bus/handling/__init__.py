@@ -2,7 +2,8 @@
 
 from bus.handling.changes import changes, described, made, replaced
 from bus.handling.clocks import before, reported
-from bus.handling.shapes import Decision, Emit, Published, decider, handler, job, query, reaction
+from bus.handling.decisions import Decision, Emit, carry_out
+from bus.handling.shapes import Published, decider, handler, job, query, reaction
 from bus.handling.transitions import Transitions
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Published",
     "Transitions",
     "before",
+    "carry_out",
     "changes",
     "decider",
     "described",

@@ -109,11 +109,7 @@ class Executor:
         with _sizes.measured(self._max_payload()):
             await self._attempts.run([call], self._query)
 
-    async def run_lookups(
-        self,
-        calls: Sequence[Call],
-        _: Callable[[], None],
-    ) -> Sequence[Call]:
+    async def run_lookups(self, calls: Sequence[Call], _: Callable[[], None]) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
         await self._attempts.run(calls, self._lookups)
         return ()
@@ -225,7 +221,7 @@ class Executor:
             fresh = _unanswered(calls, opening)
             if not fresh:
                 return
-            tx.now = opening.now
+            tx.now, tx.strict = opening.now, self._registry.strict
             with _sizes.measured(self._max_payload()):
                 outcomes = await work(tx, fresh)
             outcomes = await self._recheck(tx, outcomes)

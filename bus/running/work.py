@@ -12,7 +12,9 @@ from bus.contract.errors import EntityTooLarge, InvalidReference
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision, Handling, Job, Needed
+from bus.handling.decisions import Decision
+from bus.handling.shapes import Handling, Job
+from bus.handling.signatures import Needed
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
 from bus.running.registry import Registry
@@ -44,7 +46,7 @@ async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -
     given = {
         **dependencies,
         "db": tx.db,
-        "emit": tx.emitter(cause_of(call), call.traceparent),
+        "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
         "new_id": _new_id(call),
     }
@@ -61,7 +63,7 @@ async def gather(
     given = {
         **dependencies,
         "db": tx.db,
-        "emits": [tx.emitter(cause_of(call), call.traceparent) for call in calls],
+        "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
     }
     commands = [call.message for call in calls]
@@ -133,7 +135,7 @@ async def run_job(job: Job, settings: Mapping[str, Any], tx: Transaction) -> int
         served_at = min(tx.now, await _pulse.served_at(tx.db))
     given = {
         "db": tx.db,
-        "emit": tx.emitter(f"sweeper:{job.name}", None),
+        "emit": tx.emitter(job.handling, f"sweeper:{job.name}", None),
         "now": tx.now,
         "limit": job.limit,
         "served_at": served_at,
@@ -152,7 +154,7 @@ async def _run_reaction(tx: Transaction, handling: Handling, events: Sequence[Ev
     trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
     given = {
         "db": tx.db,
-        "emit": tx.emitter(f"reaction:{handling.name}", trace),
+        "emit": tx.emitter(handling, f"reaction:{handling.name}", trace),
         "now": tx.now,
     }
     await handling.function(events, **_pick(handling, given))
@@ -210,7 +212,8 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
     decided.changed = decision.entity is not own
     decided.reply, decided.error = decision.reply, decision.refusal
     decided.kept = decision.refusal is None or decided.changed
-    emit = tx.emitter(cause_of(decided.call), decided.call.traceparent)
+    call = decided.call
+    emit = tx.emitter(call.bound.handling, cause_of(call), call.traceparent)
     for event in decision.events:
         emit(event)
 

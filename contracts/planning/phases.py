@@ -39,7 +39,7 @@ from contracts.planning._phase_parts import (
     PhaseNotFound,
     PhaseSequence,
 )
-from contracts.planning._task import TaskReady
+from contracts.planning._task import TaskDependencyRemoved
 
 PhaseOrder = Literal["position", "-position", "created_at", "-created_at", "name", "-name"]
 
@@ -221,7 +221,7 @@ class DeletePhase(
     Command[PhaseDeletion],
     subject="db.phases.delete",
     errors=(PhaseNotFound,),
-    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskReady),
+    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskDependencyRemoved),
     example={"id": _EXAMPLE_ID},
 ):
     """Delete a phase for good, with its tasks; phases that depended on it no longer wait for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from functools import partial
 
 from nats.aio.msg import Msg
@@ -53,7 +54,7 @@ class Service:
 
     def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
         self.settings = settings
-        self.registry = registry or domain.registry()
+        self.registry = replace(registry or domain.registry(), strict=settings.strict)
         self.database = Database(
             settings.database_url, settings.pools, pooler_url=settings.database_pooler_url
         )

@@ -10,13 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Decision, Emit, reaction
 from bus.storage import save
-from contracts.agents.accounts import AccountExhausted, NoAccountAvailable
+from contracts.agents.accounts import (
+    AccountAvailable,
+    AccountExhausted,
+    AccountUpdated,
+    NoAccountAvailable,
+)
 from contracts.agents.agents import Agent, AgentAccountNeeded, AgentAccountSwitched
 from handlers.agents._accounts import take_next
 from persistence.agents import agents
 
 
-@reaction
+@reaction(emits=(AgentAccountSwitched, AgentAccountNeeded, AccountAvailable, AccountUpdated))
 async def switch_exhausted_accounts(
     events: Sequence[AccountExhausted], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:

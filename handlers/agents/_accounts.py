@@ -71,7 +71,7 @@ def available(account: Account, now: datetime) -> Account:
     return account.evolve(now, is_exhausted=False, exhausted_until=None)
 
 
-@job(every=1.0, limit=100)
+@job(every=1.0, limit=100, emits=(AccountAvailable,))
 async def end_exhaustion(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Make accounts available whose time has come; returns how many, ``limit`` at most."""
     ended = [

@@ -25,7 +25,7 @@ def _by_an_id(event: TaskClaimed) -> bool:
     return agent_id(event.task.claimed_by) is not None
 
 
-@reaction(about=_by_an_id)
+@reaction(about=_by_an_id, emits=(AgentRunning, AgentUpdated))
 async def begin_claimed(
     events: Sequence[TaskClaimed], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:

@@ -10,11 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.handling import Decision, Emit, job
 from contracts.agents.agents import (
     Agent,
+    AgentCrashed,
     AgentReconnected,
     AgentSuspected,
     Heartbeat,
     HeartbeatReply,
 )
+from contracts.planning.tasks import TaskBlocked, TaskRetried
 from handlers.agents._agent_rules import is_between_runs, lease, require_live
 from handlers.agents._crashes import expire
 from handlers.agents._departures import carry_out
@@ -24,7 +26,12 @@ IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
 
 
-@job(every=0.75, limit=100, vital=True)  # and it is told within a second, jitter included
+@job(
+    every=0.75,  # and it is told within a second, jitter included
+    limit=100,
+    vital=True,
+    emits=(AgentCrashed, TaskRetried, TaskBlocked),
+)
 async def expire_agent_leases(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:

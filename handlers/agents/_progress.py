@@ -12,7 +12,7 @@ from contracts.agents.agents import Agent, AgentStalled
 from persistence.agents import agents
 
 
-@job(every=5.0, limit=100)
+@job(every=5.0, limit=100, emits=(AgentStalled,))
 async def tell_stalled_agents(
     *,
     db: AsyncConnection,

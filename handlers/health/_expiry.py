@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Emit, job
 from bus.storage import entities as _entities
-from contracts.health.checks import WorkerCheck
+from contracts.health.checks import CheckCompleted, CheckTimedOut, WorkerCheck
 from contracts.health.test_runs import TestRun, TestRunFinished
 from handlers.health._run_rules import duration_ms
 from handlers.health._settling import settle
@@ -16,7 +16,7 @@ from handlers.health.states import TEST_RUN, WORKER_CHECK
 from persistence.health import sweeping as _sweeping
 
 
-@job(every=1.0, limit=200)
+@job(every=1.0, limit=200, emits=(TestRunFinished,))
 async def expire_test_runs(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
@@ -31,7 +31,7 @@ async def expire_test_runs(
     return len(expired)
 
 
-@job(every=1.0, limit=500)
+@job(every=1.0, limit=500, emits=(CheckCompleted, CheckTimedOut))
 async def expire_worker_checks(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:

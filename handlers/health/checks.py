@@ -15,8 +15,10 @@ from contracts.health.checks import (
     CancelCheck,
     Check,
     CheckCancelled,
+    CheckCompleted,
     CheckDetails,
     CheckStarted,
+    CheckTimedOut,
     GetCheck,
     GetLatestWorkerCheck,
     ListChecks,
@@ -115,7 +117,7 @@ async def get_latest_worker_check(
     return await checks.latest_of(db, query.worker_name)
 
 
-@reaction
+@reaction(emits=(CheckCompleted, CheckTimedOut))
 async def count_reports(
     events: Sequence[WorkerCheckReported], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:

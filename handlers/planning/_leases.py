@@ -14,7 +14,7 @@ from handlers.planning.task_rules import MAX_RETRIES, UNCLAIMED
 from persistence.planning import tasks
 
 
-@job(every=1.0, limit=200, vital=True)
+@job(every=1.0, limit=200, vital=True, emits=(TaskLeaseExpired, TaskBlocked))
 async def expire_task_leases(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:

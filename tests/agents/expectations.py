@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from bus.contract.event import Event
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision
+from bus.handling import Decision
 from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     Agent,

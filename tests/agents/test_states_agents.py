@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision
+from bus.handling import Decision
 from bus.kit.ids import uuid7
 from bus.storage.own.pulse import LEASE_HEARTBEATS
 from contracts.agents.agents import (

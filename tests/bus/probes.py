@@ -22,7 +22,8 @@ from bus.contract.errors import (
 from bus.contract.model import Reply
 from bus.contract.operation import OPERATIONS, Command, Operation, Query
 from bus.contract.refusals import Conflict
-from bus.handling.shapes import HANDLERS, Decision, Emit, Handling, decider, handler, query
+from bus.handling import Decision, Emit, decider, handler, query
+from bus.handling.shapes import HANDLERS, Handling
 from bus.running.registry import Registry, _bind
 from bus.storage import entities as _entities
 from contracts.planning.projects import Project

@@ -148,6 +148,7 @@ class Sweeper:
             if not await _sweeps.try_lock(tx.db, task.name):
                 return 0
             tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
+            tx.strict = self._registry.strict
             handled = await self._run(task, tx)
             await react(self._registry, tx)
             # What is vital does not wait for the table of what has been done.
