@@ -1,6 +1,6 @@
 """What handlers are written with: shapes, transitions and changes."""
 
-from bus.handling.changes import changes, described, made, replaced
+from bus.handling.changes import changes, described, replaced
 from bus.handling.clocks import before, reported
 from bus.handling.decisions import Decision, Emit, carry_out
 from bus.handling.shapes import Published, decider, handler, job, query, reaction
@@ -18,7 +18,6 @@ __all__ = [
     "described",
     "handler",
     "job",
-    "made",
     "query",
     "reaction",
     "replaced",

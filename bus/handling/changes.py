@@ -31,11 +31,6 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def made(entity: type[E], now: datetime, **values: Any) -> E:
-    """A new entity of these values, at its first version."""
-    return entity(version=1, created_at=now, updated_at=now, **values)
-
-
 def described(command: Request, *without: str) -> dict[str, Any]:
     """The values of a request by name, defaults among them, as its own types."""
     return {

@@ -19,6 +19,7 @@ from bus.kit.ids import uuid7
 from bus.running.calls import Call
 from bus.running.registry import Registry
 from bus.running.transaction import Transaction
+from bus.running.undeclared import report
 from bus.storage import entities as _entities
 from bus.storage.own import pulse as _pulse
 from bus.storage.own.commit import Changes
@@ -26,6 +27,9 @@ from bus.storage.sizes import too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
+
+SAME = "returns the entity that it was given as if it had changed it: say Decision.unchanged"
+ANOTHER = "says unchanged of another entity than the one that it was given"
 
 
 @dataclass(slots=True)
@@ -198,22 +202,25 @@ def _without_what_is_too_large(
     and keeps nothing.
     """
     if decision.refusal is not None:
-        return Decision(entities[0], refusal=decision.otherwise)
+        return Decision.unchanged(entities[0], refusal=decision.otherwise)
     if not call.bound.declared.vital:
         raise refusal
     fields = call.bound.operation.model_fields
     needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
     message = call.bound.operation.model_construct(None, **needed)
-    bare = call.bound.handling.function(message, *entities, **given)
-    return Decision(bare.entity, *bare.events, refusal=refusal)
+    bare: Decision[Any] = call.bound.handling.function(message, *entities, **given)
+    bare.refusal = refusal
+    return bare
 
 
 def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
-    decided.changed = decision.entity is not own
+    handling = decided.call.bound.handling
+    decided.changed = decision.changed if own is None else decision.entity is not own
+    if decided.changed != decision.changed:
+        report(handling, SAME if decision.changed else ANOTHER, strict=tx.strict)
     decided.reply, decided.error = decision.reply, decision.refusal
     decided.kept = decision.refusal is None or decided.changed
-    call = decided.call
-    emit = tx.emitter(call.bound.handling, cause_of(call), call.traceparent)
+    emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:
         emit(event)
 

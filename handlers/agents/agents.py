@@ -1,13 +1,12 @@
 """What happens to agents."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.handling import Decision, Emit, carry_out, changes, decider, handler, query
 from bus.storage import add, get_locked, save
 from contracts.agents.agents import (
     Agent,
@@ -53,7 +52,6 @@ from handlers.agents._agent_rules import (
 )
 from handlers.agents._aliases import add_with_alias
 from handlers.agents._crashes import confirm, report
-from handlers.agents._departures import carry_out
 from handlers.agents._endings import dissolve, finish, stop
 from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents.states import AGENT
@@ -109,7 +107,7 @@ def update_agent(command: UpdateAgent, agent: Agent, *, now: datetime) -> Decisi
     require_incarnation(agent, command.incarnation)
     agent.expect(command.expected_version)
     if not (changed := changes(command, agent)):
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     updated = agent.evolve(now, **changed)
 
@@ -145,7 +143,7 @@ async def finish_agent(
 ) -> Agent:
     finished = finish(command, await _held.lock(db, command.id), now)
 
-    await carry_out([finished], db=db, emit=emit)
+    await carry_out(finished.decisions, db=db, emit=emit)
 
     return finished.agent.entity
 
@@ -156,7 +154,7 @@ async def stop_agent(
 ) -> Agent:
     stopped = stop(command, await _held.lock(db, command.id), now)
 
-    await carry_out([stopped], db=db, emit=emit)
+    await carry_out(stopped.decisions, db=db, emit=emit)
 
     return stopped.agent.entity
 
@@ -167,7 +165,7 @@ async def crash_agent(
 ) -> Agent:
     crashed = report(command, await _held.lock(db, command.id), now)
 
-    await carry_out([crashed], db=db, emit=emit)
+    await carry_out(crashed.decisions, db=db, emit=emit)
 
     return crashed.agent.entity
 
@@ -179,7 +177,7 @@ async def suspect_agent(
     behind = await agents.lock_behind(db, command.connection_name)
 
     decisions = [suspect(agent, now) for agent in behind]
-    await _write(decisions, db=db, emit=emit)
+    await carry_out(decisions, db=db, emit=emit)
 
     return Suspicion(agents=[decision.entity for decision in decisions])
 
@@ -191,7 +189,7 @@ async def reinstate_agent(
     behind = await agents.lock_behind(db, command.connection_name)
 
     decisions = [reinstate(agent, now) for agent in behind if agent.suspected_at is not None]
-    await _write(decisions, db=db, emit=emit)
+    await carry_out(decisions, db=db, emit=emit)
 
     return Suspicion(agents=[decision.entity for decision in decisions])
 
@@ -205,7 +203,7 @@ async def confirm_suspicion(
     if crashed is None:
         return held.agents[0]
 
-    await carry_out([crashed], db=db, emit=emit)
+    await carry_out(crashed.decisions, db=db, emit=emit)
 
     return crashed.agent.entity
 
@@ -220,7 +218,7 @@ def request_agent_cancel(
     if is_between_runs(agent):
         raise AGENT.refusal(agent, "request_cancel", expected="in a run that could be ended")
     if agent.cancel_requested_at is not None:
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     asked = agent.evolve(now, cancel_requested_at=now)
 
@@ -241,9 +239,7 @@ async def switch_agent_account(
         return agent
 
     decision = switched(agent, account_id, command.reason, now)
-    await save(db, [decision.entity])
-
-    emit(*decision.events)
+    await carry_out([decision], db=db, emit=emit)
 
     return decision.entity
 
@@ -257,7 +253,7 @@ def dismiss_agent(
 ) -> Decision[Agent]:
     AGENT.require(agent, "dismiss")
     if agent.dismissed_at is not None:
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     dismissed = agent.evolve(now, dismissed_at=now)
 
@@ -270,17 +266,8 @@ async def delete_agent(
 ) -> AgentDeletion:
     deleted = dissolve(await _held.lock(db, command.id), now)
 
-    await carry_out([deleted], db=db, emit=emit)
+    await carry_out(deleted.decisions, db=db, emit=emit)
     agent = deleted.agent.entity
     await agents.delete_one(db, agent.id)
 
     return AgentDeletion(id=agent.id, name=agent.name)
-
-
-async def _write(decisions: Sequence[Decision[Agent]], *, db: AsyncConnection, emit: Emit) -> None:
-    """Write down and tell what changed."""
-    changed = [decision for decision in decisions if decision.events]
-    await save(db, [decision.entity for decision in changed])
-    for decision in changed:
-        for event in decision.events:
-            emit(event)

@@ -6,9 +6,8 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, job
+from bus.handling import Decision, Emit, carry_out, job
 from bus.kit.cron import due_times
-from bus.storage import entities as _entities
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
 from persistence.health import sweeping as _sweeping
@@ -22,9 +21,7 @@ async def tell_due_definitions(
     due = await _sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
 
     decisions = [definition_due(definition, now) for definition in due]
-    await _entities.save(db, [decision.entity for decision in decisions])
-    for decision in decisions:
-        emit(*decision.events)
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)
 
@@ -35,9 +32,7 @@ async def tell_due_schedules(*, db: AsyncConnection, emit: Emit, now: datetime, 
     due = await _sweeping.lock_due(db, Schedule, now=now, limit=limit)
 
     decisions = [schedule_due(schedule, now) for schedule in due]
-    await _entities.save(db, [decision.entity for decision in decisions])
-    for decision in decisions:
-        emit(*decision.events)
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Emit, described, handler, made, query, replaced
+from bus.handling import Emit, described, handler, query, replaced
 from bus.storage import add, save
 from contracts.health.daily_summaries import (
     ComputeDailySummary,
@@ -71,7 +71,7 @@ async def _put(
     known = await lock_or_reserve(db, DailySummary, day=values["day"])
     if known is None:
         words = {"issues": None, "recommendations": None}
-        changed = made(DailySummary, now, **words | values, id=new_id)
+        changed = DailySummary.first(id=new_id, now=now, **words | values)
         await add(db, [changed])
     else:
         changed = replaced(known, now, values)

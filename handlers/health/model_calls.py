@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Decision, decider, described, made, query
+from bus.handling import Decision, decider, described, query
 from contracts.health.model_calls import (
     GetModelUsage,
     ListModelCalls,
@@ -26,7 +26,7 @@ def record_model_call(
     new_id: UUID,
     now: datetime,
 ) -> Decision[ModelCall]:
-    return Decision(made(ModelCall, now, **described(command, "id"), id=new_id))
+    return Decision(ModelCall.first(id=new_id, now=now, **described(command, "id")))
 
 
 @query

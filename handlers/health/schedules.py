@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Emit, described, handler, made, query, replaced
+from bus.handling import Emit, described, handler, query, replaced
 from bus.storage import add, save
 from contracts.health.schedules import (
     DeleteSchedule,
@@ -36,7 +36,7 @@ async def upsert_schedule(
         values["next_due_at"] = known.next_due_at
 
     if known is None:
-        changed = made(Schedule, now, **values, id=new_id, last_due_at=None)
+        changed = Schedule.first(id=new_id, now=now, **values, last_due_at=None)
         await add(db, [changed])
     else:
         changed = replaced(known, now, values)

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Emit, described, handler, made, query, replaced
+from bus.handling import Emit, described, handler, query, replaced
 from bus.storage import add, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
@@ -33,7 +33,7 @@ async def upsert_test_definition(
         values["next_due_at"] = known.next_due_at
 
     if known is None:
-        changed = made(TestDefinition, now, **values)
+        changed = TestDefinition.first(now=now, **values)
         await add(db, [changed])
     else:
         changed = replaced(known, now, values)

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference, Page
-from bus.handling import Decision, Emit, decider, described, handler, made, query
+from bus.handling import Decision, Emit, decider, described, handler, query
 from bus.kit.id_series import following_id
 from bus.storage import entities as _entities
 from contracts.health.test_definitions import TestDefinition
@@ -34,11 +34,10 @@ from persistence.health import test_definitions, test_runs
 def start_test_run(
     command: StartTestRun, test_definition: TestDefinition, *, new_id: UUID, now: datetime
 ) -> Decision[TestRun]:
-    started = made(
-        TestRun,
-        now,
-        **described(command, "id"),
+    started = TestRun.first(
         id=new_id,
+        now=now,
+        **described(command, "id"),
         status="running",
         expected_status=test_definition.expected_status,
         result=None,

@@ -107,7 +107,7 @@ async def list_dispatchable_phases(
 def update_phase(command: UpdatePhase, phase: Phase, *, now: datetime) -> Decision[Phase]:
     phase.expect(command.expected_version)
     if not (changed := changes(command, phase)):
-        return Decision(phase)
+        return Decision.unchanged(phase)
 
     updated = phase.evolve(now, **changed)
 

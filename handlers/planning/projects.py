@@ -34,11 +34,9 @@ from persistence.planning.deletion import delete_entity, lock_for_deletion
 
 @decider
 def create_project(command: CreateProject, *, new_id: UUID, now: datetime) -> Decision[Project]:
-    project = Project(
+    project = Project.first(
         id=new_id,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         name=command.name,
         url=command.url,
         default_branch=command.default_branch,
@@ -69,7 +67,7 @@ async def list_projects(query: ListProjects, *, db: AsyncConnection) -> Page[Pro
 def update_project(command: UpdateProject, project: Project, *, now: datetime) -> Decision[Project]:
     project.expect(command.expected_version)
     if not (changed := changes(command, project)):
-        return Decision(project)
+        return Decision.unchanged(project)
 
     updated = project.evolve(now, **changed)
 
@@ -116,7 +114,7 @@ def record_project_fetch(
 ) -> Decision[Project]:
     fetched_at = reported(command.fetched_at, now)
     if project.last_fetched_at is not None and fetched_at <= project.last_fetched_at:
-        return Decision(project)
+        return Decision.unchanged(project)
 
     fetched = project.evolve(now, last_fetched_at=fetched_at)
 

@@ -43,7 +43,9 @@ class ProbeResult(Reply):
 
 
 Then = Literal["answer", "refuse", "refuse_undeclared", "raise", "swallow"]
-How = Literal["change", "keep", "refuse", "refuse_and_keep", "raise", "violate", "huge"]
+How = Literal[
+    "change", "keep", "same", "another", "refuse", "refuse_and_keep", "raise", "violate", "huge"
+]
 
 
 def declare() -> list[type[Operation[Any]]]:
@@ -115,11 +117,9 @@ def declare() -> list[type[Operation[Any]]]:
 
     def create_probe(command: CreateProbe, *, now: datetime, new_id: UUID) -> Decision[Project]:
         return Decision(
-            Project(
+            Project.first(
                 id=new_id,
-                version=1,
-                created_at=now,
-                updated_at=now,
+                now=now,
                 name=command.name,
                 url="https://example.org/" + str(new_id),
                 default_branch="main",
@@ -192,9 +192,13 @@ def _note(task: Task, note: str, how: How, now: datetime) -> Decision[Task]:
     if how == "raise":
         raise ValueError("the secret value 42")
     if how == "keep":
-        return Decision(task)
+        return Decision.unchanged(task)
+    if how == "same":
+        return Decision(task, TaskUpdated(task=task))
     summary = "x" * 1_100_000 if how == "huge" else (task.summary or "") + note
     status = "nonsense" if how == "violate" else task.status
     noted = task.evolve(now, summary=summary, status=status)
+    if how == "another":
+        return Decision.unchanged(noted)
     refusal = ProbeRefused(why=note) if how == "refuse_and_keep" else None
     return Decision(noted, TaskUpdated(task=noted), refusal=refusal)

@@ -13,11 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.handling.shapes import Handling
 from bus.kit import logs
 from bus.running.registry import Registry
-from fleetbus import domain
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.sweeper import Sweeper, tasks
-from tests.bus.asking import Asker, add_tasks
+from tests.bus.asking import NOTE, Asker, add_tasks, column_of
 
 Outbox = Callable[[], Awaitable[list[Any]]]
 
@@ -60,10 +59,10 @@ def strict(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest_asyncio.fixture
-async def service(settings: Settings, strict: bool) -> AsyncIterator[Service]:
+async def service(settings: Settings, registry: Registry, strict: bool) -> AsyncIterator[Service]:
     """A service with handlers that do not declare what they emit."""
     chosen = settings.model_copy(update={"strict": strict})
-    running = Service(chosen, silenced(domain.registry()))
+    running = Service(chosen, silenced(registry))
     await running.start()
     try:
         yield running
@@ -109,6 +108,40 @@ async def test_an_event(
     assert event in told
     [kind] = [kind for kind in logs.counts if f"{by} emits {event}" in kind]
     assert logs.counts[kind] == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "types", "summary"),
+    [
+        ("same", "returns the entity that it was given", ["task.updated"], None),
+        ("another", "says unchanged of another entity", [], "."),
+    ],
+)
+async def test_a_decision_that_says_something_else_than_it_does(
+    ask: Asker,
+    db: AsyncConnection,
+    outbox: Outbox,
+    caplog: pytest.LogCaptureFixture,
+    strict: bool,
+    how: str,
+    words: str,
+    types: list[str],
+    summary: str | None,
+) -> None:
+    """In production the events are emitted, and what was changed is kept."""
+    [task] = await add_tasks(db)
+
+    with caplog.at_level(logging.ERROR, "fleetbus.bus"):
+        got = await ask(NOTE, {"id": str(task), "how": how})
+
+    assert f"note_probe {words}" in caplog.text
+    told = [row.type for row in await outbox()]
+    if strict:
+        assert (got.status, got.type, told) == (500, "internal_error", [])
+        assert await column_of(db, "summary", task) is None
+        return
+    assert (got.status, told) == (200, types)
+    assert await column_of(db, "summary", task) == got.body["summary"] == summary
 
 
 async def test_an_event_of_a_job(
