@@ -1,9 +1,9 @@
 """What handlers are written with: shapes, transitions and changes."""
 
-from bus.handling.changes import changes, described, replaced
+from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
 from bus.handling.decisions import Decision, Emit, carry_out
-from bus.handling.shapes import Published, decider, handler, job, query, reaction
+from bus.handling.shapes import Published, decider, handler, periodic, query, reaction
 from bus.handling.transitions import Transitions
 
 __all__ = [
@@ -15,11 +15,11 @@ __all__ = [
     "carry_out",
     "changes",
     "decider",
-    "described",
     "handler",
-    "job",
+    "periodic",
     "query",
     "reaction",
-    "replaced",
     "reported",
+    "values_of",
+    "with_values",
 ]

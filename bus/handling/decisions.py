@@ -23,7 +23,9 @@ class Decision(Generic[E]):
 
     The reply is the entity unless another is given. With ``refusal`` the caller is refused and the
     change is kept nevertheless, such as late work; ``otherwise`` is said where it is too large.
-    Where nothing changes it is ``Decision.unchanged(entity)``.
+    Where nothing changes it is ``Decision.unchanged(entity)``: a decider that returns the entity as
+    it was given without saying so, or says so of another one, has a bug. Tests fail then; in
+    production what is another entity is saved, and the events are emitted, whatever was said.
     """
 
     __slots__ = ("changed", "entity", "events", "otherwise", "refusal", "reply")

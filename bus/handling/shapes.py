@@ -7,7 +7,7 @@ operation, the rest names what the function needs.
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
     @handler    async (commands, *, db, emits) -> list     the same for many commands at once
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
-    @job        async (*, db, emit, now, limit) -> int     periodic work, one bounded step
+    @periodic   async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
@@ -138,8 +138,8 @@ class Handling:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Periodic work: a function that handles up to ``limit`` of what is due."""
+class Periodic:
+    """A job, which is periodic work: a function that handles up to ``limit`` of what is due."""
 
     name: str
     handling: Handling
@@ -157,7 +157,7 @@ class Handlers:
 
     by_operation: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
     reactions: list[Handling] = field(default_factory=list)
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: dict[str, Periodic] = field(default_factory=dict)
 
 
 HANDLERS = Handlers()
@@ -247,7 +247,7 @@ def reaction(
     return declare if function is None else declare(function)
 
 
-def job(
+def periodic(
     *, every: float, limit: int, vital: bool = False, emits: tuple[type[Event], ...] = ()
 ) -> Callable[[F], F]:
     """Do periodic work in bounded steps: ``async (*, db, emit, now, limit)`` returns how much.
@@ -266,7 +266,7 @@ def job(
         _check_emits(handling)
         if name in HANDLERS.jobs:
             raise wrong(function, f"there is another job called {name}")
-        HANDLERS.jobs[name] = Job(name, handling, every, limit, vital)
+        HANDLERS.jobs[name] = Periodic(name, handling, every, limit, vital)
         return function
 
     return declare
@@ -350,7 +350,8 @@ def _dependencies(
 
 
 def _check_emits(handling: Handling) -> None:
-    function, emits = handling.function, handling.emits
+    function = handling.function
+    emits: tuple[Any, ...] = handling.emits
     if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in emits):
         raise wrong(function, "emits= is a tuple of declared events")
     takes = bool(handling.dependencies & {"emit", "emits"})

@@ -19,7 +19,7 @@ from bus.contract.event import Event
 from bus.contract.operation import Declared, Operation
 from bus.contract.page import Page
 from bus.contract.refusals import DeclarationError, Refusal
-from bus.handling.shapes import HANDLERS, Handling, Job
+from bus.handling.shapes import HANDLERS, Handling, Periodic
 from bus.storage.discovery import metadata
 from bus.storage.tables import TABLES
 
@@ -55,7 +55,7 @@ class Registry:
     catalogue: Catalogue
     operations: dict[str, Bound]
     reactions: dict[type[Event], tuple[Handling, ...]]
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[Periodic, ...] = ()
     strict: bool = False
     """Whether what a handler does without declaring it fails its transaction, as in tests."""
 

@@ -13,7 +13,7 @@ from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
 from bus.handling.decisions import Decision
-from bus.handling.shapes import Handling, Job
+from bus.handling.shapes import Handling, Periodic
 from bus.handling.signatures import Needed
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
@@ -132,7 +132,7 @@ async def react(registry: Registry, tx: Transaction) -> None:
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
 
 
-async def run_job(job: Job, settings: Mapping[str, Any], tx: Transaction) -> int:
+async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -> int:
     """Run one step of a job with the settings that jobs may name; returns how much it handled."""
     served_at = tx.now
     if settings.get("pulse") and "served_at" in job.handling.dependencies:

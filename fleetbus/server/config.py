@@ -145,8 +145,8 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     """Address that the HTTP port is bound to."""
     strict: bool = False
-    """Whether an event that its operation, reaction or job does not declare fails the transaction,
-    as in tests; otherwise it is logged, counted and told."""
+    """Whether an event that its operation, reaction or job does not declare, or a decision that is
+    not what it says, fails the transaction, as in tests; otherwise it is logged and counted."""
     log_level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

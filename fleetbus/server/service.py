@@ -32,7 +32,7 @@ from fleetbus.server.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, 
 from fleetbus.server.relay.stream import StreamSettings, ensure_stream
 from fleetbus.server.starting import CannotStart, words
 from fleetbus.server.sweeper.liveness import INTERVAL, Liveness
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from fleetbus.server.wire.broker import Wire
 
 log = logging.getLogger("fleetbus.service")
@@ -182,7 +182,7 @@ class Service:
             )
             self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
         if settings.sweeper:
-            work = tasks(registry, settings, self.keys)
+            work = sweeps(registry, settings, self.keys)
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
         self._discovery = Discovery(

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Event
-from bus.handling import Decision, Emit, carry_out, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.agents.accounts import (
     Account,
     AccountAvailable,
@@ -75,7 +75,7 @@ def recovered(account: Account, now: datetime) -> Decision[Account]:
     return Decision(back, AccountAvailable(account=back))
 
 
-@job(every=1.0, limit=100, emits=(AccountAvailable,))
+@periodic(every=1.0, limit=100, emits=(AccountAvailable,))
 async def end_exhaustion(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Make accounts available whose time has come; returns how many, ``limit`` at most."""
     over = await accounts.lock_ended(db, now=now, limit=limit)

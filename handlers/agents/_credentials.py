@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import CredentialsUnreadable
-from bus.handling import job
+from bus.handling import periodic
 from bus.storage import KeyRing, Sealed
 from persistence.agents import credentials as _credentials
 from persistence.agents.credentials import Kept
@@ -30,7 +30,7 @@ def opened(keys: KeyRing, kept: Kept) -> dict[str, JsonValue]:
     return found
 
 
-@job(every=60.0, limit=100)
+@periodic(every=60.0, limit=100)
 async def rotate_credentials(*, db: AsyncConnection, keys: KeyRing, limit: int) -> int:
     """Seal with the newest key what an older one wrote; nothing of it is told."""
     if keys.newest is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.agents.agents import (
     Agent,
     AgentCrashed,
@@ -25,7 +25,7 @@ IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
 
 
-@job(
+@periodic(
     every=0.75,  # and it is told within a second, jitter included
     limit=100,
     vital=True,

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.agents.agents import Agent, AgentStalled
 from persistence.agents import agents
 
 
-@job(every=5.0, limit=100, emits=(AgentStalled,))
+@periodic(every=5.0, limit=100, emits=(AgentStalled,))
 async def tell_stalled_agents(
     *,
     db: AsyncConnection,

@@ -6,14 +6,14 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from bus.kit.cron import due_times
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
 from persistence.health import sweeping as _sweeping
 
 
-@job(every=1.0, limit=200, emits=(TestDefinitionDue,))
+@periodic(every=1.0, limit=200, emits=(TestDefinitionDue,))
 async def tell_due_definitions(
     *, db: AsyncConnection, emit: Emit, now: datetime, limit: int
 ) -> int:
@@ -26,7 +26,7 @@ async def tell_due_definitions(
     return len(decisions)
 
 
-@job(every=1.0, limit=200, emits=(ScheduleDue,))
+@periodic(every=1.0, limit=200, emits=(ScheduleDue,))
 async def tell_due_schedules(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Tell which checks are to be started now; returns how many, ``limit`` at most."""
     due = await _sweeping.lock_due(db, Schedule, now=now, limit=limit)

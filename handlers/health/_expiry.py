@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from bus.storage import entities as _entities
 from contracts.health.checks import CheckCompleted, CheckTimedOut, WorkerCheck
 from contracts.health.test_runs import TestRun, TestRunFinished
@@ -16,7 +16,7 @@ from handlers.health.states import TEST_RUN, WORKER_CHECK
 from persistence.health import sweeping as _sweeping
 
 
-@job(every=1.0, limit=200, emits=(TestRunFinished,))
+@periodic(every=1.0, limit=200, emits=(TestRunFinished,))
 async def expire_test_runs(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
@@ -29,7 +29,7 @@ async def expire_test_runs(
     return len(decisions)
 
 
-@job(every=1.0, limit=500, emits=(CheckCompleted, CheckTimedOut))
+@periodic(every=1.0, limit=500, emits=(CheckCompleted, CheckTimedOut))
 async def expire_worker_checks(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:

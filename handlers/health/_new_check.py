@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from bus.contract import Entity
-from bus.handling import described
+from bus.handling import values_of
 from bus.kit.id_series import following_id
 from contracts.health.checks import Check, CheckedWorker, StartCheck, WorkerCheck
 
@@ -22,7 +22,7 @@ def new_check(command: StartCheck, workers: int, *, id_: UUID, now: datetime) ->
     return Check.first(
         id=id_,
         now=now,
-        **described(command, "id", "workers", "worker_filters", "timeout_minutes"),
+        **values_of(command, "id", "workers", "worker_filters", "timeout_minutes"),
         status="running",
         workers_total=workers,
         workers_completed=0,

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import job
+from bus.handling import periodic
 from persistence.health import sweeping as _sweeping
 
 NEWEST_KEPT = 1_000
 """So many runs of each definition are kept, however old they are."""
 
 
-@job(every=60.0, limit=1_000)
+@periodic(every=60.0, limit=1_000)
 async def forget_test_runs(
     *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
 ) -> int:
@@ -21,7 +21,7 @@ async def forget_test_runs(
     return await _sweeping.forget_runs(db, before=now - retention, kept=NEWEST_KEPT, limit=limit)
 
 
-@job(every=60.0, limit=1_000)
+@periodic(every=60.0, limit=1_000)
 async def forget_model_calls(
     *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
 ) -> int:
@@ -29,7 +29,7 @@ async def forget_model_calls(
     return await _sweeping.forget_calls(db, before=now - retention, limit=limit)
 
 
-@job(every=5.0, limit=1_000)
+@periodic(every=5.0, limit=1_000)
 async def merge_tallies(*, db: AsyncConnection, limit: int) -> int:
     """Let one row stand for all that transactions appended; returns for how many hours or days."""
     return await _sweeping.merge_tallies(db, limit=limit)

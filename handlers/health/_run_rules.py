@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from bus.handling import before, described, reported
+from bus.handling import before, reported, values_of
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     Outcome,
@@ -43,7 +43,7 @@ def recorded_run(
 
     completed_at = reported(item.completed_at or now, now)
     started_at = before(completed_at, timedelta(milliseconds=item.duration_ms or 0))
-    given: dict[str, Any] = described(item, "id", "session_id", "completed_at")
+    given: dict[str, Any] = values_of(item, "id", "session_id", "completed_at")
     return TestRun.first(
         id=id_,
         now=now,

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Decision, Emit, decider, described, handler, query, reaction
+from bus.handling import Decision, Emit, decider, handler, query, reaction, values_of
 from bus.storage import add, get, get_locked, save
 from contracts.health.checks import (
     MAX_WORKERS,
@@ -75,7 +75,7 @@ def report_worker_check(
 
     reported = worker_check.evolve(
         now,
-        **described(command, "worker_check_id"),
+        **values_of(command, "worker_check_id"),
         status="completed" if command.overall_status in PASSING else "failed",
         completed_at=now,
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Emit, described, handler, query, replaced
+from bus.handling import Emit, handler, query, values_of, with_values
 from bus.storage import add, save
 from contracts.health.daily_summaries import (
     ComputeDailySummary,
@@ -30,7 +30,7 @@ async def upsert_daily_summary(
 ) -> DailySummary:
     _refuse_days_ahead(command.day, now)
 
-    return await _put(described(command), new_id, db=db, emit=emit, now=now)
+    return await _put(values_of(command), new_id, db=db, emit=emit, now=now)
 
 
 @query
@@ -74,7 +74,7 @@ async def _put(
         changed = DailySummary.first(id=new_id, now=now, **words | values)
         await add(db, [changed])
     else:
-        changed = replaced(known, now, values)
+        changed = with_values(known, now, values)
         if changed is known:
             return known
         await save(db, [changed])

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Decision, decider, described, query
+from bus.handling import Decision, decider, query, values_of
 from contracts.health.model_calls import (
     GetModelUsage,
     ListModelCalls,
@@ -26,7 +26,7 @@ def record_model_call(
     new_id: UUID,
     now: datetime,
 ) -> Decision[ModelCall]:
-    return Decision(ModelCall.first(id=new_id, now=now, **described(command, "id")))
+    return Decision(ModelCall.first(id=new_id, now=now, **values_of(command, "id")))
 
 
 @query

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Emit, described, handler, query, replaced
+from bus.handling import Emit, handler, query, values_of, with_values
 from bus.storage import add, save
 from contracts.health.schedules import (
     DeleteSchedule,
@@ -31,7 +31,7 @@ async def upsert_schedule(
 ) -> Schedule:
     due = first_due(command.cron, now, command.time_zone)
     known = await lock_or_reserve(db, Schedule, name=command.name)
-    values = described(command) | {"next_due_at": due if command.enabled else None}
+    values = values_of(command) | {"next_due_at": due if command.enabled else None}
     if known and _times(known) == _times(command):
         values["next_due_at"] = known.next_due_at
 
@@ -39,7 +39,7 @@ async def upsert_schedule(
         changed = Schedule.first(id=new_id, now=now, **values, last_due_at=None)
         await add(db, [changed])
     else:
-        changed = replaced(known, now, values)
+        changed = with_values(known, now, values)
         if changed is known:
             return known
         await save(db, [changed])

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Page
-from bus.handling import Emit, described, handler, query, replaced
+from bus.handling import Emit, handler, query, values_of, with_values
 from bus.storage import add, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
@@ -28,7 +28,7 @@ async def upsert_test_definition(
 ) -> TestDefinition:
     due = first_due(command.schedule, now) if command.schedule else None
     known = await lock_or_reserve(db, TestDefinition, id=command.id)
-    values = described(command) | {"next_due_at": due if command.enabled else None}
+    values = values_of(command) | {"next_due_at": due if command.enabled else None}
     if known and (known.schedule, known.enabled) == (command.schedule, command.enabled):
         values["next_due_at"] = known.next_due_at
 
@@ -36,7 +36,7 @@ async def upsert_test_definition(
         changed = TestDefinition.first(now=now, **values)
         await add(db, [changed])
     else:
-        changed = replaced(known, now, values)
+        changed = with_values(known, now, values)
         if changed is known:
             return known
         await save(db, [changed])

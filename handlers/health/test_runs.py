@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference, Page
-from bus.handling import Decision, Emit, decider, described, handler, query
+from bus.handling import Decision, Emit, decider, handler, query, values_of
 from bus.kit.id_series import following_id
 from bus.storage import entities as _entities
 from contracts.health.test_definitions import TestDefinition
@@ -37,7 +37,7 @@ def start_test_run(
     started = TestRun.first(
         id=new_id,
         now=now,
-        **described(command, "id"),
+        **values_of(command, "id"),
         status="running",
         expected_status=test_definition.expected_status,
         result=None,

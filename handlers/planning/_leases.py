@@ -6,14 +6,14 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.planning.tasks import Task, TaskBlocked, TaskLeaseExpired
 from handlers.planning.states import TASK
 from handlers.planning.task_rules import MAX_RETRIES, UNCLAIMED
 from persistence.planning import tasks
 
 
-@job(every=1.0, limit=200, vital=True, emits=(TaskLeaseExpired, TaskBlocked))
+@periodic(every=1.0, limit=200, vital=True, emits=(TaskLeaseExpired, TaskBlocked))
 async def expire_task_leases(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:

@@ -15,7 +15,7 @@ from bus.kit import logs
 from bus.running.registry import Registry
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from tests.bus.asking import NOTE, Asker, add_tasks, column_of
 
 Outbox = Callable[[], Awaitable[list[Any]]]
@@ -158,7 +158,7 @@ async def test_an_event_of_a_job(
             "VALUES (gen_random_uuid(), 'a@example.org', 'claude', true, '2020-01-01Z')"
         )
     )
-    [work] = [t for t in tasks(service.registry, service.settings) if t.name == "end_exhaustion"]
+    [work] = [t for t in sweeps(service.registry, service.settings) if t.name == "end_exhaustion"]
 
     with caplog.at_level(logging.ERROR):
         handled = await Sweeper(service.registry, service.database, [])._attempt(work)

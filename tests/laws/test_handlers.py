@@ -176,7 +176,7 @@ WRONG = [
         "emits= is a tuple of declared events",
     ),
     (
-        "@job(every=1.0, limit=1)\nasync def wave_all(*, emit: Emit, limit: int) -> int: ...",
+        "@periodic(every=1.0, limit=1)\nasync def wave_all(*, emit: Emit, limit: int) -> int: ...",
         "it takes emit and declares no events",
     ),
     (

@@ -14,7 +14,7 @@ from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, TaskLeaseE
 from fleetbus.client import Bus, connect
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 
 TASKS = 20
 
@@ -56,7 +56,7 @@ async def test_a_lock_of_somebody_else_is_no_reason_for_alarm(
     service: Service, db: AsyncConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     [keep] = [
-        task for task in tasks(service.registry, service.settings) if task.name == "keep_logs"
+        task for task in sweeps(service.registry, service.settings) if task.name == "keep_logs"
     ]
     sweeper = Sweeper(service.registry, service.database, [])
 
