@@ -97,7 +97,7 @@ async def test_a_job_that_is_vital_keeps_no_heartbeat_waiting(
 
     await db.execute(text("BEGIN"))
     await db.execute(text("LOCK TABLE planning.tasks"))
-    while not any("met a lock" in message for message in caplog.messages):
+    while not any("met somebody else's lock" in message for message in caplog.messages):
         await sweeping_bus.call(beat, timeout=2)
     await db.execute(text("ROLLBACK"))
 
