@@ -12,21 +12,20 @@ from bus.contract.catalogue import Catalogue
 from bus.contract.errors import EVERYWHERE
 from bus.contract.refusals import Refusal
 from bus.handling.transitions import Transitions
+from bus.running.registry import Registry
 from docs._markdown import anchor, page, prose, table
 from fleetbus import domain
 
 
-def events_page(catalogue: Catalogue) -> str:
+def events_page(registry: Registry) -> str:
     """Every event with what it says and who emits it."""
-    emitters: dict[str, list[str]] = {}
-    for operation in catalogue.operations:
-        for event in operation.declared.emits:
-            emitters.setdefault(event.fact.type, []).append(f"`{operation.declared.subject}`")
+    catalogue, emitters = registry.catalogue, registry.emitters()
     lead = "The events on `events.<entity>.<fact>.<entity id>`, and in the stream."
     more = (
         "The body of each is a JSON object with these fields; the one named after the entity "
-        "holds it as it is after the change. Besides the operations named, reactions and the "
-        "sweeper may emit it. How to read them: [consuming events](consuming-events.md)."
+        "holds it as it is after the change. A *reaction* follows in the same transaction from "
+        "other events, a *job* is periodic work of the service. How to read events: "
+        "[consuming events](consuming-events.md)."
     )
     parts = [more]
     for context in catalogue.contexts:
@@ -38,7 +37,7 @@ def events_page(catalogue: Catalogue) -> str:
                     f"`{event.fact.type}`",
                     prose(event.fact.summary),
                     ", ".join(f"`{field}`" for field in event.model_fields),
-                    ", ".join(emitters.get(event.fact.type, ["a reaction or the sweeper"])),
+                    ", ".join(emitters[event]),
                 )
                 for event in found
             )

@@ -26,14 +26,15 @@ BY_CONTEXT = "operations"
 @cache
 def pages() -> dict[str, str]:
     """The content of every generated page, by its path under ``docs/``."""
-    catalogue = domain.catalogue()
+    registry = domain.registry()
+    catalogue = registry.catalogue
     return {
         "operations.md": _operations.index_page(catalogue),
         **{
             f"{BY_CONTEXT}/{context.name}.md": str(_operations.ContextPage(context))
             for context in catalogue.contexts
         },
-        "events.md": _reference.events_page(catalogue),
+        "events.md": _reference.events_page(registry),
         "errors.md": _reference.errors_page(catalogue),
         "states.md": _reference.states_page(),
         "configuration.md": _configuration.configuration_page(),

@@ -31,6 +31,9 @@ from tests.turns import turn
 
 MOST_WORKERS = 4
 
+# Of every service in a test, in processes of their own too: what is not declared fails.
+os.environ["FLEETBUS_STRICT"] = "true"
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """One for each processor, each with servers of its own; none where there is but one."""

@@ -1,8 +1,9 @@
 """What handlers are written with: shapes, transitions and changes."""
 
-from bus.handling.changes import changes, described, made, replaced
+from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
-from bus.handling.shapes import Decision, Emit, Published, decider, handler, job, query, reaction
+from bus.handling.decisions import Decision, Emit, carry_out
+from bus.handling.shapes import Published, decider, handler, periodic, query, reaction
 from bus.handling.transitions import Transitions
 
 __all__ = [
@@ -11,14 +12,14 @@ __all__ = [
     "Published",
     "Transitions",
     "before",
+    "carry_out",
     "changes",
     "decider",
-    "described",
     "handler",
-    "job",
-    "made",
+    "periodic",
     "query",
     "reaction",
-    "replaced",
     "reported",
+    "values_of",
+    "with_values",
 ]

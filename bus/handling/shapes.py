@@ -7,7 +7,7 @@ operation, the rest names what the function needs.
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
     @handler    async (commands, *, db, emits) -> list     the same for many commands at once
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
-    @job        async (*, db, emit, now, limit) -> int     periodic work, one bounded step
+    @periodic   async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
@@ -31,7 +31,6 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import (
     Any,
-    Generic,
     Literal,
     Protocol,
     TypeVar,
@@ -44,20 +43,17 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.catalogue import Catalogue
-from bus.contract.entity import Entity
 from bus.contract.event import Event
-from bus.contract.model import Reply
 from bus.contract.operation import Operation
 from bus.contract.refusals import Refusal, snake_case
+from bus.handling.decisions import Decision, Emit
 from bus.handling.needs import Needed, needed, referred
 from bus.handling.signatures import signature, union, wrong
 from bus.storage.driver import Compiled
 from bus.storage.sealed import KeyRing
 
-E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Callable[..., Any])
 
-Emit = Callable[[Event], None]
 Shape = Literal["query", "lookup", "decider", "handler", "gathered handler", "reaction", "job"]
 
 
@@ -96,29 +92,6 @@ _ALLOWED: dict[Shape, set[str]] = {
 }
 
 
-class Decision(Generic[E]):
-    """What a decider decided: the entity as it will be, the events that tell it, the answer.
-
-    The reply is the entity unless another is given. With ``refusal`` the caller is refused and the
-    change is kept nevertheless, such as late work; ``otherwise`` is said where it is too large.
-    """
-
-    __slots__ = ("entity", "events", "otherwise", "refusal", "reply")
-
-    def __init__(
-        self,
-        entity: E,
-        *events: Event,
-        reply: Reply | None = None,
-        refusal: Refusal | None = None,
-        otherwise: Refusal | None = None,
-    ) -> None:
-        self.entity, self.events = entity, events
-        self.reply = entity if reply is None else reply
-        self.refusal = refusal
-        self.otherwise = otherwise or refusal
-
-
 @dataclass(frozen=True)
 class Handling:
     """One decorated function, as its signature declares it."""
@@ -127,6 +100,9 @@ class Handling:
     function: Callable[..., Any]
     operation: type[Operation[Any]] | None
     events: tuple[type[Event], ...] = ()
+    """What a reaction follows."""
+    emits: tuple[type[Event], ...] = ()
+    """What it may emit itself: as the operation declares, or the decorator of others."""
     entities: tuple[Needed, ...] = ()
     references: tuple[Needed, ...] = ()
     """What must exist, of a decider, and is not handed to its function."""
@@ -142,6 +118,11 @@ class Handling:
     def name(self) -> str:
         """The function's name."""
         return self.function.__name__
+
+    @cached_property
+    def may_emit(self) -> frozenset[type[Event]]:
+        """What it emits, to be asked for each event."""
+        return frozenset(self.emits)
 
     def ids(self, event: Event) -> Iterable[Any]:
         """The ids of an event of a reaction that ``where`` is asked with."""
@@ -165,8 +146,8 @@ class Handling:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Periodic work: a function that handles up to ``limit`` of what is due."""
+class Periodic:
+    """A job, which is periodic work: a function that handles up to ``limit`` of what is due."""
 
     name: str
     handling: Handling
@@ -184,7 +165,7 @@ class Handlers:
 
     by_operation: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
     reactions: list[Handling] = field(default_factory=list)
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: dict[str, Periodic] = field(default_factory=dict)
 
 
 HANDLERS = Handlers()
@@ -223,6 +204,7 @@ def reaction(
     about: Callable[[Any], bool] | None = None,
     where: Compiled | None = None,
     of: Callable[[Any], Iterable[Any]] | None = None,
+    emits: tuple[type[Event], ...] = (),
 ) -> Callable[[Reaction], Reaction]: ...
 
 
@@ -233,15 +215,16 @@ def reaction(
     about: Callable[[Any], bool] | None = None,
     where: Compiled | None = None,
     of: Callable[[Any], Iterable[Any]] | None = None,
+    emits: tuple[type[Event], ...] = (),
 ) -> Any:
     """Do what must follow from events in the same transaction: ``async (events, *, db, emit)``.
 
-    ``about`` tells by an event alone whether it matters. ``where`` is a query with a parameter
-    ``ids``, the ids of what the events are about, or those that ``of`` gives of an event (what the
-    same statement inserts is not seen): where it finds nothing the reaction is not run. It is asked
-    together with the last statement of the transaction, so a reaction that is seldom needed costs
-    no round trip; its rows must not appear while the entities of the events, or what it locks
-    itself, are locked.
+    ``emits`` names the events that it emits itself. ``about`` tells by an event alone whether it
+    matters. ``where`` is a query with a parameter ``ids``, the ids of what the events are about, or
+    those that ``of`` gives of an event (what the same statement inserts is not seen): where it
+    finds nothing the reaction is not run. It is asked together with the last statement of the
+    transaction, so a reaction that is seldom needed costs no round trip; its rows must not appear
+    while the entities of the events, or what it locks itself, are locked.
     """
 
     def declare(function: Reaction) -> Reaction:
@@ -254,28 +237,31 @@ def reaction(
             raise wrong(function, "its first parameter is a sequence of declared events")
         if where is not None and where.order != ("ids",):
             raise wrong(function, "what it needs to find has one parameter, ids")
-        HANDLERS.reactions.append(
-            Handling(
-                "reaction",
-                function,
-                None,
-                events=tuple(kinds),
-                dependencies=_dependencies("reaction", function, hints, parameters[1:]),
-                about=about,
-                where=where,
-                of=of,
-            )
+        handling = Handling(
+            "reaction",
+            function,
+            None,
+            events=tuple(kinds),
+            emits=emits,
+            dependencies=_dependencies("reaction", function, hints, parameters[1:]),
+            about=about,
+            where=where,
+            of=of,
         )
+        _check_emits(handling)
+        HANDLERS.reactions.append(handling)
         return function
 
     return declare if function is None else declare(function)
 
 
-def job(*, every: float, limit: int, vital: bool = False) -> Callable[[F], F]:
+def periodic(
+    *, every: float, limit: int, vital: bool = False, emits: tuple[type[Event], ...] = ()
+) -> Callable[[F], F]:
     """Do periodic work in bounded steps: ``async (*, db, emit, now, limit)`` returns how much.
 
-    Of all processes one at a time runs a step, in a transaction of its own; its events and the
-    reactions to them are like those of any command.
+    Of all processes one at a time runs a step, in a transaction of its own; its events,
+    which ``emits`` names, and the reactions to them are like those of any command.
     """
 
     def declare(function: F) -> F:
@@ -284,10 +270,11 @@ def job(*, every: float, limit: int, vital: bool = False) -> Callable[[F], F]:
             raise wrong(function, "a job is async and returns how much it handled, an int")
         dependencies = _dependencies("job", function, hints, parameters)
         name = function.__name__
-        handling = Handling("job", function, None, dependencies=dependencies)
+        handling = Handling("job", function, None, emits=emits, dependencies=dependencies)
+        _check_emits(handling)
         if name in HANDLERS.jobs:
             raise wrong(function, f"there is another job called {name}")
-        HANDLERS.jobs[name] = Job(name, handling, every, limit, vital)
+        HANDLERS.jobs[name] = Periodic(name, handling, every, limit, vital)
         return function
 
     return declare
@@ -319,11 +306,14 @@ def _operation(shape: Shape, function: F) -> F:
         shape,
         function,
         operation,
+        emits=operation.declared.emits,
         entities=entities,
         references=referred(operation, entities) if shape == "decider" else (),
         dependencies=_dependencies(shape, function, hints, keywords),
     )
     _check_shape(handling, returns)
+    if shape in {"handler", "gathered handler"}:
+        _check_emits(handling)
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
         raise wrong(function, f"{operation.__name__} has a handler already")
     return function
@@ -345,6 +335,18 @@ def _dependencies(
         if hints[name] != DEPENDENCIES[name]:
             raise wrong(function, f"{name} is annotated {DEPENDENCIES[name]}")
     return frozenset(parameter.name for parameter in parameters)
+
+
+def _check_emits(handling: Handling) -> None:
+    function = handling.function
+    emits: tuple[Any, ...] = handling.emits
+    if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in emits):
+        raise wrong(function, "emits= is a tuple of declared events")
+    takes = bool(handling.dependencies & {"emit", "emits"})
+    if takes and not emits:
+        raise wrong(function, "it takes emit and declares no events: say emits=(SomeEvent,)")
+    if emits and not takes:
+        raise wrong(function, "it declares events and takes no emit")
 
 
 def _check_shape(handling: Handling, returns: Any) -> None:

@@ -224,7 +224,7 @@ class Executor:
             fresh = _unanswered(calls, opening)
             if not fresh:
                 return
-            tx.now = opening.now
+            tx.now, tx.strict = opening.now, self._registry.strict
             with _sizes.measured(self._max_payload()):
                 outcomes = await work(tx, fresh)
             outcomes = await self._recheck(tx, outcomes)

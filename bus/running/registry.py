@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from bus.contract.operation import Declared, Operation
 from bus.contract.page import item_of
 from bus.contract.references import references
 from bus.contract.refusals import DeclarationError, Refusal
-from bus.handling.shapes import HANDLERS, Handling, Job
+from bus.handling.shapes import HANDLERS, Handling, Periodic
 from bus.running.declared import answered
 from bus.storage.tables import TABLES
 
@@ -55,7 +55,21 @@ class Registry:
     catalogue: Catalogue
     operations: dict[str, Bound]
     reactions: dict[type[Event], tuple[Handling, ...]]
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[Periodic, ...] = ()
+    strict: bool = False
+    """Whether what a handler does without declaring it fails its transaction, as in tests."""
+
+    def emitters(self) -> Mapping[type[Event], list[str]]:
+        """Who emits each event: operations by subject, reactions and jobs by name; for the docs."""
+        found: dict[type[Event], list[str]] = {event: [] for event in self.catalogue.events}
+        for operation in self.catalogue.operations:
+            for event in operation.declared.emits:
+                found[event].append(f"`{operation.declared.subject}`")
+        reactions = dict.fromkeys(one for several in self.reactions.values() for one in several)
+        for handling in (*reactions, *(job.handling for job in self.jobs)):
+            for event in handling.emits:
+                found[event].append(f"{handling.shape} `{handling.name}`")
+        return found
 
 
 def load(*, contracts: str, persistence: str, handlers: str) -> Registry:

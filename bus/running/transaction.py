@@ -13,8 +13,10 @@ import pydantic_core
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.event import Event
-from bus.handling.shapes import Emit
+from bus.handling.decisions import Emit
+from bus.handling.shapes import Handling
 from bus.kit.ids import uuid7_hex
+from bus.running.undeclared import report_event
 from bus.storage import entities as _entities
 from bus.storage.database import Database
 from bus.storage.driver import Compiled, driver_of
@@ -52,13 +54,18 @@ class Transaction:
         self.changes: Changes | None = None
         """What is to be written before anything else reads."""
         self.wrote = False
+        self.strict = False
+        """Whether what a handler does not declare fails it, rather than be logged."""
         self._raw = raw
         self._state: Literal["open", "committing", "done"] = "open"
 
-    def emitter(self, cause: str | None, traceparent: str | None) -> Emit:
-        """The ``emit`` of a handler: what it tells is stored when the transaction commits."""
+    def emitter(self, handling: Handling, cause: str | None, traceparent: str | None) -> Emit:
+        """The ``emit`` of a handler: what it emits is stored when the transaction commits."""
+        declared = handling.may_emit
 
         def emit(event: Event) -> None:
+            if type(event) not in declared:
+                report_event(handling, event, strict=self.strict)
             self.told.append(Told(event, cause, traceparent))
 
         return emit

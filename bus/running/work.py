@@ -12,12 +12,14 @@ from bus.contract.errors import EntityTooLarge, InvalidReference
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
+from bus.handling.decisions import Decision
 from bus.handling.needs import Needed
-from bus.handling.shapes import Decision, Handling, Job
+from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
 from bus.running.registry import Registry
 from bus.running.transaction import Transaction
+from bus.running.undeclared import report
 from bus.storage import entities as _entities
 from bus.storage.own import pulse as _pulse
 from bus.storage.own.commit import Changes
@@ -25,6 +27,9 @@ from bus.storage.sizes import too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
+
+SAME = "returns the entity that it was given as if it had changed it: say Decision.unchanged"
+ANOTHER = "says unchanged of another entity than the one that it was given"
 
 
 @dataclass(slots=True)
@@ -45,7 +50,7 @@ async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -
     given = {
         **dependencies,
         "db": tx.db,
-        "emit": tx.emitter(cause_of(call), call.traceparent),
+        "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
         "new_id": _new_id(call),
     }
@@ -62,7 +67,7 @@ async def gather(
     given = {
         **dependencies,
         "db": tx.db,
-        "emits": [tx.emitter(cause_of(call), call.traceparent) for call in calls],
+        "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
     }
     commands = [call.message for call in calls]
@@ -129,14 +134,14 @@ async def react(registry: Registry, tx: Transaction) -> None:
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
 
 
-async def run_job(job: Job, settings: Mapping[str, Any], tx: Transaction) -> int:
+async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -> int:
     """Run one step of a job with the settings that jobs may name; returns how much it handled."""
     served_at = tx.now
     if settings.get("pulse") and "served_at" in job.handling.dependencies:
         served_at = min(tx.now, await _pulse.served_at(tx.db))
     given = {
         "db": tx.db,
-        "emit": tx.emitter(f"sweeper:{job.name}", None),
+        "emit": tx.emitter(job.handling, f"sweeper:{job.name}", None),
         "now": tx.now,
         "limit": job.limit,
         "served_at": served_at,
@@ -155,7 +160,7 @@ async def _run_reaction(tx: Transaction, handling: Handling, events: Sequence[Ev
     trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
     given = {
         "db": tx.db,
-        "emit": tx.emitter(f"reaction:{handling.name}", trace),
+        "emit": tx.emitter(handling, f"reaction:{handling.name}", trace),
         "now": tx.now,
     }
     await handling.function(events, **_pick(handling, given))
@@ -199,21 +204,25 @@ def _without_what_is_too_large(
     and keeps nothing.
     """
     if decision.refusal is not None:
-        return Decision(entities[0], refusal=decision.otherwise)
+        return Decision.unchanged(entities[0], refusal=decision.otherwise)
     if not call.bound.declared.vital:
         raise refusal
     fields = call.bound.operation.model_fields
     needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
     message = call.bound.operation.model_construct(None, **needed)
-    bare = call.bound.handling.function(message, *entities, **given)
-    return Decision(bare.entity, *bare.events, refusal=refusal)
+    bare: Decision[Any] = call.bound.handling.function(message, *entities, **given)
+    bare.refusal = refusal
+    return bare
 
 
 def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
-    decided.changed = decision.entity is not own
+    handling = decided.call.bound.handling
+    decided.changed = decision.changed if own is None else decision.entity is not own
+    if decided.changed != decision.changed:
+        report(handling, SAME if decision.changed else ANOTHER, strict=tx.strict)
     decided.reply, decided.error = decision.reply, decision.refusal
     decided.kept = decision.refusal is None or decided.changed
-    emit = tx.emitter(cause_of(decided.call), decided.call.traceparent)
+    emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:
         emit(event)
 

@@ -61,7 +61,7 @@ from contracts.agents._fields import (
     RunningAgentId,
     StopReason,
 )
-from contracts.agents.accounts import NoAccountAvailable
+from contracts.agents.accounts import AccountAvailable, AccountUpdated, NoAccountAvailable
 from contracts.planning.initiatives import InitiativeId
 from contracts.planning.tasks import (
     Incarnation,
@@ -165,8 +165,7 @@ class FindAgent(
 
     @model_validator(mode="after")
     def _by_one(self) -> Self:
-        values = self.model_dump(exclude_unset=True).values()
-        if len(values) != 1 or None in values:
+        if len(self.model_fields_set) != 1 or None in self.model_dump(exclude_unset=True).values():
             raise ValueError("name one of name, session_id and task_id")
         return self
 
@@ -215,6 +214,7 @@ class Heartbeat(
     Command[HeartbeatReply],
     subject="db.agents.heartbeat",
     errors=(AgentNotFound, InvalidTransition, StaleIncarnation),
+    emits=(AgentReconnected,),
     vital=True,
     example={"id": EXAMPLE_ID, "incarnation": 1, "progress": {"step": "tests"}},
 ):
@@ -338,7 +338,7 @@ class SwitchAgentAccount(
         NoAccountAvailable,
         StaleIncarnation,
     ),
-    emits=(AgentAccountSwitched,),
+    emits=(AgentAccountSwitched, AccountAvailable, AccountUpdated),
     example={"id": EXAMPLE_ID, "reason": "rate limited"},
 ):
     """Switch an agent to another account: the named one, or the one that has rested longest.

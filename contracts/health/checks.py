@@ -195,7 +195,7 @@ class ReportWorkerCheck(
     Command[WorkerCheck],
     subject="db.checks.report",
     errors=(WorkerCheckNotFound, AlreadyReported, InvalidTransition),
-    emits=(WorkerCheckReported, CheckCompleted, CheckTimedOut),
+    emits=(WorkerCheckReported,),
     example={"worker_check_id": EXAMPLE_ID, "overall_status": "healthy", "score": 0.98},
 ):
     """Report how a worker is doing. The last report closes the check in the same transaction."""

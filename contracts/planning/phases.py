@@ -41,7 +41,7 @@ from contracts.planning._phase_parts import (
     PhaseOrder,
     PhaseSequence,
 )
-from contracts.planning._task import TaskReady
+from contracts.planning._task import TaskDependencyRemoved
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000002"
 _EXAMPLE_OTHER = "0199c0de-0000-7000-8000-000000000003"
@@ -222,7 +222,7 @@ class DeletePhase(
     Command[PhaseDeletion],
     subject="db.phases.delete",
     errors=(PhaseNotFound,),
-    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskReady),
+    emits=(PhaseDeleted, PhaseUpdated, PhaseDispatchable, TaskDependencyRemoved),
     example={"id": _EXAMPLE_ID},
 ):
     """Delete a phase for good, with its tasks; phases that depended on it no longer wait for it."""

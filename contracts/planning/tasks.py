@@ -202,7 +202,7 @@ class UpdateTask(
         AlreadyExists,
         InitiativeClosed,
     ),
-    emits=(TaskUpdated, TaskReady),
+    emits=(TaskUpdated,),
     example={"id": EXAMPLE_ID, "priority": "high", "expected_version": 3},
 ):
     """Update a task. Fields that are left out stay; null clears those that may be null.
@@ -227,7 +227,7 @@ class DeleteTask(
     Command[TaskDeletion],
     subject="db.tasks.delete",
     errors=(TaskNotFound,),
-    emits=(TaskDeleted, TaskDependencyRemoved, TaskReady),
+    emits=(TaskDeleted, TaskDependencyRemoved),
     example={"id": EXAMPLE_ID},
 ):
     """Delete a task with everything below it; tasks that depended on it no longer wait for it."""
@@ -259,7 +259,7 @@ class RemoveTaskDependency(
     Command[Task],
     subject="db.tasks.remove_dependency",
     errors=(TaskNotFound, DependencyNotFound),
-    emits=(TaskDependencyRemoved, TaskReady),
+    emits=(TaskDependencyRemoved,),
     example={"id": EXAMPLE_ID, "depends_on_task_id": EXAMPLE_PHASE},
 ):
     """Remove a dependency: a task no longer waits for another one."""
@@ -319,7 +319,7 @@ class ReleaseTask(
     Command[Task],
     subject="db.tasks.release",
     errors=(TaskNotFound, InvalidTransition, StaleAttempt),
-    emits=(TaskReleased, TaskReady),
+    emits=(TaskReleased,),
     example={"id": EXAMPLE_ID, "attempt": 1, "reason": "out of context"},
 ):
     """Release a claimed task, unfinished; it is pending again."""
@@ -333,7 +333,7 @@ class CompleteTask(
     Command[Task],
     subject="db.tasks.complete",
     errors=(TaskNotFound, InvalidTransition, StaleAttempt),
-    emits=(TaskCompleted, TaskLateCompletion, TaskReady),
+    emits=(TaskCompleted, TaskLateCompletion),
     example={"id": EXAMPLE_ID, "attempt": 1, "summary": "Added the column, backfilled it."},
 ):
     """Complete a task in progress; its summary becomes context for the tasks that depend on it."""
@@ -367,7 +367,7 @@ class RetryTask(
     Command[Task],
     subject="db.tasks.retry",
     errors=(TaskNotFound, InvalidTransition, InitiativeClosed),
-    emits=(TaskRetried, TaskReady),
+    emits=(TaskRetried,),
     example={"id": EXAMPLE_ID},
 ):
     """Retry a blocked task, with all its retries restored; a phase that was over is reopened."""
@@ -379,7 +379,7 @@ class AcceptLateResult(
     Command[Task],
     subject="db.tasks.accept_late",
     errors=(TaskNotFound, LateResultNotFound),
-    emits=(TaskCompleted, TaskUpdated, TaskReady),
+    emits=(TaskCompleted, TaskUpdated),
     example={"id": EXAMPLE_ID, "attempt": 1},
 ):
     """Accept the last late result of an attempt as the result of its task.

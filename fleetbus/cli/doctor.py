@@ -37,7 +37,7 @@ from fleetbus.server.discovery.asking import everybody
 from fleetbus.server.discovery.srv import PROCESS_CONTEXT
 from fleetbus.server.relay.stream import StreamSettings, StreamUnfit, ensure_stream
 from fleetbus.server.starting import words
-from fleetbus.server.sweeper.sweeper import tasks
+from fleetbus.server.sweeper.sweeper import sweeps
 
 LARGEST_BACKLOG_AGE = timedelta(seconds=10)
 LARGEST_CLOCK_DIFFERENCE = 1.0
@@ -186,7 +186,7 @@ async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     runs = await _sweeps.last_runs(db)
     now = datetime.now(UTC)
     wrong = []
-    expected = tasks(domain.registry(), settings)
+    expected = sweeps(domain.registry(), settings)
     for job in expected:
         late = timedelta(seconds=max(LATE_ROUNDS * job.every, 30))
         if (run := runs.get(job.name)) is None or run.at is None:

@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     """Port for metrics and health over HTTP; 0 takes a free one. If not set, there is none."""
     http_host: str = "127.0.0.1"
     """Address that the HTTP port is bound to."""
+    strict: bool = False
+    """Whether an event that its operation, reaction or job does not declare, or a decision that is
+    not what it says, fails the transaction, as in tests; otherwise it is logged and counted."""
     log_level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

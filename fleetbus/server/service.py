@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from functools import partial
 
 from nats.aio.msg import Msg
@@ -31,7 +32,7 @@ from fleetbus.server.relay.relay import PUBLISHED_SUBJECT, WAKE_SUBJECT, Relay, 
 from fleetbus.server.relay.stream import StreamSettings, ensure_stream
 from fleetbus.server.starting import CannotStart, words
 from fleetbus.server.sweeper.liveness import INTERVAL, Liveness
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from fleetbus.server.wire.broker import Wire
 
 log = logging.getLogger("fleetbus.service")
@@ -53,7 +54,7 @@ class Service:
 
     def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
         self.settings = settings
-        self.registry = registry or domain.registry()
+        self.registry = replace(registry or domain.registry(), strict=settings.strict)
         self.database = Database(
             settings.database_url, settings.pools, pooler_url=settings.database_pooler_url
         )
@@ -181,7 +182,7 @@ class Service:
             )
             self._background.append(asyncio.create_task(self.relay.run(), name="relay"))
         if settings.sweeper:
-            work = tasks(registry, settings, self.keys)
+            work = sweeps(registry, settings, self.keys)
             self.sweeper = Sweeper(registry, self.database, work, committed=self._wake_relay)
             self._background.append(asyncio.create_task(self.sweeper.run(), name="sweeper"))
         self._discovery = Discovery(

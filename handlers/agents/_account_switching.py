@@ -8,15 +8,19 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, reaction
-from bus.storage import save
-from contracts.agents.accounts import AccountExhausted, NoAccountAvailable
+from bus.handling import Decision, Emit, carry_out, reaction
+from contracts.agents.accounts import (
+    AccountAvailable,
+    AccountExhausted,
+    AccountUpdated,
+    NoAccountAvailable,
+)
 from contracts.agents.agents import Agent, AgentAccountNeeded, AgentAccountSwitched
 from handlers.agents._accounts import take_next
 from persistence.agents import agents
 
 
-@reaction
+@reaction(emits=(AgentAccountSwitched, AgentAccountNeeded, AccountAvailable, AccountUpdated))
 async def switch_exhausted_accounts(
     events: Sequence[AccountExhausted], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
@@ -25,11 +29,7 @@ async def switch_exhausted_accounts(
     on_it = await agents.lock_on_accounts(db, exhausted)
 
     decisions = [await _next_account(agent, db=db, emit=emit, now=now) for agent in on_it]
-    await save(db, [decision.entity for decision in decisions])
-
-    for decision in decisions:
-        for event in decision.events:
-            emit(event)
+    await carry_out(decisions, db=db, emit=emit)
 
 
 def switched(agent: Agent, account_id: UUID, reason: str, now: datetime) -> Decision[Agent]:

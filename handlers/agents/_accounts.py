@@ -8,8 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Event
-from bus.handling import Decision, Emit, job
-from bus.storage import save
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.agents.accounts import (
     Account,
     AccountAvailable,
@@ -38,9 +37,7 @@ async def take_next(
         )
     taken = take(*found, now)
 
-    await save(db, [taken.entity])
-    for event in taken.events:
-        emit(event)
+    await carry_out([taken], db=db, emit=emit)
 
     return taken.entity
 
@@ -71,15 +68,19 @@ def available(account: Account, now: datetime) -> Account:
     return account.evolve(now, is_exhausted=False, exhausted_until=None)
 
 
-@job(every=1.0, limit=100)
+def recovered(account: Account, now: datetime) -> Decision[Account]:
+    """The account whose provider serves it again."""
+    back = available(account, now)
+
+    return Decision(back, AccountAvailable(account=back))
+
+
+@periodic(every=1.0, limit=100, emits=(AccountAvailable,))
 async def end_exhaustion(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Make accounts available whose time has come; returns how many, ``limit`` at most."""
-    ended = [
-        available(account, now) for account in await accounts.lock_ended(db, now=now, limit=limit)
-    ]
+    over = await accounts.lock_ended(db, now=now, limit=limit)
 
-    await save(db, ended)
-    for account in ended:
-        emit(AccountAvailable(account=account))
+    decisions = [recovered(account, now) for account in over]
+    await carry_out(decisions, db=db, emit=emit)
 
-    return len(ended)
+    return len(decisions)

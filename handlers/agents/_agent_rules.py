@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from bus.contract import Entity
 from bus.storage.own.pulse import LEASE_HEARTBEATS
 from contracts.agents.agents import Agent, RegisterAgent, ResumeAgent
 from contracts.planning.tasks import StaleIncarnation
@@ -34,15 +35,14 @@ _ANOTHER_RUN: dict[str, Any] = {
 
 def new_agent(command: RegisterAgent, *, name: str, id_: UUID, now: datetime) -> Agent:
     """The agent that a request describes, before it has a task."""
-    values: dict[str, Any] = dict.fromkeys(Agent.model_fields)
+    values: dict[str, Any] = dict.fromkeys(Agent.model_fields.keys() - Entity.model_fields.keys())
     for field in RegisterAgent.model_fields.keys() & values.keys():
         values[field] = getattr(command, field)
-    values |= {"id": id_, "version": 1, "created_at": now, "updated_at": now}
     values |= {"name": name, "status": "idle", "task_id": None, "incarnation": 1}
     values["connection_name"] = command.connection_name or str(id_)
-    agent = Agent.trusted(values)
+    agent = Agent.first(id=id_, now=now, **values)
 
-    return Agent.trusted(values | {"lease_expires_at": lease(agent, now)})
+    return Agent.trusted(agent.__dict__ | {"lease_expires_at": lease(agent, now)})
 
 
 def lease(agent: Agent, now: datetime) -> datetime:

@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Refusal
-from bus.handling import Decision, Emit, reaction
-from bus.storage import load, lock, save
+from bus.handling import Decision, Emit, carry_out, reaction
+from bus.storage import load, lock
 from contracts.agents.agents import Agent, AgentRunning, AgentUpdated
 from contracts.planning.tasks import ClaimTasks, TaskClaimed
 from handlers.agents._agent_rules import require_live, start_work
@@ -25,7 +25,7 @@ def _by_an_id(event: TaskClaimed) -> bool:
     return agent_id(event.task.claimed_by) is not None
 
 
-@reaction(about=_by_an_id)
+@reaction(about=_by_an_id, emits=(AgentRunning, AgentUpdated))
 async def begin_claimed(
     events: Sequence[TaskClaimed], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
@@ -40,12 +40,9 @@ async def begin_claimed(
     for id_, agent in found.items():
         for event in claims[id_]:
             require_live(agent, event.incarnation, "claim")
-        if (decision := take_up(agent, claims[id_][0].task.id, now)) is not None:
-            decisions.append(decision)
+        decisions.append(take_up(agent, claims[id_][0].task.id, now))
 
-    await save(db, [decision.entity for decision in decisions])
-    for decision in decisions:
-        emit(*decision.events)
+    await carry_out(decisions, db=db, emit=emit)
 
 
 @claim_guard
@@ -62,13 +59,13 @@ async def refuse_ended(db: AsyncConnection, claims: Sequence[ClaimTasks]) -> lis
     ]
 
 
-def take_up(agent: Agent, task_id: UUID, now: datetime) -> Decision[Agent] | None:
-    """What a claimed task changes of an agent; None where that is nothing."""
+def take_up(agent: Agent, task_id: UUID, now: datetime) -> Decision[Agent]:
+    """What a claimed task changes of an agent."""
     if agent.status == "idle":
         running = start_work(agent, task_id, now)
         return Decision(running, AgentRunning(agent=running))
     if agent.status != "running" or agent.task_id == task_id:
-        return None
+        return Decision.unchanged(agent)
 
     updated = agent.evolve(now, task_id=task_id)
 

@@ -7,24 +7,30 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.agents.agents import (
     Agent,
+    AgentCrashed,
     AgentReconnected,
     AgentSuspected,
     Heartbeat,
     HeartbeatReply,
 )
+from contracts.planning.tasks import TaskBlocked, TaskRetried
 from handlers.agents._agent_rules import is_between_runs, lease, require_live
 from handlers.agents._crashes import expire
-from handlers.agents._departures import carry_out
 from persistence.agents import held as _held
 
 IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
 
 
-@job(every=0.75, limit=100, vital=True)  # and it is told within a second, jitter included
+@periodic(
+    every=0.75,  # and it is told within a second, jitter included
+    limit=100,
+    vital=True,
+    emits=(AgentCrashed, TaskRetried, TaskBlocked),
+)
 async def expire_agent_leases(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
@@ -32,7 +38,8 @@ async def expire_agent_leases(
     held = await _held.try_lock_expired(db, now=served_at, limit=limit)
 
     departures = expire(held, now)
-    await carry_out(departures, db=db, emit=emit)
+    decisions = [decision for departure in departures for decision in departure.decisions]
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(departures)
 
@@ -63,7 +70,7 @@ def beat(command: Heartbeat, agent: Agent, now: datetime) -> Decision[Agent]:
 def suspect(agent: Agent, now: datetime) -> Decision[Agent]:
     """The agent's connection is gone."""
     if agent.suspected_at is not None:
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     suspected = agent.evolve(now, suspected_at=now)
 
@@ -73,7 +80,7 @@ def suspect(agent: Agent, now: datetime) -> Decision[Agent]:
 def reinstate(agent: Agent, now: datetime) -> Decision[Agent]:
     """The agent is there after all."""
     if agent.suspected_at is None:
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     there = agent.evolve(now, suspected_at=None)
 

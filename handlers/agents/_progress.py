@@ -6,13 +6,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, job
-from bus.storage import save
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.agents.agents import Agent, AgentStalled
 from persistence.agents import agents
 
 
-@job(every=5.0, limit=100)
+@periodic(every=5.0, limit=100, emits=(AgentStalled,))
 async def tell_stalled_agents(
     *,
     db: AsyncConnection,
@@ -28,9 +27,7 @@ async def tell_stalled_agents(
     found = await agents.lock_stalled(db, before=served_at - stall_after, limit=limit)
 
     decisions = [stall(agent, now) for agent in found]
-    await save(db, [decision.entity for decision in decisions])
-    for decision in decisions:
-        emit(*decision.events)
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)
 

@@ -17,7 +17,7 @@ from contracts.planning.tasks import TaskDeleted
 from persistence.agents import references as _references
 
 
-@reaction
+@reaction(emits=(AgentUpdated,))
 async def let_go_of_deleted(
     events: Sequence[TaskDeleted | PhaseDeleted | InitiativeDeleted],
     *,

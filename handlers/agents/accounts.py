@@ -11,7 +11,6 @@ from bus.storage import KeyRing, lock_for_deletion, remove
 from bus.storage import entities as _entities
 from contracts.agents.accounts import (
     Account,
-    AccountAvailable,
     AccountCreated,
     AccountCredentialsChanged,
     AccountDeleted,
@@ -28,7 +27,7 @@ from contracts.agents.accounts import (
     SetAccountCredentials,
     UpdateAccount,
 )
-from handlers.agents._accounts import available, ends_later, take_next
+from handlers.agents._accounts import ends_later, recovered, take_next
 from handlers.agents._references import let_go
 from persistence.agents import credentials as _credentials
 from persistence.agents import references as _references
@@ -36,11 +35,9 @@ from persistence.agents import references as _references
 
 @decider
 def create_account(command: CreateAccount, *, new_id: UUID, now: datetime) -> Decision[Account]:
-    account = Account(
+    account = Account.first(
         id=new_id,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         email=command.email,
         provider=command.provider,
         config=command.config,
@@ -58,7 +55,7 @@ def create_account(command: CreateAccount, *, new_id: UUID, now: datetime) -> De
 def update_account(command: UpdateAccount, account: Account, *, now: datetime) -> Decision[Account]:
     account.expect(command.expected_version)
     if not (changed := changes(command, account)):
-        return Decision(account)
+        return Decision.unchanged(account)
 
     updated = account.evolve(now, **changed)
 
@@ -92,7 +89,7 @@ def mark_account_exhausted(
     command: MarkAccountExhausted, account: Account, *, now: datetime
 ) -> Decision[Account]:
     if account.is_exhausted and not ends_later(command.until, account.exhausted_until):
-        return Decision(account)
+        return Decision.unchanged(account)
 
     exhausted = account.evolve(now, is_exhausted=True, exhausted_until=command.until)
 
@@ -107,11 +104,9 @@ def clear_account_exhausted(
     now: datetime,
 ) -> Decision[Account]:
     if not account.is_exhausted:
-        return Decision(account)
+        return Decision.unchanged(account)
 
-    cleared = available(account, now)
-
-    return Decision(cleared, AccountAvailable(account=cleared))
+    return recovered(account, now)
 
 
 @handler

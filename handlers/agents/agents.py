@@ -1,12 +1,11 @@
 """What happens to agents."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.handling import Decision, Emit, carry_out, changes, decider, handler, query
 from bus.storage import add, get_locked, remove, save
 from contracts.agents.agents import (
     Agent,
@@ -50,7 +49,6 @@ from handlers.agents._agent_rules import (
 )
 from handlers.agents._aliases import add_with_alias
 from handlers.agents._crashes import confirm, report
-from handlers.agents._departures import carry_out
 from handlers.agents._endings import dissolve, finish, stop
 from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents.states import AGENT
@@ -96,7 +94,7 @@ def update_agent(command: UpdateAgent, agent: Agent, *, now: datetime) -> Decisi
     require_incarnation(agent, command.incarnation)
     agent.expect(command.expected_version)
     if not (changed := changes(command, agent)):
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     updated = agent.evolve(now, **changed)
 
@@ -132,7 +130,7 @@ async def finish_agent(
 ) -> Agent:
     finished = finish(command, await _held.lock(db, command.id), now)
 
-    await carry_out([finished], db=db, emit=emit)
+    await carry_out(finished.decisions, db=db, emit=emit)
 
     return finished.agent.entity
 
@@ -143,7 +141,7 @@ async def stop_agent(
 ) -> Agent:
     stopped = stop(command, await _held.lock(db, command.id), now)
 
-    await carry_out([stopped], db=db, emit=emit)
+    await carry_out(stopped.decisions, db=db, emit=emit)
 
     return stopped.agent.entity
 
@@ -154,7 +152,7 @@ async def crash_agent(
 ) -> Agent:
     crashed = report(command, await _held.lock(db, command.id), now)
 
-    await carry_out([crashed], db=db, emit=emit)
+    await carry_out(crashed.decisions, db=db, emit=emit)
 
     return crashed.agent.entity
 
@@ -166,7 +164,7 @@ async def suspect_agent(
     behind = await agents.lock_behind(db, command.connection_name)
 
     decisions = [suspect(agent, now) for agent in behind]
-    await _write(decisions, db=db, emit=emit)
+    await carry_out(decisions, db=db, emit=emit)
 
     return Suspicion(agents=[decision.entity for decision in decisions])
 
@@ -178,7 +176,7 @@ async def reinstate_agent(
     behind = await agents.lock_behind(db, command.connection_name)
 
     decisions = [reinstate(agent, now) for agent in behind if agent.suspected_at is not None]
-    await _write(decisions, db=db, emit=emit)
+    await carry_out(decisions, db=db, emit=emit)
 
     return Suspicion(agents=[decision.entity for decision in decisions])
 
@@ -192,7 +190,7 @@ async def confirm_suspicion(
     if crashed is None:
         return held.agents[0]
 
-    await carry_out([crashed], db=db, emit=emit)
+    await carry_out(crashed.decisions, db=db, emit=emit)
 
     return crashed.agent.entity
 
@@ -207,7 +205,7 @@ def request_agent_cancel(
     if is_between_runs(agent):
         raise AGENT.refusal(agent, "request_cancel", expected="in a run that could be ended")
     if agent.cancel_requested_at is not None:
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     asked = agent.evolve(now, cancel_requested_at=now)
 
@@ -228,9 +226,7 @@ async def switch_agent_account(
         return agent
 
     decision = switched(agent, account_id, command.reason, now)
-    await save(db, [decision.entity])
-
-    emit(*decision.events)
+    await carry_out([decision], db=db, emit=emit)
 
     return decision.entity
 
@@ -244,7 +240,7 @@ def dismiss_agent(
 ) -> Decision[Agent]:
     AGENT.require(agent, "dismiss")
     if agent.dismissed_at is not None:
-        return Decision(agent)
+        return Decision.unchanged(agent)
 
     dismissed = agent.evolve(now, dismissed_at=now)
 
@@ -257,17 +253,8 @@ async def delete_agent(
 ) -> AgentDeletion:
     deleted = dissolve(await _held.lock(db, command.id), now)
 
-    await carry_out([deleted], db=db, emit=emit)
+    await carry_out(deleted.decisions, db=db, emit=emit)
     agent = deleted.agent.entity
     await remove(db, agent)
 
     return AgentDeletion(id=agent.id, name=agent.name)
-
-
-async def _write(decisions: Sequence[Decision[Agent]], *, db: AsyncConnection, emit: Emit) -> None:
-    """Write down and tell what changed."""
-    changed = [decision for decision in decisions if decision.events]
-    await save(db, [decision.entity for decision in changed])
-    for decision in changed:
-        for event in decision.events:
-            emit(event)

@@ -89,16 +89,11 @@ def _chunk(
     id_: UUID,
     now: datetime,
 ) -> LogChunk:
-    # Not validated again: the content has been, as a part of the command, and is large.
-    return LogChunk.trusted(
-        {
-            "id": id_,
-            "version": 1,
-            "created_at": now,
-            "updated_at": now,
-            "agent_id": command.agent_id,
-            "agent_name": command.agent_name or (agent.name if agent else None),
-            "session_number": command.session_number,
-            "content": content,
-        }
+    return LogChunk.first(
+        id=id_,
+        now=now,
+        agent_id=command.agent_id,
+        agent_name=command.agent_name or (agent.name if agent else None),
+        session_number=command.session_number,
+        content=content,
     )

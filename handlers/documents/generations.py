@@ -16,11 +16,9 @@ from contracts.documents.generations import (
 def record_generation(
     command: RecordGeneration, *, new_id: UUID, now: datetime
 ) -> Decision[Generation]:
-    generation = Generation(
+    generation = Generation.first(
         id=new_id,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         repo_url=command.repo_url,
         pr_url=command.pr_url,
         is_dry_run=command.is_dry_run,

@@ -6,15 +6,14 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from bus.kit.cron import due_times
-from bus.storage import entities as _entities
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
 from persistence.health import sweeping as _sweeping
 
 
-@job(every=1.0, limit=200)
+@periodic(every=1.0, limit=200, emits=(TestDefinitionDue,))
 async def tell_due_definitions(
     *, db: AsyncConnection, emit: Emit, now: datetime, limit: int
 ) -> int:
@@ -22,22 +21,18 @@ async def tell_due_definitions(
     due = await _sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
 
     decisions = [definition_due(definition, now) for definition in due]
-    await _entities.save(db, [decision.entity for decision in decisions])
-    for decision in decisions:
-        emit(*decision.events)
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)
 
 
-@job(every=1.0, limit=200)
+@periodic(every=1.0, limit=200, emits=(ScheduleDue,))
 async def tell_due_schedules(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Tell which checks are to be started now; returns how many, ``limit`` at most."""
     due = await _sweeping.lock_due(db, Schedule, now=now, limit=limit)
 
     decisions = [schedule_due(schedule, now) for schedule in due]
-    await _entities.save(db, [decision.entity for decision in decisions])
-    for decision in decisions:
-        emit(*decision.events)
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)
 

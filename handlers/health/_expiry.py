@@ -6,9 +6,9 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, job
+from bus.handling import Decision, Emit, carry_out, periodic
 from bus.storage import entities as _entities
-from contracts.health.checks import WorkerCheck
+from contracts.health.checks import CheckCompleted, CheckTimedOut, WorkerCheck
 from contracts.health.test_runs import TestRun, TestRunFinished
 from handlers.health._run_rules import duration_ms
 from handlers.health._settling import settle
@@ -16,22 +16,20 @@ from handlers.health.states import TEST_RUN, WORKER_CHECK
 from persistence.health import sweeping as _sweeping
 
 
-@job(every=1.0, limit=200)
+@periodic(every=1.0, limit=200, emits=(TestRunFinished,))
 async def expire_test_runs(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
     """Close runs that take longer than they may; returns how many, ``limit`` at most."""
     late = await _sweeping.lock_expired_runs(db, now=served_at, limit=limit)
 
-    expired = [expire_run(run, now) for run in late]
-    await _entities.save(db, expired)
-    for run in expired:
-        emit(TestRunFinished(test_run=run))
+    decisions = [expire_run(run, now) for run in late]
+    await carry_out(decisions, db=db, emit=emit)
 
-    return len(expired)
+    return len(decisions)
 
 
-@job(every=1.0, limit=500)
+@periodic(every=1.0, limit=500, emits=(CheckCompleted, CheckTimedOut))
 async def expire_worker_checks(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
@@ -47,13 +45,15 @@ async def expire_worker_checks(
     return len(expired)
 
 
-def expire_run(run: TestRun, now: datetime) -> TestRun:
+def expire_run(run: TestRun, now: datetime) -> Decision[TestRun]:
     """A run that is not waited for any more."""
     TEST_RUN.require(run, "expire")
 
     took = duration_ms(run.started_at, now)
 
-    return run.evolve(now, status="timeout", duration_ms=took, completed_at=now)
+    expired = run.evolve(now, status="timeout", duration_ms=took, completed_at=now)
+
+    return Decision(expired, TestRunFinished(test_run=expired))
 
 
 def expire_worker(worker: WorkerCheck, now: datetime) -> WorkerCheck:

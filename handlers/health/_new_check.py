@@ -5,23 +5,24 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from bus.handling import described, made
+from bus.contract import Entity
+from bus.handling import values_of
 from bus.kit.id_series import following_id
 from contracts.health.checks import Check, CheckedWorker, StartCheck, WorkerCheck
 
 _NOT_YET = dict.fromkeys(
     WorkerCheck.model_fields.keys()
-    - {"id", "version", "created_at", "updated_at", "check_id", "status", "requested_at"}
+    - Entity.model_fields.keys()
+    - {"check_id", "status", "requested_at"}
 )
 
 
 def new_check(command: StartCheck, workers: int, *, id_: UUID, now: datetime) -> Check:
     """A check that waits for this many workers."""
-    return made(
-        Check,
-        now,
-        **described(command, "id", "workers", "worker_filters", "timeout_minutes"),
+    return Check.first(
         id=id_,
+        now=now,
+        **values_of(command, "id", "workers", "worker_filters", "timeout_minutes"),
         status="running",
         workers_total=workers,
         workers_completed=0,
@@ -43,11 +44,10 @@ def new_worker_check(check: Check, worker: CheckedWorker, number: int) -> Worker
         "worker_type": worker.type,
         "worker_url": worker.url,
     }
-    return made(
-        WorkerCheck,
-        check.started_at,
-        **values,
+    return WorkerCheck.first(
         id=following_id(check.id, number + 1),
+        now=check.started_at,
+        **values,
         check_id=check.id,
         status="pending",
         requested_at=check.started_at,

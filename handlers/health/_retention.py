@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, job
+from bus.handling import Emit, periodic
+from contracts.health.model_calls import ModelCallDetached
 from handlers.health import _departing_runs
 from persistence.health import sweeping as _sweeping
 
@@ -14,7 +15,7 @@ NEWEST_KEPT = 1_000
 """So many runs of each definition are kept, however old they are."""
 
 
-@job(every=60.0, limit=1_000)
+@periodic(every=60.0, limit=1_000, emits=(ModelCallDetached,))
 async def forget_test_runs(
     *, db: AsyncConnection, emit: Emit, now: datetime, retention: timedelta, limit: int
 ) -> int:
@@ -26,7 +27,7 @@ async def forget_test_runs(
     return len(old) if gone else limit
 
 
-@job(every=60.0, limit=1_000)
+@periodic(every=60.0, limit=1_000)
 async def forget_model_calls(
     *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
 ) -> int:
@@ -34,7 +35,7 @@ async def forget_model_calls(
     return await _sweeping.forget_calls(db, before=now - retention, limit=limit)
 
 
-@job(every=5.0, limit=1_000)
+@periodic(every=5.0, limit=1_000)
 async def merge_tallies(*, db: AsyncConnection, limit: int) -> int:
     """Let one row stand for all that transactions appended; returns for how many hours or days."""
     return await _sweeping.merge_tallies(db, limit=limit)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from bus.handling import before, described, made, reported
+from bus.handling import before, reported, values_of
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
     Outcome,
@@ -43,12 +43,11 @@ def recorded_run(
 
     completed_at = reported(item.completed_at or now, now)
     started_at = before(completed_at, timedelta(milliseconds=item.duration_ms or 0))
-    given: dict[str, Any] = described(item, "id", "session_id", "completed_at")
-    return made(
-        TestRun,
-        now,
-        **given,
+    given: dict[str, Any] = values_of(item, "id", "session_id", "completed_at")
+    return TestRun.first(
         id=id_,
+        now=now,
+        **given,
         session_id=session_id,
         expected_status=definition.expected_status,
         started_at=started_at,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, decider, described, handler, query, reaction
+from bus.handling import Decision, Emit, decider, handler, query, reaction, values_of
 from bus.storage import add, get, get_locked, save
 from contracts.health.checks import (
     MAX_WORKERS,
@@ -14,8 +14,10 @@ from contracts.health.checks import (
     CancelCheck,
     Check,
     CheckCancelled,
+    CheckCompleted,
     CheckDetails,
     CheckStarted,
+    CheckTimedOut,
     GetCheck,
     GetLatestWorkerCheck,
     NoWorkerMatched,
@@ -71,7 +73,7 @@ def report_worker_check(
 
     reported = worker_check.evolve(
         now,
-        **described(command, "worker_check_id"),
+        **values_of(command, "worker_check_id"),
         status="completed" if command.overall_status in PASSING else "failed",
         completed_at=now,
     )
@@ -108,7 +110,7 @@ async def get_latest_worker_check(
     return await checks.latest_of(db, query.worker_name)
 
 
-@reaction
+@reaction(emits=(CheckCompleted, CheckTimedOut))
 async def count_reports(
     events: Sequence[WorkerCheckReported], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:

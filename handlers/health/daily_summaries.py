@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, described, handler, made, query, replaced
+from bus.handling import Emit, handler, query, values_of, with_values
 from bus.storage import add, get_by, lock_or_reserve, save
 from contracts.health.daily_summaries import (
     ComputeDailySummary,
@@ -27,7 +27,7 @@ async def upsert_daily_summary(
 ) -> DailySummary:
     _refuse_days_ahead(command.day, now)
 
-    return await _put(described(command), new_id, db=db, emit=emit, now=now)
+    return await _put(values_of(command), new_id, db=db, emit=emit, now=now)
 
 
 @query
@@ -61,10 +61,10 @@ async def _put(
     known = await lock_or_reserve(db, DailySummary, day=values["day"])
     if known is None:
         words = {"issues": None, "recommendations": None}
-        changed = made(DailySummary, now, **words | values, id=new_id)
+        changed = DailySummary.first(id=new_id, now=now, **words | values)
         await add(db, [changed])
     else:
-        changed = replaced(known, now, values)
+        changed = with_values(known, now, values)
         if changed is known:
             return known
         await save(db, [changed])

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, decider, described, made, query
+from bus.handling import Decision, decider, query, values_of
 from contracts.health.model_calls import (
     GetModelUsage,
     ModelCall,
@@ -19,7 +19,7 @@ from persistence.health import model_calls
 def record_model_call(
     command: RecordModelCall, *, new_id: UUID, now: datetime
 ) -> Decision[ModelCall]:
-    return Decision(made(ModelCall, now, **described(command, "id"), id=new_id))
+    return Decision(ModelCall.first(id=new_id, now=now, **values_of(command, "id")))
 
 
 @query

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, described, handler, made, query, replaced
+from bus.handling import Emit, handler, query, values_of, with_values
 from bus.storage import add, get_by, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.schedules import (
     DeleteSchedule,
@@ -27,15 +27,15 @@ async def upsert_schedule(
 ) -> Schedule:
     due = first_due(command.cron, now, command.time_zone)
     known = await lock_or_reserve(db, Schedule, name=command.name)
-    values = described(command) | {"next_due_at": due if command.enabled else None}
+    values = values_of(command) | {"next_due_at": due if command.enabled else None}
     if known and _times(known) == _times(command):
         values["next_due_at"] = known.next_due_at
 
     if known is None:
-        changed = made(Schedule, now, **values, id=new_id, last_due_at=None)
+        changed = Schedule.first(id=new_id, now=now, **values, last_due_at=None)
         await add(db, [changed])
     else:
-        changed = replaced(known, now, values)
+        changed = with_values(known, now, values)
         if changed is known:
             return known
         await save(db, [changed])

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, described, handler, made, replaced
+from bus.handling import Emit, handler, values_of, with_values
 from bus.storage import add, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
@@ -29,15 +29,15 @@ async def upsert_test_definition(
 ) -> TestDefinition:
     due = first_due(command.schedule, now) if command.schedule else None
     known = await lock_or_reserve(db, TestDefinition, id=command.id)
-    values = described(command) | {"next_due_at": due if command.enabled else None}
+    values = values_of(command) | {"next_due_at": due if command.enabled else None}
     if known and (known.schedule, known.enabled) == (command.schedule, command.enabled):
         values["next_due_at"] = known.next_due_at
 
     if known is None:
-        changed = made(TestDefinition, now, **values)
+        changed = TestDefinition.first(now=now, **values)
         await add(db, [changed])
     else:
-        changed = replaced(known, now, values)
+        changed = with_values(known, now, values)
         if changed is known:
             return known
         await save(db, [changed])

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference
-from bus.handling import Decision, Emit, decider, described, handler, made, query
+from bus.handling import Decision, Emit, decider, handler, query, values_of
 from bus.kit.id_series import following_id
 from bus.storage import entities as _entities
 from bus.storage import load
@@ -33,11 +33,10 @@ from persistence.health import test_runs
 def start_test_run(
     command: StartTestRun, test_definition: TestDefinition, *, new_id: UUID, now: datetime
 ) -> Decision[TestRun]:
-    started = made(
-        TestRun,
-        now,
-        **described(command, "id"),
+    started = TestRun.first(
         id=new_id,
+        now=now,
+        **values_of(command, "id"),
         status="running",
         expected_status=test_definition.expected_status,
         result=None,

@@ -44,6 +44,11 @@ OVER = {"pending_review", "completed"}
 """What is over until it gets something to do."""
 
 
+_PHASE_SETTLED = (PhaseCompleted, PhasePendingReview, PhaseStarted)
+_INITIATIVE_SETTLED = (InitiativePendingReview, InitiativeReopened)
+_SETTLED = (*_PHASE_SETTLED, *_INITIATIVE_SETTLED)
+
+
 def phase_status(status: PhaseStatus, mode: ExecutionMode, tasks: Children) -> PhaseStatus:
     """What a phase is, given its tasks; one without any waits for some, or to be completed."""
     if status == "in_progress" and tasks.any and not tasks.open:
@@ -66,7 +71,7 @@ def _in_an_initiative(event: TaskCompleted) -> bool:
     return event.task.initiative_id is not None or event.task.phase_id is not None
 
 
-@reaction(about=_in_an_initiative, where=_containers.MAY_BE_OVER)
+@reaction(about=_in_an_initiative, where=_containers.MAY_BE_OVER, emits=_SETTLED)
 async def finish_phases(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
@@ -91,7 +96,7 @@ def _concerns_all(event: TaskCreated | TaskUpdated | TaskDeleted | PhaseDeleted)
     return True
 
 
-@reaction(about=_concerns_all)
+@reaction(about=_concerns_all, emits=_SETTLED)
 async def settle_all(
     events: Sequence[TaskCreated | TaskUpdated | TaskDeleted | PhaseDeleted],
     *,
@@ -111,7 +116,7 @@ async def settle_all(
     await _settle_initiatives(initiatives, db=db, emit=emit, now=now)
 
 
-@reaction
+@reaction(emits=_PHASE_SETTLED)
 async def settle_phases(
     events: Sequence[PhaseStarted | PhaseUnblocked],
     *,
@@ -129,7 +134,7 @@ def _may_end_it(event: PhaseCompleted | PhaseCreated | InitiativeUnarchived) -> 
     return not isinstance(event, PhaseCreated) or event.phase.status == "completed"
 
 
-@reaction(about=_may_end_it)
+@reaction(about=_may_end_it, emits=_INITIATIVE_SETTLED)
 async def finish_initiatives(
     events: Sequence[PhaseCompleted | PhaseCreated | InitiativeUnarchived],
     *,
@@ -172,7 +177,12 @@ def _containers_of(event: Adding) -> Iterable[UUID]:
     return [id_ for id_ in within if id_ is not None]
 
 
-@reaction(about=_adds_work, where=_containers.IS_OVER, of=_containers_of)
+@reaction(
+    about=_adds_work,
+    where=_containers.IS_OVER,
+    of=_containers_of,
+    emits=(PhaseStarted, InitiativeReopened),
+)
 async def take_up_again(
     events: Sequence[TaskCreated | TaskRetried | TaskUpdated | PhaseCreated],
     *,

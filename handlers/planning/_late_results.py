@@ -51,12 +51,12 @@ def keep_late_result(command: CompleteTask, task: Task, now: datetime) -> Decisi
     )
     told = refusal(task, late.attempt, "complete")
     if not 1 <= late.attempt <= task.attempt:
-        return Decision(task, refusal=told)
+        return Decision.unchanged(task, refusal=told)
     if _is_known(late, task):
-        return Decision(task, refusal=_kept(told))
+        return Decision.unchanged(task, refusal=_kept(told))
     kept = task.evolve(now, late_results=[*task.late_results, late])
     if not _has_room(kept):
-        return Decision(task, refusal=told)
+        return Decision.unchanged(task, refusal=told)
 
     return Decision(
         kept,

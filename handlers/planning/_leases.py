@@ -6,15 +6,14 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, job
-from bus.storage import entities as _entities
+from bus.handling import Decision, Emit, carry_out, periodic
 from contracts.planning.tasks import Task, TaskBlocked, TaskLeaseExpired
 from handlers.planning.states import TASK
 from handlers.planning.task_rules import MAX_RETRIES, UNCLAIMED
 from persistence.planning import tasks
 
 
-@job(every=1.0, limit=200, vital=True)
+@periodic(every=1.0, limit=200, vital=True, emits=(TaskLeaseExpired, TaskBlocked))
 async def expire_task_leases(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
@@ -22,11 +21,7 @@ async def expire_task_leases(
     expired = await tasks.lock_expired(db, now=served_at, limit=limit)
 
     decisions = [expire_lease(task, now=now) for task in expired]
-    await _entities.save(db, [decision.entity for decision in decisions])
-
-    for decision in decisions:
-        for event in decision.events:
-            emit(event)
+    await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)
 

@@ -16,6 +16,7 @@ from contracts.planning.phases import (
     PhaseChangesRequested,
     PhaseCompleted,
     PhaseCreated,
+    PhaseDispatchable,
     PhaseUnblocked,
 )
 from contracts.planning.tasks import TaskCreated, TaskUpdated
@@ -24,7 +25,7 @@ from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after,
 from persistence.planning import phases
 
 
-@reaction
+@reaction(emits=(PhaseDispatchable,))
 async def tell_dispatchable_dependents(
     events: Sequence[PhaseCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:
@@ -42,7 +43,7 @@ def _approved(event: PhaseApproved | PhaseUnblocked) -> bool:
     return event.phase.status == "approved"
 
 
-@reaction(about=_approved)
+@reaction(about=_approved, emits=(PhaseDispatchable,))
 async def tell_dispatchable_phases(
     events: Sequence[PhaseApproved | PhaseUnblocked], *, db: AsyncConnection, emit: Emit
 ) -> None:
@@ -50,7 +51,7 @@ async def tell_dispatchable_phases(
     await tell_dispatchable({event.phase.id for event in events}, db=db, emit=emit)
 
 
-@reaction
+@reaction(emits=(PhaseCreated, PhaseChangesRequested))
 async def take_up_finalization(
     events: Sequence[InitiativeChangesRequested], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
@@ -88,7 +89,7 @@ async def take_up_finalization(
         )
 
 
-@reaction
+@reaction(emits=(TaskUpdated, TaskCreated))
 async def add_review_tasks(
     events: Sequence[PhaseChangesRequested], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:

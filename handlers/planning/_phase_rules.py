@@ -16,11 +16,9 @@ FINALIZATION = "Finalization"
 
 def new_phase(command: CreatePhase, *, id_: UUID, position: int, now: datetime) -> Phase:
     """The phase that a request describes."""
-    return Phase(
+    return Phase.first(
         id=id_,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         initiative_id=command.initiative_id,
         name=command.name,
         content=command.content,
@@ -52,11 +50,9 @@ def initiative_of(ids: Sequence[UUID], found: Mapping[UUID, Phase]) -> UUID:
 
 def review_task(id_: UUID, phase: Phase, summary: str, now: datetime) -> Task:
     """The task that a request for changes becomes."""
-    return Task(
+    return Task.first(
         id=id_,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         initiative_id=phase.initiative_id,
         phase_id=phase.id,
         parent_task_id=None,

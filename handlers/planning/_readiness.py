@@ -69,7 +69,7 @@ def _is_elsewhere(event: TaskUpdated) -> bool:
 
 
 # Whoever makes a task depend on another one locks that one first: none appears meanwhile.
-@reaction(where=_readiness.HAVE_DEPENDENTS)
+@reaction(where=_readiness.HAVE_DEPENDENTS, emits=(TaskReady,))
 async def tell_ready_dependents(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:
@@ -79,7 +79,7 @@ async def tell_ready_dependents(
     _tell(await _readiness.refresh_dependents(db, [event.task.id for event in events]), emit)
 
 
-@reaction(about=_was_blocked)
+@reaction(about=_was_blocked, emits=(TaskReady,))
 async def tell_ready_below_completed(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:
@@ -89,7 +89,7 @@ async def tell_ready_below_completed(
 
 
 # Whoever puts a task below another one locks that one: none appears meanwhile.
-@reaction(where=_readiness.HAVE_CHILDREN)
+@reaction(where=_readiness.HAVE_CHILDREN, emits=(TaskReady,))
 async def hold_back_below(
     events: Sequence[TaskBlocked], *, db: AsyncConnection, emit: Emit
 ) -> None:
@@ -97,7 +97,7 @@ async def hold_back_below(
     _tell(await _readiness.refresh_children(db, [event.task.id for event in events]), emit)
 
 
-@reaction(where=_readiness.HELD_BACK_BY_NOTHING)
+@reaction(where=_readiness.HELD_BACK_BY_NOTHING, emits=(TaskReady,))
 async def tell_ready_again(
     events: Sequence[TaskReleased | TaskLeaseExpired | TaskRetried],
     *,
@@ -115,7 +115,7 @@ async def tell_ready_again(
     _tell({task.id: task for task in found}.values(), emit)
 
 
-@reaction
+@reaction(emits=(TaskReady,))
 async def follow_dependencies(
     events: Sequence[TaskDependencyAdded | TaskDependencyRemoved],
     *,
@@ -126,14 +126,14 @@ async def follow_dependencies(
     _tell(await _readiness.refresh(db, {event.task.id for event in events}), emit)
 
 
-@reaction(about=_is_elsewhere)
+@reaction(about=_is_elsewhere, emits=(TaskReady,))
 async def follow_moves(events: Sequence[TaskUpdated], *, db: AsyncConnection, emit: Emit) -> None:
     """A task in another phase than before, and what is below it."""
     _tell(await _readiness.refresh_moved(db, {event.task.id for event in events}), emit)
 
 
 # Whoever puts a task into a phase or an initiative locks it: none appears meanwhile.
-@reaction(where=_readiness.ARE_IN_PHASES)
+@reaction(where=_readiness.ARE_IN_PHASES, emits=(TaskReady,))
 async def follow_phases(
     events: Sequence[PhaseMoved], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
@@ -142,7 +142,7 @@ async def follow_phases(
     _tell(_not_new(found, now), emit)
 
 
-@reaction(where=_readiness.ARE_IN_INITIATIVES)
+@reaction(where=_readiness.ARE_IN_INITIATIVES, emits=(TaskReady,))
 async def follow_initiatives(
     events: Sequence[InitiativeMoved], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:

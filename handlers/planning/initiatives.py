@@ -40,11 +40,9 @@ from persistence.planning import initiatives
 async def create_initiative(
     command: CreateInitiative, *, db: AsyncConnection, emit: Emit, now: datetime, new_id: UUID
 ) -> Initiative:
-    initiative = Initiative(
+    initiative = Initiative.first(
         id=new_id,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         name=command.name,
         status="active",
         status_before=None,
@@ -78,7 +76,7 @@ def update_initiative(
 ) -> Decision[Initiative]:
     initiative.expect(command.expected_version)
     if not (changed := changes(command, initiative)):
-        return Decision(initiative)
+        return Decision.unchanged(initiative)
 
     updated = initiative.evolve(now, **changed)
 

@@ -72,7 +72,7 @@ async def create_phase(
 def update_phase(command: UpdatePhase, phase: Phase, *, now: datetime) -> Decision[Phase]:
     phase.expect(command.expected_version)
     if not (changed := changes(command, phase)):
-        return Decision(phase)
+        return Decision.unchanged(phase)
 
     updated = phase.evolve(now, **changed)
 

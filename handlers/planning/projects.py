@@ -31,11 +31,9 @@ from persistence.planning import projects
 
 @decider
 def create_project(command: CreateProject, *, new_id: UUID, now: datetime) -> Decision[Project]:
-    project = Project(
+    project = Project.first(
         id=new_id,
-        version=1,
-        created_at=now,
-        updated_at=now,
+        now=now,
         name=command.name,
         url=command.url,
         default_branch=command.default_branch,
@@ -56,7 +54,7 @@ async def find_project(query: FindProject, *, db: AsyncConnection) -> Project:
 def update_project(command: UpdateProject, project: Project, *, now: datetime) -> Decision[Project]:
     project.expect(command.expected_version)
     if not (changed := changes(command, project)):
-        return Decision(project)
+        return Decision.unchanged(project)
 
     updated = project.evolve(now, **changed)
 
@@ -103,7 +101,7 @@ def record_project_fetch(
 ) -> Decision[Project]:
     fetched_at = reported(command.fetched_at, now)
     if project.last_fetched_at is not None and fetched_at <= project.last_fetched_at:
-        return Decision(project)
+        return Decision.unchanged(project)
 
     fetched = project.evolve(now, last_fetched_at=fetched_at)
 

@@ -45,22 +45,10 @@ def new_task(
         initiative_id = parent.initiative_id
     if parent is not None and parent.initiative_id != initiative_id:
         raise DifferentInitiatives(entity="task", id=id_, other_id=parent.id)
-    given = command.model_dump(include=set(NewTask.model_fields))
-    return Task.model_construct(
-        **given
-        | {
-            "id": id_,
-            "version": 1,
-            "created_at": now,
-            "updated_at": now,
-            "initiative_id": initiative_id,
-            "parent_task_id": parent.id if parent else None,
-            "retry_count": 0,
-            "attempt": 0,
-            "late_results": [],
-        }
-        | UNCLAIMED
-    )
+    given = command.model_dump(include=NewTask.model_fields.keys() - {"id"})
+    related = {"initiative_id": initiative_id, "parent_task_id": parent.id if parent else None}
+    untouched = {"retry_count": 0, "attempt": 0, "late_results": [], **UNCLAIMED}
+    return Task.first(id=id_, now=now, **given | related | untouched)
 
 
 def require_attempt(task: Task, attempt: int, action: str) -> None:

@@ -131,7 +131,7 @@ def update_task(
     if phase is not None and phase.initiative_id != task.initiative_id:
         raise DifferentInitiatives(entity="task", id=task.id, other_id=phase.id)
     if not (changed := changes(command, task)):
-        return Decision(task)
+        return Decision.unchanged(task)
 
     updated = evolve(task, now, **changed)
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from bus.contract.event import Event
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision
+from bus.handling import Decision
 from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     Agent,
@@ -87,7 +87,8 @@ class Expectations(RuleBasedStateMachine):
             assert before.model_dump_json() == as_it_was
             return
         after = decision.entity
-        if after is before:
+        assert decision.changed == (after is not before)
+        if not decision.changed:
             assert not decision.events
             return
         assert before.model_dump_json() == as_it_was
@@ -170,9 +171,9 @@ class Expectations(RuleBasedStateMachine):
             assert isinstance(event, GIVEN_BACK)
             self.given_back[before.id, before.attempt] += 1
             self._is_free(before, decision.entity, crashed=self.agent.status == "crashed")
-        assert departure.events[0] is departure.agent.events[0]
+        [told] = departure.agent.events
         self.tasks = [after[one.id].entity if one.id in after else one for one in self.tasks]
-        if isinstance(told := departure.events[0], AgentCrashed):
+        if isinstance(told, AgentCrashed):
             assert [(one.id, one.retry_count) for one in told.tasks] == [
                 (one.entity.id, one.entity.retry_count) for one in departure.tasks
             ]

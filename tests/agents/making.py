@@ -13,7 +13,7 @@ from contracts.agents.agents import Agent, AskInput, RegisterAgent, StopAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, Task
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from persistence.agents.tables import account
 
 QUESTIONS: list[Any] = [{"question": "Which database?"}]
@@ -64,7 +64,7 @@ async def later(db: AsyncConnection, by: timedelta, *columns: str) -> None:
 
 async def sweep(service: Service, job: str) -> int:
     """One step of a job; returns how much it handled."""
-    work = {task.name: task for task in tasks(service.registry, service.settings)}
+    work = {task.name: task for task in sweeps(service.registry, service.settings)}
     return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
 
 

@@ -27,7 +27,7 @@ from fleetbus.client import Bus, connect
 from fleetbus.server.config import Settings
 from fleetbus.server.keys import key_ring, make_key_file
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Task, tasks
+from fleetbus.server.sweeper.sweeper import Sweep, sweeps
 from tests.agents.making import Outbox
 from tests.bus.outages import serving
 from tests.cli.program import started
@@ -151,8 +151,8 @@ class TestRotateCredentials:
             ring = KeyRing.parse(keys)
             [task] = [
                 one
-                for one in tasks(registry, service.settings, ring)
-                if one.name == "rotate_credentials" and isinstance(one, Task)
+                for one in sweeps(registry, service.settings, ring)
+                if one.name == "rotate_credentials" and isinstance(one, Sweep)
             ]
             async with begin(service.database, left=lambda: 10.0) as tx:
                 handled = await task.step(tx)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bus.contract.event import Event
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision
+from bus.handling import Decision
 from bus.kit.ids import uuid7
 from contracts.agents.accounts import (
     Account,

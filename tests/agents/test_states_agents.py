@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision
 from bus.kit.ids import uuid7
 from bus.storage.own.pulse import LEASE_HEARTBEATS
 from contracts.agents.agents import (
@@ -98,12 +97,12 @@ class Histories(Expectations):
         self.tasks[number] = task = claimed(task, mine, self.now)
         self.claims.add((task.id, task.attempt))
         if before.status not in {"idle", "running"}:
-            assert take_up(before, task.id, self.now) is None
+            assert not take_up(before, task.id, self.now).changed
             return
         begins = before.status == "idle"
         self.step(
             "begin" if begins else None,
-            lambda: take_up(self.agent, task.id, self.now) or Decision(self.agent),
+            lambda: take_up(self.agent, task.id, self.now),
             AgentRunning if begins else AgentUpdated,
         )
         assert (self.agent.status, self.agent.task_id) == ("running", task.id)

@@ -25,7 +25,8 @@ from bus.contract.model import Reply
 from bus.contract.operation import OPERATIONS, Command, Operation, Query
 from bus.contract.refusals import Conflict
 from bus.contract.sensitive import Sensitive
-from bus.handling.shapes import HANDLERS, Decision, Emit, Handling, decider, handler, query
+from bus.handling import Decision, Emit, decider, handler, query
+from bus.handling.shapes import HANDLERS, Handling
 from bus.running.registry import Registry, _bind
 from bus.storage import entities as _entities
 from contracts.planning.projects import Project
@@ -51,7 +52,9 @@ class SecretResult(Reply):
 
 
 Then = Literal["answer", "refuse", "refuse_undeclared", "raise", "swallow"]
-How = Literal["change", "keep", "refuse", "refuse_and_keep", "raise", "violate", "huge"]
+How = Literal[
+    "change", "keep", "same", "another", "refuse", "refuse_and_keep", "raise", "violate", "huge"
+]
 
 
 def _not_numbered(secret: str) -> str:
@@ -152,11 +155,9 @@ def declare() -> list[type[Operation[Any]]]:
 
     def create_probe(command: CreateProbe, *, now: datetime, new_id: UUID) -> Decision[Project]:
         return Decision(
-            Project(
+            Project.first(
                 id=new_id,
-                version=1,
-                created_at=now,
-                updated_at=now,
+                now=now,
                 name=command.name,
                 url="https://example.org/" + str(new_id),
                 default_branch="main",
@@ -230,9 +231,13 @@ def _note(task: Task, note: str, how: How, now: datetime) -> Decision[Task]:
     if how == "raise":
         raise ValueError("the secret value 42")
     if how == "keep":
-        return Decision(task)
+        return Decision.unchanged(task)
+    if how == "same":
+        return Decision(task, TaskUpdated(task=task))
     summary = "x" * 1_100_000 if how == "huge" else (task.summary or "") + note
     status = "nonsense" if how == "violate" else task.status
     noted = task.evolve(now, summary=summary, status=status)
+    if how == "another":
+        return Decision.unchanged(noted)
     refusal = ProbeRefused(why=note) if how == "refuse_and_keep" else None
     return Decision(noted, TaskUpdated(task=noted), refusal=refusal)

@@ -21,7 +21,7 @@ from bus.storage.shortening import shorten
 from bus.storage.sizes import FACT_ROOM, HEADER_ROOM, SLACK, limit
 from contracts.planning.tasks import Task
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from tests.bus.asking import Asker, Got, assert_problem, count_of
 
 MESSAGE = 1024 * 1024
@@ -89,7 +89,7 @@ class TestProgress:
             most -= 100
         await db.execute(text("UPDATE agents.agents SET lease_expires_at = now() - interval '1 s'"))
 
-        due = [t for t in tasks(registry, service.settings) if t.name == "expire_agent_leases"]
+        due = [t for t in sweeps(registry, service.settings) if t.name == "expire_agent_leases"]
         sweeper = Sweeper(registry, service.database, due)
         await sweeper._attempt(due[0])
 

@@ -12,7 +12,7 @@ from contracts.health import checks, schedules, test_definitions, test_runs
 from contracts.health.checks import CheckedWorker
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 
 Outbox = Callable[[], Awaitable[list[Any]]]
 
@@ -54,7 +54,7 @@ async def later(db: AsyncConnection, table: str, column: str, by: timedelta) -> 
 
 async def sweep(service: Service, job: str) -> int:
     """One step of a job; returns how much it handled."""
-    work = {task.name: task for task in tasks(service.registry, service.settings)}
+    work = {task.name: task for task in sweeps(service.registry, service.settings)}
     return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
 
 

@@ -46,10 +46,14 @@ RIGHT = [
     "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
     "@query\ndef see_task(query: SeeTask, task: Task) -> Task: ...",
     "@query\nasync def see_fleet(query: SeeFleet, *, db: AsyncConnection) -> Page[Task]: ...",
-    "@reaction\nasync def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ...",
+    "@reaction\nasync def wave_back(told: Sequence[TaskCompleted]) -> None: ...",
+    (
+        "@reaction(emits=(TaskReady,))\n"
+        "async def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ..."
+    ),
     (
         "@reaction(about=lambda event: event.task.phase_id is None)\n"
-        "async def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ..."
+        "async def wave_back(told: Sequence[TaskCompleted], *, db: AsyncConnection) -> None: ..."
     ),
 ]
 
@@ -153,6 +157,32 @@ WRONG = [
         ),
         "what it needs to find has one parameter, ids",
     ),
+    (
+        "@reaction\nasync def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ...",
+        "it takes emit and declares no events",
+    ),
+    (
+        (
+            "@reaction(emits=(TaskReady,))\n"
+            "async def wave_back(told: Sequence[TaskCompleted]) -> None: ..."
+        ),
+        "it declares events and takes no emit",
+    ),
+    (
+        (
+            "@reaction(emits=(Task,))\n"
+            "async def wave_back(told: Sequence[TaskCompleted], *, emit: Emit) -> None: ..."
+        ),
+        "emits= is a tuple of declared events",
+    ),
+    (
+        "@periodic(every=1.0, limit=1)\nasync def wave_all(*, emit: Emit, limit: int) -> int: ...",
+        "it takes emit and declares no events",
+    ),
+    (
+        "@handler\nasync def wave_task(command: WaveTask, *, emit: Emit) -> Task: ...",
+        "it takes emit and declares no events",
+    ),
 ]
 
 
@@ -169,6 +199,12 @@ def test_wrong_one_is_refused_and_told_what_to_mend(source: str, mend: str) -> N
         define(source)
     assert str(refusal.value).startswith(HANDLER)
     assert mend in str(refusal.value)
+
+
+def test_every_event_is_emitted_by_an_operation_a_reaction_or_a_job() -> None:
+    emitters = domain.registry().emitters()
+    assert emitters
+    assert [event.fact.type for event, names in emitters.items() if not names] == []
 
 
 def test_out_of_place_is_refused() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bus.contract.refusals import Refusal
-from bus.handling.shapes import Decision
+from bus.handling import Decision
 from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     AcceptLateResult,

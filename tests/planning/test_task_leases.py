@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from bus.handling.shapes import Handling
 from bus.running.calls import OUTSIDE
 from bus.running.registry import Registry
 from bus.running.transaction import begin
@@ -35,11 +36,17 @@ Statements = Callable[[], AbstractContextManager[Counted]]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
+def job_of(registry: Registry) -> Handling:
+    [job] = [job for job in registry.jobs if job.name == "expire_task_leases"]
+    return job.handling
+
+
 async def sweep(service: Service, registry: Registry, limit: int = 100) -> int:
     """One step of the sweeper's job."""
     async with begin(service.database, left=lambda: 10.0) as tx:
         tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
-        emit = tx.emitter("sweeper:task_leases", None)
+        tx.strict = True
+        emit = tx.emitter(job_of(registry), "sweeper:task_leases", None)
         handled = await expire_task_leases(
             db=tx.db, emit=emit, now=tx.now, served_at=tx.now, limit=limit
         )
@@ -120,7 +127,11 @@ class TestExpireTaskLeases:
         async with begin(service.database, left=lambda: 10.0) as tx:
             tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
             assert await expire_task_leases(
-                db=tx.db, emit=tx.emitter(None, None), now=tx.now, served_at=tx.now, limit=10
+                db=tx.db,
+                emit=tx.emitter(job_of(registry), None, None),
+                now=tx.now,
+                served_at=tx.now,
+                limit=10,
             )
             completing = asyncio.create_task(bus.call(CompleteTask(id=id_, attempt=1, summary="s")))
             await asyncio.sleep(0.1)

@@ -13,7 +13,7 @@ from contracts.planning.tasks import CreateTask
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import tasks
+from fleetbus.server.sweeper.sweeper import sweeps
 from tests.relay.partitioned import (
     READING,
     WRITING,
@@ -283,7 +283,7 @@ class TestJob:
             finally:
                 await service.stop()
 
-            assert "keep_outbox" in {task.name for task in tasks(registry, settings)}
+            assert "keep_outbox" in {task.name for task in sweeps(registry, settings)}
             ran = "SELECT last_error IS NULL AND handled > 0 FROM bus.sweeps WHERE job = $1"
             assert await session.fetchval(ran, "keep_outbox")
 

@@ -16,7 +16,7 @@ from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, RenewTask,
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.liveness import OUTAGE_AFTER, Liveness
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from tests.agents.making import Outbox, types
 from tests.bus.asking import eventually
 from tests.servers import connection_to
@@ -53,7 +53,7 @@ async def pass_by(db: AsyncConnection, seconds: float, *, served: bool) -> None:
 async def sweep(service: Service) -> int:
     """A step of each job that ends leases, as it runs beside a pulse."""
     settings = service.settings.model_copy(update={"sweeper": True})
-    work = {task.name: task for task in tasks(service.registry, settings)}
+    work = {task.name: task for task in sweeps(service.registry, settings)}
     sweeper = Sweeper(service.registry, service.database, [])
     return sum([await sweeper._step(work[job], 0) for job in JOBS])
 

@@ -14,7 +14,7 @@ from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, TaskLeaseE
 from fleetbus.client import Bus, connect
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, tasks
+from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 
 TASKS = 20
 
@@ -56,7 +56,7 @@ async def test_a_lock_of_somebody_else_is_no_reason_for_alarm(
     service: Service, db: AsyncConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     [keep] = [
-        task for task in tasks(service.registry, service.settings) if task.name == "keep_logs"
+        task for task in sweeps(service.registry, service.settings) if task.name == "keep_logs"
     ]
     sweeper = Sweeper(service.registry, service.database, [])
 
@@ -97,7 +97,7 @@ async def test_a_job_that_is_vital_keeps_no_heartbeat_waiting(
 
     await db.execute(text("BEGIN"))
     await db.execute(text("LOCK TABLE planning.tasks"))
-    while not any("met a lock" in message for message in caplog.messages):
+    while not any("met somebody else's lock" in message for message in caplog.messages):
         await sweeping_bus.call(beat, timeout=2)
     await db.execute(text("ROLLBACK"))
 

@@ -53,7 +53,7 @@ DAILY_INTERVAL = 600.0
 
 
 @dataclass(frozen=True)
-class Task:
+class Sweep:
     """A job as the sweeper runs it: one bounded step that returns how much it handled."""
 
     name: str
@@ -82,13 +82,13 @@ class Sweeper:
         self,
         registry: Registry,
         database: Database,
-        tasks: Sequence[Task | Upkeep],
+        sweeps: Sequence[Sweep | Upkeep],
         *,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._database = database
-        self._tasks = tasks
+        self._sweeps = sweeps
         self._committed = committed
         self._stopped = asyncio.Event()
         self._locked_out: set[str] = set()
@@ -96,34 +96,34 @@ class Sweeper:
     async def run(self) -> None:
         """Work until stopped; an outage of the database only pauses it."""
         async with asyncio.TaskGroup() as group:
-            for task in self._tasks:
-                group.create_task(self._repeat(task), name=f"sweep-{task.name}")
+            for sweep in self._sweeps:
+                group.create_task(self._repeat(sweep), name=f"sweep-{sweep.name}")
 
     def stop(self) -> None:
         """End after the steps in hand."""
         self._stopped.set()
 
-    async def _repeat(self, task: Task | Upkeep) -> None:
+    async def _repeat(self, sweep: Sweep | Upkeep) -> None:
         while not self._stopped.is_set():
-            handled = await self._attempt(task)
-            if isinstance(task, Upkeep) or handled < task.limit:
+            handled = await self._attempt(sweep)
+            if isinstance(sweep, Upkeep) or handled < sweep.limit:
                 # Processes that started together should not meet at the lock for ever.
-                await self._pause(task.every * random.uniform(0.9, 1.1))  # noqa: S311  jitter
+                await self._pause(sweep.every * random.uniform(0.9, 1.1))  # noqa: S311  jitter
 
-    async def _attempt(self, task: Task | Upkeep) -> int:
+    async def _attempt(self, sweep: Sweep | Upkeep) -> int:
         """One step; an error is logged and noted, and the next round tries again."""
         started = time.monotonic()
         try:
-            return await self._step(task, started)
+            return await self._step(sweep, started)
         except Exception as error:
             if self._is_the_databases(error, started):
                 self._database.note(error)
                 return 0
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
-                self._say_locked_out(task.name)
+                self._say_locked_out(sweep.name)
             else:
-                log.exception("the job %s failed", task.name)
-            await self._note_failure(task, started, error)
+                log.exception("the job %s failed", sweep.name)
+            await self._note_failure(sweep, started, error)
             return 0
 
     def _is_the_databases(self, error: Exception, started: float) -> bool:
@@ -144,64 +144,65 @@ class Sweeper:
         self._locked_out.add(name)
         log.log(level, "the job %s met somebody else's lock; it tries again next round", name)
 
-    async def _step(self, task: Task | Upkeep, started: float) -> int:
-        vital = isinstance(task, Task) and task.vital
-        async with self._begin(task) as tx:
-            if not await _sweeps.try_lock(tx.db, task.name):
+    async def _step(self, sweep: Sweep | Upkeep, started: float) -> int:
+        vital = isinstance(sweep, Sweep) and sweep.vital
+        async with self._begin(sweep) as tx:
+            if not await _sweeps.try_lock(tx.db, sweep.name):
                 return 0
             tx.now = (await _commit.open_work(tx.db, OUTSIDE, [])).now
-            handled = await self._run(task, tx)
+            tx.strict = self._registry.strict
+            handled = await self._run(sweep, tx)
             await react(self._registry, tx)
             # What is vital does not wait for the table of what has been done.
             if not vital:
-                await self._record(tx, task, started, handled)
+                await self._record(tx, sweep, started, handled)
             position = (await tx.append(OUTSIDE, tx.outbox_rows(), [])).position
             await tx.commit()
         if position is not None:
             self._committed()
-        self._locked_out.discard(task.name)
+        self._locked_out.discard(sweep.name)
         if vital:
-            await self._record_apart(task, started, handled)
+            await self._record_apart(sweep, started, handled)
         return handled
 
-    def _begin(self, task: Task | Upkeep) -> AbstractAsyncContextManager[Transaction]:
-        vital = isinstance(task, Task) and task.vital
+    def _begin(self, sweep: Sweep | Upkeep) -> AbstractAsyncContextManager[Transaction]:
+        vital = isinstance(sweep, Sweep) and sweep.vital
         timeout = VITAL_LOCK_TIMEOUT if vital else None
         return begin(self._database, left=lambda: STEP_TIMEOUT, lock_timeout=timeout, vital=vital)
 
-    async def _run(self, task: Task | Upkeep, tx: Transaction) -> int:
-        if isinstance(task, Task):
-            return await task.step(tx)
+    async def _run(self, sweep: Sweep | Upkeep, tx: Transaction) -> int:
+        if isinstance(sweep, Sweep):
+            return await sweep.step(tx)
         async with asyncio.timeout(STEP_TIMEOUT), self._database.dedicated.connect() as session:
-            return await task.step(session)
+            return await sweep.step(session)
 
-    async def _note_failure(self, task: Task | Upkeep, started: float, error: Exception) -> None:
-        await self._record_apart(task, started, 0, f"{type(error).__name__}: {error}"[:500])
+    async def _note_failure(self, sweep: Sweep | Upkeep, started: float, error: Exception) -> None:
+        await self._record_apart(sweep, started, 0, f"{type(error).__name__}: {error}"[:500])
 
     async def _record_apart(
-        self, task: Task | Upkeep, started: float, handled: int, error: str | None = None
+        self, sweep: Sweep | Upkeep, started: float, handled: int, error: str | None = None
     ) -> None:
         """Note a step in a transaction of its own; that it cannot be noted hinders nothing."""
         try:
-            async with self._begin(task) as tx:
-                await self._record(tx, task, started, handled, error)
+            async with self._begin(sweep) as tx:
+                await self._record(tx, sweep, started, handled, error)
                 await tx.commit()
         except Exception as failure:
             if sqlstate(failure) == LOCK_NOT_AVAILABLE or self._is_the_databases(failure, started):
-                log.debug("the job %s could not be noted: %s", task.name, failure)
+                log.debug("the job %s could not be noted: %s", sweep.name, failure)
             else:
-                log.exception("the job %s could not be noted", task.name)
+                log.exception("the job %s could not be noted", sweep.name)
 
     async def _record(
         self,
         tx: Transaction,
-        task: Task | Upkeep,
+        sweep: Sweep | Upkeep,
         started: float,
         handled: int,
         error: str | None = None,
     ) -> None:
         await _sweeps.record(
-            tx.db, task.name, duration_ms=_elapsed(started), handled=handled, error=error
+            tx.db, sweep.name, duration_ms=_elapsed(started), handled=handled, error=error
         )
 
     async def _pause(self, seconds: float) -> None:
@@ -212,9 +213,9 @@ class Sweeper:
             return
 
 
-def tasks(
+def sweeps(
     registry: Registry, settings: Settings, keys: KeyRing | None = None
-) -> list[Task | Upkeep]:
+) -> list[Sweep | Upkeep]:
     """Every declared job, and the bus's own."""
     pace, kept = settings.sweep_interval, settings.idempotency_retention
     ring = keys or KeyRing.parse("")
@@ -241,13 +242,13 @@ def tasks(
         return Upkeep(table.daily.job, step, DAILY_INTERVAL * pace)
 
     declared = [
-        Task(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit, job.vital)
+        Sweep(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit, job.vital)
         for job in registry.jobs
     ]
     return [
         *declared,
-        Task("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP),
-        Task("rotate_credentials", rotate_credentials, 60 * pace, ROTATED_PER_STEP),
+        Sweep("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP),
+        Sweep("rotate_credentials", rotate_credentials, 60 * pace, ROTATED_PER_STEP),
         Upkeep("keep_outbox", keep_outbox, OUTBOX_INTERVAL * pace),
         *(keep_daily(table) for table in PARTITIONED.values()),
     ]
