@@ -94,13 +94,8 @@ class Reference:
             f"Replies with {self._reply(declared.reply)}.",
         ]
         if declared.errors:
-            lines.append(
-                "Errors: "
-                + ", ".join(
-                    f"[`{e.type}`](errors.md#declared-by-operations)" for e in declared.errors
-                )
-                + "."
-            )
+            kinds = [f"[`{e.type}`](errors.md#declared-by-operations)" for e in declared.errors]
+            lines.append(f"Errors: {', '.join(kinds)}.")
         if declared.emits:
             lines.append(
                 "Tells: "
@@ -111,6 +106,8 @@ class Reference:
             )
         if declared.vital:
             lines.append("[Vital](architecture.md#what-is-vital): never waits behind other work.")
+        if declared.kind == "command" and not declared.transactional:
+            lines.append("[Not in a transaction](clients.md#several-commands-one-transaction).")
         if declared.expensive:
             lines.append("[Expensive](architecture.md#what-is-expensive): limited separately.")
         lines.append(f"```json\n{example}\n```")

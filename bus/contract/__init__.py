@@ -4,6 +4,7 @@ from bus.contract.entity import Entity
 from bus.contract.errors import (
     EVERYWHERE,
     AlreadyExists,
+    ConstraintViolated,
     CredentialsNotSet,
     CredentialsUnreadable,
     InvalidReference,
@@ -43,6 +44,7 @@ from bus.contract.model import Reply, Request
 from bus.contract.operation import Command, Operation, Query
 from bus.contract.page import ListOf, Page
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
+from bus.contract.several import GivenCommand, NotTransactional, Replies
 
 __all__ = [
     "ABSENT",
@@ -54,6 +56,7 @@ __all__ = [
     "Attempt",
     "Command",
     "Conflict",
+    "ConstraintViolated",
     "Count",
     "CredentialsNotSet",
     "CredentialsUnreadable",
@@ -62,6 +65,7 @@ __all__ = [
     "Event",
     "ExternalRef",
     "GitRef",
+    "GivenCommand",
     "Id",
     "InvalidReference",
     "InvalidTransition",
@@ -73,12 +77,14 @@ __all__ = [
     "Markdown",
     "Name",
     "NotFound",
+    "NotTransactional",
     "Operation",
     "Page",
     "Position",
     "Query",
     "Reason",
     "Refusal",
+    "Replies",
     "Reply",
     "Request",
     "Search",

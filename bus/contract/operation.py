@@ -46,6 +46,9 @@ class Declared:
     behind no other work, and is not refused for it."""
     expensive: bool
     """Whether it always reads more the more there is: it keeps to connections for its like."""
+    transactional: bool
+    """Whether it may stand in a transaction with others: a command that is not vital may, unless
+    it says otherwise."""
 
     @property
     def endpoint(self) -> str:
@@ -68,6 +71,7 @@ class Operation(Request, Generic[R]):
         example: Mapping[str, Any] | None = None,
         vital: bool = False,
         expensive: bool = False,
+        transactional: bool = True,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
         super().__init_subclass__()
@@ -92,6 +96,7 @@ class Operation(Request, Generic[R]):
         example: Mapping[str, Any] | None = None,
         vital: bool = False,
         expensive: bool = False,
+        transactional: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -114,6 +119,7 @@ class Operation(Request, Generic[R]):
             example=example or {},
             vital=vital,
             expensive=expensive,
+            transactional=transactional and cls.kind_ == "command" and not vital,
         )
         _check_operation(cls)
 

@@ -2,7 +2,8 @@
 
 from bus.handling.changes import changes, described, made, replaced
 from bus.handling.clocks import before, reported
-from bus.handling.shapes import Decision, Emit, Published, decider, handler, job, query, reaction
+from bus.handling.published import Published
+from bus.handling.shapes import Decision, Emit, decider, handler, job, query, reaction, together
 from bus.handling.transitions import Transitions
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "reaction",
     "replaced",
     "reported",
+    "together",
 ]

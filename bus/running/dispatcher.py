@@ -25,16 +25,11 @@ from bus.running.batcher import Batcher
 from bus.running.calls import OUTSIDE, Answer, Call
 from bus.running.decoding import LARGE, Decoding
 from bus.running.executor import Executor
-from bus.running.failures import refusal_for
+from bus.running.failures import refusal_for, wrong_fields
 from bus.running.registry import Bound, Registry
 from bus.running.stats import OperationStats, Stats
 
 log = logging.getLogger("fleetbus.bus")
-
-MAX_FIELD_ERRORS = 20
-"""A request that is wrong in more places is told the first of them."""
-
-MAX_FIELD_PATH = 300
 
 MAX_KEY_LENGTH = 200
 
@@ -133,7 +128,7 @@ class Dispatcher:
                 call.fingerprint = fingerprint(call.bound.subject, body)
             call.message = call.bound.validator.validate_json(body or b"{}")
         except ValidationError as error:
-            call.refuse(invalid_request(error))
+            call.refuse(InvalidRequest(errors=wrong_fields(error)))
         except Exception as error:  # noqa: BLE001  every exception becomes an answer
             call.refuse(refusal_for(error, call.bound))
         else:
@@ -148,9 +143,8 @@ class Dispatcher:
         if batcher is not None:
             batcher.submit(call)
             return
-        handler = call.bound.handling.shape == "handler"
-        run = self._executor.run_handler(call) if handler else self._query(call)
-        task = asyncio.create_task(run)
+        run = {"handler": self._executor.run_handler, "together": self._executor.run_together}
+        task = asyncio.create_task(run.get(call.bound.handling.shape, self._query)(call))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
 
@@ -228,18 +222,6 @@ class Dispatcher:
             exclusive=not lookup,
             sizes=self.stats.operations[bound.subject].batches,
         )
-
-
-def invalid_request(error: ValidationError) -> InvalidRequest:
-    """Each wrong field with its path and why, without the value that was sent."""
-    items = error.errors(include_url=False, include_input=False, include_context=False)
-    errors = [
-        FieldError(
-            field=".".join(str(part) for part in item["loc"])[:MAX_FIELD_PATH], message=item["msg"]
-        )
-        for item in items[:MAX_FIELD_ERRORS]
-    ]
-    return InvalidRequest(errors=errors)
 
 
 def wrong_header(name: str, message: str) -> InvalidRequest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+from pydantic import ValidationError
 from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
@@ -47,6 +49,11 @@ _INTERNAL = "internal error %s in %s%s"
 _logged: dict[str, str] = {}
 """The ids that were logged last, of an operation and a class of errors each."""
 
+MAX_FIELD_ERRORS = 20
+"""A request that is wrong in more places is told the first of them."""
+
+MAX_FIELD_PATH = 300
+
 PROGRAM_LIMIT_EXCEEDED = "54000"
 """A value is too long for an index, which takes some 2,700 bytes."""
 
@@ -77,6 +84,18 @@ def internal_error(subject: str, error: BaseException | None, more: str = "") ->
     if limited(log, logging.ERROR, kind, _INTERNAL, error_id, subject, more, exc_info=error):
         _logged[kind] = error_id
     return InternalError(error_id=_logged.get(kind, error_id))
+
+
+def wrong_fields(error: ValidationError, within: Sequence[str | int] = ()) -> list[FieldError]:
+    """Each wrong field with its path and why, without the value that was sent."""
+    items = error.errors(include_url=False, include_input=False, include_context=False)
+    return [
+        FieldError(
+            field=".".join(str(part) for part in (*within, *item["loc"]))[:MAX_FIELD_PATH],
+            message=item["msg"],
+        )
+        for item in items[:MAX_FIELD_ERRORS]
+    ]
 
 
 def _translated(error: BaseException, bound: Bound) -> Refusal | None:
