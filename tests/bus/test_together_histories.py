@@ -141,7 +141,7 @@ class TestHistories:
         loop = asyncio.get_running_loop()
 
         @hypothesis_settings(
-            max_examples=60,
+            max_examples=30,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
