@@ -46,8 +46,8 @@ def test_what_is_created_can_be_named_before_it_is_there(registry: Registry) -> 
     }
 
     assert optional | NAMED_OTHERWISE.keys() == makes.keys()
-    for subject, field in NAMED_OTHERWISE.items():
-        assert field in makes[subject].operation.model_fields, subject
+    for subject, name in NAMED_OTHERWISE.items():
+        assert name in makes[subject].operation.model_fields, subject
 
 
 def test_no_error_says_operation_or_subject_itself(registry: Registry) -> None:
