@@ -109,6 +109,9 @@ class ContextPage:
         if declared.vital:
             place = "../architecture.md#what-is-vital"
             lines.append(f"[Vital]({place}): never waits behind other work.")
+        if declared.kind == "command" and not declared.transactional:
+            place = "../clients.md#several-commands-one-transaction"
+            lines.append(f"[Not in a transaction]({place}).")
         if declared.expensive:
             place = "../architecture.md#what-is-expensive"
             lines.append(f"[Expensive]({place}): limited separately.")

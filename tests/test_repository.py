@@ -19,8 +19,8 @@ LINES_PER_FILE = 300
 
 # What is longer, and how long. The list only shrinks: nothing is added, no number grows.
 LONGER = {
-    "bus/handling/shapes.py": 379,
-    "bus/running/executor.py": 388,
+    "bus/handling/shapes.py": 377,
+    "bus/running/executor.py": 369,
     "bus/storage/database.py": 345,
     "contracts/agents/agents.py": 419,
     "contracts/planning/initiatives.py": 361,

@@ -4,6 +4,7 @@ from bus.contract.entity import Entity
 from bus.contract.errors import (
     EVERYWHERE,
     AlreadyExists,
+    ConstraintViolated,
     CredentialsNotSet,
     CredentialsUnreadable,
     InvalidReference,
@@ -46,6 +47,7 @@ from bus.contract.page import ListOf, Page
 from bus.contract.references import Ref
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
 from bus.contract.sensitive import Sensitive
+from bus.contract.several import GivenCommand, NotTransactional, Replies
 
 __all__ = [
     "ABSENT",
@@ -57,6 +59,7 @@ __all__ = [
     "Attempt",
     "Command",
     "Conflict",
+    "ConstraintViolated",
     "Count",
     "CredentialsNotSet",
     "CredentialsUnreadable",
@@ -66,6 +69,7 @@ __all__ = [
     "ExternalRef",
     "GetOf",
     "GitRef",
+    "GivenCommand",
     "Id",
     "InvalidReference",
     "InvalidTransition",
@@ -77,6 +81,7 @@ __all__ = [
     "Markdown",
     "Name",
     "NotFound",
+    "NotTransactional",
     "Operation",
     "Page",
     "Position",
@@ -84,6 +89,7 @@ __all__ = [
     "Reason",
     "Ref",
     "Refusal",
+    "Replies",
     "Reply",
     "Request",
     "Search",

@@ -50,6 +50,9 @@ class Declared:
     secret: bool
     """Whether its request or reply holds a secret: nothing of it is logged, and what is kept with
     an idempotency key is sealed."""
+    transactional: bool
+    """Whether it may stand in a transaction with others: a command that is not vital may, unless
+    it says otherwise."""
 
     @property
     def endpoint(self) -> str:
@@ -73,6 +76,7 @@ class Operation(Request, Generic[R]):
         vital: bool = False,
         expensive: bool = False,
         secret: bool = False,
+        transactional: bool = True,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
         super().__init_subclass__()
@@ -98,6 +102,7 @@ class Operation(Request, Generic[R]):
         vital: bool = False,
         expensive: bool = False,
         secret: bool = False,
+        transactional: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -121,6 +126,7 @@ class Operation(Request, Generic[R]):
             vital=vital,
             expensive=expensive,
             secret=secret,
+            transactional=transactional and cls.kind_ == "command" and not vital and not secret,
         )
         _check_operation(cls)
 

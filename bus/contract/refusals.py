@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
-_RESERVED = {"type", "title", "status", "detail", "retryable"}
+_RESERVED = {"type", "title", "status", "detail", "retryable", "operation"}
 
 
 class DeclarationError(TypeError):
@@ -75,6 +75,16 @@ class Refusal(Exception):
         values = {_wire(name): _plain(getattr(self, name)) for name in self.details}
         return self.template.format_map(values)
 
+    @property
+    def operation(self) -> int | None:
+        """The index of the command that was refused, of several in one transaction."""
+        return self._place[0] if self._place else None
+
+    def of(self, operation: int, subject: str) -> Self:
+        """The same refusal, of one of several commands in one transaction."""
+        self._place = operation, subject
+        return self
+
     def problem(self) -> dict[str, Any]:
         """The body of the reply, RFC 9457 with ``retryable`` and the details beside it."""
         head = {
@@ -84,11 +94,16 @@ class Refusal(Exception):
             "detail": self.detail,
             "retryable": self.retryable,
         }
-        return head | {
-            _wire(name): value
-            for name in self.details
-            if (value := getattr(self, name)) is not None
-        }
+        place = dict(zip(("operation", "subject"), self._place, strict=True)) if self._place else {}
+        return (
+            head
+            | place
+            | {
+                _wire(name): value
+                for name in self.details
+                if (value := getattr(self, name)) is not None
+            }
+        )
 
     @classmethod
     def from_problem(cls, body: Mapping[str, Any]) -> Self:
@@ -102,6 +117,8 @@ class Refusal(Exception):
         for name in cls.details:
             setattr(refusal, name, details.get(name, getattr(cls, name, None)))
         Exception.__init__(refusal, body.get("detail", cls.title))
+        if (operation := body.get("operation")) is not None:
+            refusal.of(operation, body.get("subject", ""))
         return refusal
 
     @classmethod
@@ -126,6 +143,7 @@ class Refusal(Exception):
         return _rebuild, (type(self), self._given)
 
     _given: Mapping[str, Any] = {}
+    _place: tuple[int, str] | None = None
 
 
 def _rebuild(cls: type[Refusal], details: Mapping[str, Any]) -> Refusal:

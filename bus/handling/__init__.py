@@ -3,7 +3,8 @@
 from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
 from bus.handling.decisions import Decision, Emit, carry_out
-from bus.handling.shapes import Published, decider, handler, periodic, query, reaction
+from bus.handling.published import Published
+from bus.handling.shapes import decider, handler, periodic, query, reaction, together
 from bus.handling.transitions import Transitions
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "query",
     "reaction",
     "reported",
+    "together",
     "values_of",
     "with_values",
 ]

@@ -1,4 +1,4 @@
-"""The four shapes of handler. A decorator reads the signature: the first parameter is the
+"""The shapes of handler. A decorator reads the signature: the first parameter is the
 operation, the rest names what the function needs.
 
     @query      async (query, *, db) -> Reply              reads; Postgres itself refuses a write
@@ -6,6 +6,7 @@ operation, the rest names what the function needs.
     @decider    (command, entity, ...) -> Decision         pure; runs in batches
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
     @handler    async (commands, *, db, emits) -> list     the same for many commands at once
+    @together   (command) -> list[GivenCommand]            names others, for one transaction
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
     @periodic   async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
@@ -29,15 +30,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import (
-    Any,
-    Literal,
-    Protocol,
-    TypeVar,
-    get_args,
-    get_origin,
-    overload,
-)
+from typing import Any, Literal, TypeVar, get_args, get_origin, overload
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -46,23 +39,19 @@ from bus.contract.catalogue import Catalogue
 from bus.contract.event import Event
 from bus.contract.operation import Operation
 from bus.contract.refusals import Refusal, snake_case
+from bus.contract.several import GivenCommand
 from bus.handling.decisions import Decision, Emit
 from bus.handling.needs import Needed, needed, referred
+from bus.handling.published import Published
 from bus.handling.signatures import signature, union, wrong
 from bus.storage.driver import Compiled
 from bus.storage.sealed import KeyRing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Shape = Literal["query", "lookup", "decider", "handler", "gathered handler", "reaction", "job"]
-
-
-class Published(Protocol):
-    """How far the stream has the log of events."""
-
-    async def wait(self, position: int, seconds: float) -> bool:
-        """Whether the stream has this position, at the latest after so many seconds."""
-        ...
+Shape = Literal[
+    "query", "lookup", "decider", "handler", "gathered handler", "together", "reaction", "job"
+]
 
 
 DEPENDENCIES: dict[str, Any] = {
@@ -87,6 +76,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "decider": {"now", "new_id"},
     "handler": {"db", "emit", "now", "new_id", "keys"},
     "gathered handler": {"db", "emits", "now", "room"},
+    "together": set(),
     "reaction": {"db", "emit", "now"},
     "job": {"db", "emit", "now", "limit", "retention", "stall_after", "served_at", "keys"},
 }
@@ -189,6 +179,13 @@ def handler(function: F) -> F:
     hints, parameters = signature(function)
     several = get_origin(hints[parameters[0].name]) is Sequence
     return _operation("gathered handler" if several else "handler", function)
+
+
+def together(function: F) -> F:
+    """Handle a command by others that it holds: the bus runs them in one transaction."""
+    if signature(function)[0].get("return") != list[GivenCommand]:
+        raise wrong(function, "it returns list[GivenCommand], the commands in order")
+    return _operation("together", function)
 
 
 Reaction = Callable[..., Awaitable[None]]
@@ -366,7 +363,7 @@ def _check_shape(handling: Handling, returns: Any) -> None:
         reply = operation.declared.reply
         if get_origin(returns) is not list or {*union(get_args(returns)[0])} != {reply, Refusal}:
             raise wrong(function, f"of a sequence it returns list[{reply.__name__} | Refusal]")
-    elif returns != operation.declared.reply:
+    elif handling.shape != "together" and returns != operation.declared.reply:
         raise wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
 
 
@@ -375,5 +372,6 @@ _ASYNC = {
     "handler": "async",
     "gathered handler": "async",
     "lookup": "a plain function",
+    "together": "a plain function",
     "decider": "a plain function, without I/O",
 }

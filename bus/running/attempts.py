@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from bus.contract.errors import DeadlineExceeded, Unavailable
 from bus.running.calls import Answer, Call
-from bus.running.failures import is_retryable, refusal_for
+from bus.running.failures import is_retryable
 from bus.running.keeping import replay
 from bus.running.registry import Bound
 from bus.running.transaction import CommitUnknown, KeyTaken
@@ -93,7 +93,7 @@ class Attempts:
                 with contextlib.suppress(Exception):
                     stored = await self._stored(call)
             if not call.answered:
-                call.answer(stored or Answer.refused(refusal_for(error, call.bound)))
+                call.answer(stored or Answer.refused(call.refusal(error)))
 
     async def find_out(self, calls: Sequence[Call]) -> None:
         """After a COMMIT without an answer: the idempotency row tells whether it took effect.

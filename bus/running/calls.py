@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pydantic_core
 
 from bus.contract.errors import Unavailable
 from bus.contract.refusals import Refusal
-from bus.running.failures import internal_error
+from bus.running.failures import internal_error, refusal_for
 from bus.running.registry import Bound
 from bus.storage.own.commit import StoredReply
 from bus.storage.sealed import KeyRing
@@ -75,6 +75,10 @@ class Call:
     answered: bool = False
     committing: bool = False
     """From here on the work may have taken effect, deadline or not."""
+    parts: Sequence[Call] = ()
+    """The commands that it holds, of several in one transaction."""
+    part: int | None = None
+    """Which of them is in work."""
 
     @property
     def expired(self) -> bool:
@@ -91,6 +95,28 @@ class Call:
         """Answer with a refusal."""
         self.answer(Answer.refused(refusal))
 
+    def refusal(self, error: BaseException) -> Refusal:
+        """What an error of its work amounts to; of several commands, with that which it is of.
+
+        What follows from all of them, at the end, refuses what some of them declare: if only one
+        does, it is of that one.
+        """
+        place = self.part
+        if place is None:
+            able = [
+                index
+                for index, part in enumerate(self.parts)
+                if isinstance(error, part.bound.declared.errors)
+            ]
+            if len(able) > 1:
+                assert isinstance(error, Refusal)
+                return error
+            if not able:
+                return refusal_for(error, self.bound)
+            [place] = able
+        bound = self.parts[place].bound
+        return refusal_for(error, bound).of(place, bound.subject)
+
     def settle(self, task: asyncio.Task[Any]) -> None:
         """Answer after all if the task that worked on this call ended without doing so."""
         if self.answered:
@@ -99,3 +125,11 @@ class Call:
             self.refuse(Unavailable(what="the service was stopped before the work was done"))
             return
         self.refuse(internal_error(self.bound, task.exception(), ": there was no answer"))
+
+
+class Outcome(NamedTuple):
+    """What came of one call; ``kept`` when the transaction keeps something of it."""
+
+    call: Call
+    answer: Answer
+    kept: bool

@@ -143,9 +143,8 @@ class Dispatcher:
         if batcher is not None:
             batcher.submit(call)
             return
-        handler = call.bound.handling.shape == "handler"
-        run = self._executor.run_handler(call) if handler else self._query(call)
-        task = asyncio.create_task(run)
+        run = {"handler": self._executor.run_handler, "together": self._executor.run_together}
+        task = asyncio.create_task(run.get(call.bound.handling.shape, self._query)(call))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
 

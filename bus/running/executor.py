@@ -14,20 +14,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from bus.contract.errors import DeadlineExceeded
 from bus.contract.refusals import Refusal
 from bus.running.attempts import Attempts, LockedOut, Overtaken
-from bus.running.calls import OUTSIDE, Answer, Call
+from bus.running.calls import OUTSIDE, Answer, Call, Outcome
 from bus.running.failures import loggable, refusal_for
 from bus.running.keeping import kept_reply, replay
 from bus.running.published import Published
 from bus.running.reader import Reader
 from bus.running.registry import Registry
 from bus.running.replying import Replies
+from bus.running.together import Together
 from bus.running.transaction import CommitUnknown, Transaction, begin
-from bus.running.work import decide, following, gather, handle, named, react
+from bus.running.work import decide, fitting_rows, following, gather, handle, open_work, react
 from bus.storage import entities as _entities
 from bus.storage import sizes as _sizes
 from bus.storage.database import Database
@@ -62,14 +63,6 @@ def _nothing() -> None:
     """Nobody waits for this transaction to leave."""
 
 
-class Outcome(NamedTuple):
-    """What came of one call; ``kept`` when the transaction keeps something of it."""
-
-    call: Call
-    answer: Answer
-    kept: bool
-
-
 Work = Callable[[Transaction, Sequence[Call]], Awaitable[list[Outcome]]]
 
 
@@ -102,6 +95,7 @@ class Executor:
             "keys": self.keys,
         }
         self._replies = Replies(max_payload)
+        self._together = Together(registry, self._dependencies, self._replies, max_payload)
         self._reader = Reader(
             database, self._dependencies, self.settings.expensive_in_flight, self._replies.room
         )
@@ -119,6 +113,20 @@ class Executor:
     async def run_handler(self, call: Call) -> None:
         """Run one command in a transaction of its own."""
         await self._attempts.run([call], lambda calls: self._transact(calls, self._handle))
+
+    async def run_together(self, call: Call) -> None:
+        """Run the commands that one holds in one transaction, once all of them are valid."""
+
+        async def run(calls: Sequence[Call]) -> None:
+            call.part = None
+            await self._transact(calls, self._together.run)
+
+        try:
+            call.parts = await self._together.read(call)
+        except Exception as error:  # noqa: BLE001  every exception becomes an answer
+            call.refuse(refusal_for(error, call.bound))
+        else:
+            await self._attempts.run([call], run)
 
     async def run_batch(self, calls: Sequence[Call], leaving: Callable[[], None]) -> Sequence[Call]:
         """Run commands of one operation in one transaction; a decider's, each on another entity.
@@ -220,7 +228,7 @@ class Executor:
                 vital=_vital(calls),
             ) as tx,
         ):
-            opening = await _open(tx, calls)
+            opening = await open_work(tx, calls)
             fresh = _unanswered(calls, opening)
             if not fresh:
                 return
@@ -284,7 +292,7 @@ class Executor:
         written = None if dry_run else await self._write_at_once(tx, caller, replies)
         if written is None:
             await tx.save()
-            measured = self._events(tx)
+            measured = fitting_rows(tx, tx.told, self._max_payload())
             await react(self._registry, tx)
             if dry_run:
                 await tx.check()
@@ -310,21 +318,10 @@ class Executor:
             # Two reactions may look for the same, each on account of its own events.
             asked = unless.setdefault(reaction.where, [])
             asked.extend(id_ for event in about for id_ in reaction.ids(event))
-        written = await tx.append(caller, self._events(tx), replies, unless=unless)
+        written = await tx.append(
+            caller, fitting_rows(tx, tx.told, self._max_payload()), replies, unless=unless
+        )
         return None if written.found else written
-
-    def _events(self, tx: Transaction) -> list[bytes]:
-        """The outbox rows of a command, whose facts must fit beside an entity that does.
-
-        Those of reactions and jobs are bounded; what is told of an entity that is too large already
-        is told in a short form.
-        """
-        rows = tx.outbox_rows(tx.told)
-        room = self._replies.room()
-        for told, row in zip(tx.told, rows, strict=True):
-            if len(row) > room:
-                _sizes.require_room_for(told.event, len(row), self._max_payload())
-        return rows
 
     async def _commit(
         self, tx: Transaction, outcomes: Sequence[Outcome], leaving: Callable[[], None]
@@ -346,22 +343,6 @@ class Executor:
         if left <= 0:
             raise DeadlineExceeded
         return min(left, self.settings.timeout)
-
-
-async def _open(tx: Transaction, calls: Sequence[Call]) -> _commit.Opening:
-    """What a transaction begins with: the clock, stored replies, and what a decider needs.
-
-    That is the entities which are to be changed, locked, or else the first that are named at all.
-    """
-    keys = [call.key for call in calls if call.key is not None]
-    caller = calls[0].caller  # a batch has one
-    handling = calls[0].bound.handling
-    for need in handling.needs if handling.own is None else [handling.own]:
-        if ids := named(need, calls):
-            opening = await _commit.open_with(tx.db, caller, keys, need.entity, ids, lock=need.own)
-            tx.loaded[need.name] = opening.found
-            return opening
-    return await _commit.open_work(tx.db, caller, keys)
 
 
 def _vital(calls: Sequence[Call]) -> bool:

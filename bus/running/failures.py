@@ -48,6 +48,11 @@ _INTERNAL = "internal error %s in %s%s"
 _logged: dict[str, str] = {}
 """The ids that were logged last, of an operation and a class of errors each."""
 
+MAX_FIELD_ERRORS = 20
+"""A request that is wrong in more places is told the first of them."""
+
+MAX_FIELD_PATH = 300
+
 PROGRAM_LIMIT_EXCEEDED = "54000"
 """A value is too long for an index, which takes some 2,700 bytes."""
 

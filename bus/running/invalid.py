@@ -29,9 +29,15 @@ _TELL_NOTHING: Final = frozenset(
 
 def invalid_request(error: ValidationError, secrets: Collection[str] = ()) -> InvalidRequest:
     """Each wrong field with its path and why; of ``secrets``, names of fields, not even keys."""
+    return InvalidRequest(errors=wrong_fields(error, secrets))
+
+
+def wrong_fields(
+    error: ValidationError, secrets: Collection[str] = (), within: tuple[str | int, ...] = ()
+) -> list[FieldError]:
+    """The same as a list; ``within`` is where the request that is wrong stands in another."""
     items = error.errors(include_url=False, include_input=False)
-    errors = [_told(item, secrets) for item in items[:MAX_FIELD_ERRORS]]
-    return InvalidRequest(errors=errors)
+    return [_told(item, secrets, within) for item in items[:MAX_FIELD_ERRORS]]
 
 
 def wrong_header(name: str, message: str) -> InvalidRequest:
@@ -39,12 +45,14 @@ def wrong_header(name: str, message: str) -> InvalidRequest:
     return InvalidRequest(errors=[FieldError(field=name, message=message)])
 
 
-def _told(item: Mapping[str, Any], secrets: Collection[str]) -> FieldError:
+def _told(
+    item: Mapping[str, Any], secrets: Collection[str], within: tuple[str | int, ...]
+) -> FieldError:
     path, message = item["loc"], item["msg"]
     secret = next((at for at, part in enumerate(path) if part in secrets), None)
     if secret is not None:
         path = path[: secret + 1]
         ours = isinstance(item.get("ctx", {}).get("error"), FieldValueError)
         message = message if ours or item["type"] in _TELL_NOTHING else WITHHELD
-    field = ".".join(str(part) for part in path)[:MAX_FIELD_PATH]
+    field = ".".join(str(part) for part in (*within, *path))[:MAX_FIELD_PATH]
     return FieldError(field=field, message=message)

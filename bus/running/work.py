@@ -18,12 +18,13 @@ from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
 from bus.running.registry import Registry
-from bus.running.transaction import Transaction
+from bus.running.transaction import Told, Transaction
 from bus.running.undeclared import report
 from bus.storage import entities as _entities
+from bus.storage.own import commit as _commit
 from bus.storage.own import pulse as _pulse
 from bus.storage.own.commit import Changes
-from bus.storage.sizes import too_large
+from bus.storage.sizes import HEADER_ROOM, require_room_for, too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
@@ -39,9 +40,29 @@ class Decided:
     call: Call
     reply: Reply | None = None
     error: Exception | None = None
+    otherwise: Exception | None = None
+    """What the error is where nothing of it can be kept."""
     changed: bool = False
     kept: bool = False
     """Whether the transaction keeps something of it: it was accepted, or refused with a change."""
+
+
+async def open_work(
+    tx: Transaction, calls: Sequence[Call], *, keyed: bool = True
+) -> _commit.Opening:
+    """What work begins with: the clock, stored replies, and what a decider needs.
+
+    That is the entities which are to be changed, locked, or else the first that are named at all.
+    """
+    keys = [call.key for call in calls if call.key is not None] if keyed else []
+    caller = calls[0].caller  # a batch has one
+    handling = calls[0].bound.handling
+    for need in handling.needs if handling.own is None else [handling.own]:
+        if ids := named(need, calls):
+            opening = await _commit.open_with(tx.db, caller, keys, need.entity, ids, lock=need.own)
+            tx.loaded[need.name] = opening.found
+            return opening
+    return await _commit.open_work(tx.db, caller, keys)
 
 
 async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply:
@@ -151,6 +172,20 @@ async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -
     return handled
 
 
+def fitting_rows(tx: Transaction, told: Sequence[Told], max_payload: int) -> list[bytes]:
+    """The outbox rows of a command, whose facts must fit beside an entity that does.
+
+    Those of reactions and jobs are bounded; what is told of an entity that is too large already
+    is told in a short form.
+    """
+    rows = tx.outbox_rows(told)
+    room = max_payload - HEADER_ROOM
+    for one, row in zip(told, rows, strict=True):
+        if len(row) > room:
+            require_room_for(one.event, len(row), max_payload)
+    return rows
+
+
 def cause_of(call: Call) -> str | None:
     """What events of a command name as their cause: its idempotency key."""
     return call.key
@@ -221,6 +256,7 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
     if decided.changed != decision.changed:
         report(handling, SAME if decision.changed else ANOTHER, strict=tx.strict)
     decided.reply, decided.error = decision.reply, decision.refusal
+    decided.otherwise = decision.otherwise
     decided.kept = decision.refusal is None or decided.changed
     emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:

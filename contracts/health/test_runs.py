@@ -124,6 +124,8 @@ class Outcome(Request):
 class RecordedItem(Outcome):
     """A test run from its start to its end."""
 
+    id: TestRunId | None = None
+    """A new one if left out."""
     test_definition_id: TestDefinitionId
     ordinal: Count | None = None
     triggered_by: TriggeredBy = "manual"
@@ -172,7 +174,6 @@ class RecordTestRun(
 ):
     """Record a test run that is already over: start and finish in one."""
 
-    id: TestRunId | None = None
     session_id: Id | None = None
 
 

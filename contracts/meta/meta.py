@@ -38,6 +38,8 @@ class OperationSummary(Reply):
     """The types of the errors that it declares; there are others that any operation may answer."""
     emits: list[str]
     """The types of the events that it may emit."""
+    transactional: bool
+    """Whether it may be one of several commands in a transaction."""
 
 
 class ErrorDescription(Reply):

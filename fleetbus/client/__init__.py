@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fleetbus.client.calling import Answered, NoAnswer, UnknownRefusal
     from fleetbus.client.client import Bus, Client, connect
     from fleetbus.client.errors import AgentLost, CancelRequested, TaskLost
+    from fleetbus.client.transaction import Planned, Transaction
 
 __all__ = [
     "AgentLost",
@@ -19,7 +20,9 @@ __all__ = [
     "CancelRequested",
     "Client",
     "NoAnswer",
+    "Planned",
     "TaskLost",
+    "Transaction",
     "UnknownRefusal",
     "WorkingAgent",
     "connect",
@@ -30,6 +33,7 @@ _PLACES = {
     "calling": ("Answered", "NoAnswer", "UnknownRefusal"),
     "client": ("Bus", "Client", "connect"),
     "errors": ("AgentLost", "CancelRequested", "TaskLost"),
+    "transaction": ("Planned", "Transaction"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -16,10 +17,11 @@ from nats.errors import NoRespondersError
 from bus.contract.errors import EVERYWHERE, DeadlineExceeded
 from bus.contract.event import Event
 from bus.contract.model import Reply
-from bus.contract.operation import Operation
+from bus.contract.operation import OPERATIONS, Operation
 from bus.contract.refusals import Refusal
 from bus.kit.ids import uuid7
 from contracts.events.events import WaitForPosition
+from contracts.meta.transactions import ExecuteTransaction
 from fleetbus.client.events import Events
 
 R = TypeVar("R", bound=Reply)
@@ -203,12 +205,21 @@ def _refusal(operation: Operation[Any], message: Msg) -> tuple[Refusal, float]:
         problem = pydantic_core.from_json(message.data)
     except ValueError:
         problem = {"detail": _header(message, "Nats-Service-Error")}
-    errors: tuple[type[Refusal], ...] = (*operation.declared.errors, *EVERYWHERE)
-    known = {error.type: error for error in errors}
+    known = {error.type: error for error in _errors(operation)}
     kind = known.get(problem.get("type", ""))
     if kind is None:
         return UnknownRefusal(problem), 0.0
     return kind.from_problem(problem), problem.get("retry_after_ms", 0) / 1000
+
+
+def _errors(operation: Operation[Any]) -> Iterator[type[Refusal]]:
+    """What an operation may be refused with; of several commands in one, what each may be."""
+    yield from EVERYWHERE
+    yield from operation.declared.errors
+    if isinstance(operation, ExecuteTransaction):
+        for one in operation.operations:
+            if one.subject in OPERATIONS:
+                yield from OPERATIONS[one.subject].declared.errors
 
 
 def _header(message: Msg, name: str) -> str | None:

@@ -4,6 +4,8 @@ async with connect("nats://127.0.0.1:4222") as bus:
     task = await bus.call(GetTask(id=...))
     async for event in bus.events(TaskCompleted):
         ...
+    async with bus.transaction() as tx:
+        task = tx.call(CreateTask(...))
     async with bus.agent(provider="claude") as agent:
         async for task in agent.tasks():
             ...
@@ -29,6 +31,7 @@ from fleetbus.client.agent import WorkingAgent, working
 from fleetbus.client.calling import Caller
 from fleetbus.client.connection.client import connect as connect_client
 from fleetbus.client.registration import Registration
+from fleetbus.client.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -56,6 +59,29 @@ class Client(Caller):
         super().__init__(nats, timeout=timeout, attempt_timeout=attempt_timeout)
         self._agent = agent
         self._another = another
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the caller's limit for all attempts
+        dry_run: bool = False,
+        traceparent: str | None = None,
+    ) -> AsyncIterator[Transaction]:
+        """Commands that take effect together, or not at all; they are sent when the block ends.
+
+        An exception in the block sends nothing. If a command fails its declared error is raised
+        at the end of the block; its ``operation`` is the index of the command.
+        """
+        transaction = Transaction()
+        yield transaction
+        if (request := transaction.request()) is None:
+            return
+        answered = await self.request(
+            request, key=key, timeout=timeout, dry_run=dry_run, traceparent=traceparent
+        )
+        transaction.answered(answered.reply.replies, answered.position)
 
     @contextlib.asynccontextmanager
     async def agent(self, **registration: Unpack[Registration]) -> AsyncIterator[WorkingAgent]:

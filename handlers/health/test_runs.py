@@ -92,7 +92,7 @@ async def record_many_test_runs(
         if (definition := definitions.get(item.test_definition_id)) is None:
             field = f"items.{number}.test_definition_id"
             raise InvalidReference(field=field, entity="test_definition")
-        id_ = following_id(new_id, number)
+        id_ = item.id or following_id(new_id, number)
         runs.append(recorded_run(item, definition, id_=id_, session_id=command.session_id, now=now))
 
     await _entities.add(db, runs)

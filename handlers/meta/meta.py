@@ -67,6 +67,7 @@ def _summary(operation: type[Operation[Any]]) -> OperationSummary:
         summary=declared.summary,
         errors=[error.type for error in declared.errors],
         emits=[event.fact.type for event in declared.emits],
+        transactional=declared.transactional,
     )
 
 

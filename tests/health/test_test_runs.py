@@ -134,6 +134,17 @@ class TestRecordManyTestRuns:
         assert (stored.session_id, stored.ordinal) == (session, 1)
         assert (await types(outbox)).count("test_run.finished") == 2
 
+    async def test_with_ids_of_the_callers(self, bus: Bus) -> None:
+        await define(bus)
+        item = runs.RecordedItem(id=uuid7(), test_definition_id="homepage", status="success")
+        items = [item, item.model_copy(update={"id": None})]
+
+        recorded = await bus.call(runs.RecordManyTestRuns(session_id=uuid7(), items=items))
+
+        assert recorded.items[0].id == item.id != recorded.items[1].id
+        with pytest.raises(AlreadyExists):
+            await bus.call(runs.RecordManyTestRuns(session_id=uuid7(), items=[item]))
+
     async def test_five_hundred_in_a_few_statements(self, bus: Bus, statements: Any) -> None:
         await define(bus)
         item = runs.RecordedItem(test_definition_id="homepage", status="success")

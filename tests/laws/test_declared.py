@@ -138,7 +138,9 @@ class TestReferences:
 
     def test_is_a_decider_s(self) -> None:
         hail = execute(REFERS, CONTRACT)["HailTask"]
-        source = "@handler\nasync def hail_task(command: HailTask, *, emit: Emit) -> Task: ..."
+        source = (
+            "@handler\nasync def hail_task(command: HailTask, *, db: AsyncConnection) -> Task: ..."
+        )
         execute(source, HANDLER, HailTask=hail)
         with pytest.raises(DeclarationError, match="HailTask has a Ref in other_id: only a dec"):
             domain.registry()

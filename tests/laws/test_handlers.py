@@ -45,6 +45,7 @@ RIGHT = [
     "@decider\ndef wave_task(command: WaveTask, task: Task) -> Decision[Task]: ...",
     "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
     "@query\ndef see_task(query: SeeTask, task: Task) -> Task: ...",
+    "@together\ndef wave_task(command: WaveTask) -> list[GivenCommand]: ...",
     "@query\nasync def see_fleet(query: SeeFleet, *, db: AsyncConnection) -> Page[Task]: ...",
     "@reaction\nasync def wave_back(told: Sequence[TaskCompleted]) -> None: ...",
     (
@@ -109,6 +110,10 @@ WRONG = [
     (
         "@handler\nasync def wave_task(commands: Sequence[WaveTask], *, emit: Emit) -> Task: ...",
         "emit is no dependency of a gathered handler",
+    ),
+    (
+        "@together\ndef wave_task(command: WaveTask) -> Task: ...",
+        "it returns list[GivenCommand], the commands in order",
     ),
     (
         "@query\ndef see_task(query: SeeTask, task: Task) -> LateResult: ...",

@@ -59,6 +59,7 @@ class TestListOperations:
             "summary": declared.summary,
             "errors": [error.type for error in declared.errors],
             "emits": [event.fact.type for event in declared.emits],
+            "transactional": True,
         }
 
     async def test_takes_no_fields(self, bus: Bus) -> None:
