@@ -229,3 +229,9 @@ LeaseSeconds = Annotated[int, Field(ge=1, le=24 * 60 * 60)]
 
 ABSENT: Any = Field(default_factory=lambda: None)
 """The default of a field that may be left out but not be null: left out, it stays as it is."""
+
+MOST_GONE = 400
+"""So many ids an event may name, twice, beside its entity."""
+
+GoneIds = Annotated[list[Id], Field(max_length=MOST_GONE)]
+"""The first 400 of what was deleted along with something, in the order of their ids."""

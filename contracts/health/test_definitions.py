@@ -10,6 +10,7 @@ from bus.contract import (
     Entity,
     Event,
     GetOf,
+    GoneIds,
     Json,
     JsonObject,
     ListOf,
@@ -98,8 +99,8 @@ class TestDefinitionDeleted(Event, type="test_definition.deleted"):
     test_definition: TestDefinition
     """The test definition as it last was, with its version one higher."""
     deleted: TestDefinitionContents
-    run_ids: list[TestRunId] = Field(default_factory=list)
-    """The first 1,000 of the runs, in the order of their ids."""
+    run_ids: GoneIds = Field(default_factory=list)
+    """The first 400 of the runs, in the order of their ids."""
 
 
 class UpsertTestDefinition(

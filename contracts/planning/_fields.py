@@ -28,6 +28,3 @@ Ids = Annotated[
     AfterValidator(_distinct),
 ]
 """Up to 500 ids, each once."""
-
-GoneIds = list[Id]
-"""The first 1,000 of what was deleted along with something, in the order of their ids."""

@@ -9,6 +9,7 @@ from bus.contract import (
     Entity,
     Event,
     ExternalRef,
+    GoneIds,
     Json,
     LeaseSeconds,
     Markdown,
@@ -19,7 +20,7 @@ from bus.contract import (
     Time,
     Title,
 )
-from contracts.planning._fields import GoneIds, Incarnation, PhaseId
+from contracts.planning._fields import Incarnation, PhaseId
 from contracts.planning._task_parts import (
     LateResult,
     TaskCategory,

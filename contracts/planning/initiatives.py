@@ -14,6 +14,7 @@ from bus.contract import (
     ExternalRef,
     GetOf,
     GitRef,
+    GoneIds,
     Id,
     InvalidReference,
     InvalidTransition,
@@ -29,7 +30,7 @@ from bus.contract import (
     Version,
     VersionConflict,
 )
-from contracts.planning._fields import GoneIds, Ids, PhaseId, PhaseStatus, ProjectId
+from contracts.planning._fields import Ids, PhaseId, PhaseStatus, ProjectId
 from contracts.planning._initiative_parts import InitiativeContents, InitiativeDeletion
 
 InitiativeId = Id

@@ -13,6 +13,7 @@ from bus.contract import (
     ExternalRef,
     GetOf,
     GitRef,
+    GoneIds,
     Id,
     InvalidReference,
     InvalidTransition,
@@ -32,7 +33,7 @@ from contracts.planning._errors import (
     DifferentInitiatives,
     InitiativeClosed,
 )
-from contracts.planning._fields import GoneIds, Ids, PhaseId, PhaseStatus
+from contracts.planning._fields import Ids, PhaseId, PhaseStatus
 from contracts.planning._phase_parts import (
     DependenciesOpen,
     PhaseContents,

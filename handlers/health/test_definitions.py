@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract import MOST_GONE
 from bus.handling import Emit, handler, values_of, with_values
 from bus.storage import add, get_locked_by, lock_or_reserve, remove, save
 from contracts.health.test_definitions import (
@@ -18,9 +19,6 @@ from contracts.health.test_definitions import (
 from handlers.health import _departing_runs
 from handlers.health._first_due import first_due
 from persistence.health import test_runs
-
-TOLD_IDS = 1_000
-"""So many ids of runs that went along a deletion tells."""
 
 
 @handler
@@ -57,6 +55,6 @@ async def delete_test_definition(
     await remove(db, definition)
     deleted = TestDefinitionContents(runs=len(runs))
     gone = definition.evolve(now)
-    emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=runs[:TOLD_IDS]))
+    emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=runs[:MOST_GONE]))
 
     return TestDefinitionDeletion(id=definition.id, deleted=deleted)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract import MOST_GONE
 from bus.storage import entities as _entities
 from contracts.planning.tasks import (
     AddTaskDependency,
@@ -20,7 +21,6 @@ from contracts.planning.tasks import (
 from persistence.planning import order as _order
 from persistence.planning import task_graph as _task_graph
 from persistence.planning import tasks
-from persistence.planning.deletion import TOLD_IDS
 
 
 async def lock_ends(
@@ -49,7 +49,7 @@ async def delete_tree(
     children = sorted(id_ for id_ in tree if id_ != task.id)
     contents = TaskContents(children=len(children), dependencies=dependencies + len(freed))
     gone = task.evolve(now)
-    return TaskDeleted(task=gone, deleted=contents, child_ids=children[:TOLD_IDS]), freed
+    return TaskDeleted(task=gone, deleted=contents, child_ids=children[:MOST_GONE]), freed
 
 
 async def let_go(

@@ -8,10 +8,8 @@ from uuid import UUID
 from sqlalchemy import CTE, ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract import MOST_GONE
 from persistence.planning.tables import phase, task
-
-TOLD_IDS = 1_000
-"""So many ids of what went along a deletion tells."""
 
 
 class Going(NamedTuple):
@@ -35,7 +33,7 @@ async def _going(
     db: AsyncConnection, ids: ColumnElement[UUID], *where: ColumnElement[bool]
 ) -> Going:
     counted = select(func.count().over().label("number"), ids.label("id")).where(*where)
-    rows = (await db.execute(counted.order_by(ids).limit(TOLD_IDS))).all()
+    rows = (await db.execute(counted.order_by(ids).limit(MOST_GONE))).all()
     return Going(rows[0].number if rows else 0, [row.id for row in rows])
 
 

@@ -49,7 +49,9 @@ class TestForeignKeys:
 
     async def test_each_owner_has_a_key(self, db: AsyncConnection) -> None:
         found = {(key.table_name, key.target) for key in await keys(db)}
-        declared = {(table, owner) for table in ENDS_WITH for owner in owners(table)}
+        # A test may have declared tables of its own, that no migration makes.
+        ours = {table for table in ENDS_WITH if ".probe_" not in table}
+        declared = {(table, owner) for table in ours for owner in owners(table)}
         assert declared
         assert declared <= found
 

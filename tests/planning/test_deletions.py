@@ -3,9 +3,9 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract import MOST_GONE
 from contracts.planning.initiatives import CreateInitiative, DeleteInitiative
 from fleetbus.client import Bus
-from persistence.planning.deletion import TOLD_IDS
 from tests.planning._plans import Outbox, last
 
 TASKS = """
@@ -19,11 +19,11 @@ async def test_all_are_counted_and_the_first_are_named(
     bus: Bus, db: AsyncConnection, outbox: Outbox
 ) -> None:
     initiative = await bus.call(CreateInitiative(name="large"))
-    values = {"initiative": initiative.id, "number": TOLD_IDS + 1}
+    values = {"initiative": initiative.id, "number": MOST_GONE + 1}
     ids = sorted((await db.execute(text(TASKS), values)).scalars())
 
     await bus.call(DeleteInitiative(id=initiative.id))
 
     data = await last(outbox, "initiative.deleted")
-    assert data["deleted"] == {"phases": 0, "tasks": TOLD_IDS + 1}
-    assert data["task_ids"] == [str(id_) for id_ in ids[:TOLD_IDS]]
+    assert data["deleted"] == {"phases": 0, "tasks": MOST_GONE + 1}
+    assert data["task_ids"] == [str(id_) for id_ in ids[:MOST_GONE]]
