@@ -174,6 +174,13 @@ class TestFiles:
         assert offending == []
 
 
+def test_the_image_is_made_of_every_package() -> None:
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {pattern.removesuffix("*") for pattern in given["packages"]["find"]["include"]}
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert packages <= {line.removeprefix("!") for line in lines if line.startswith("!")}
+
+
 class Lock:
     """One file under requirements/: what is pinned to which version, and how."""
 
