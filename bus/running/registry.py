@@ -66,7 +66,8 @@ class Registry:
             for event in operation.declared.emits:
                 found[event].append(f"`{operation.declared.subject}`")
         reactions = dict.fromkeys(one for several in self.reactions.values() for one in several)
-        for handling in (*reactions, *(job.handling for job in self.jobs)):
+        others = [*reactions, *(job.handling for job in self.jobs)]
+        for handling in sorted(others, key=lambda one: (one.shape == "job", one.name)):
             for event in handling.emits:
                 found[event].append(f"{handling.shape} `{handling.name}`")
         return found

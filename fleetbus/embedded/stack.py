@@ -16,6 +16,9 @@ from fleetbus.embedded.errors import AlreadyRunning
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
 
+REMOVED_WITHIN = 5.0
+"""Seconds in which the last child of a program that was killed has ended."""
+
 
 class DirectoryLock:
     """A data directory is used by one stack at a time, and the lock file says by which."""
@@ -130,5 +133,18 @@ class EmbeddedStack:
     async def _stop(self) -> None:
         await asyncio.gather(self.postgres.stop(), self.nats.stop())
         if self.is_ephemeral:
-            shutil.rmtree(self.data_dir, ignore_errors=True)
+            await _remove(self.data_dir)
         self._lock.release()
+
+
+async def _remove(directory: Path) -> None:
+    """Remove a directory, also while what a program has begun to write there still arrives."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + REMOVED_WITHIN
+    while not _removed(directory) and loop.time() < deadline:
+        await asyncio.sleep(0.02)
+
+
+def _removed(directory: Path) -> bool:
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()

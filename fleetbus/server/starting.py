@@ -20,7 +20,9 @@ class CannotStart(Exception):
     """Something that the service needs is missing; the message says what."""
 
 
-NO_DATABASE_URL = "DATABASE_URL is no URL of a Postgres database: postgresql://user@host/database"
+NO_DATABASE_URL = (
+    "DATABASE_URL is not the URL of a Postgres database: postgresql://user@host/database"
+)
 
 
 def why(error: BaseException, database_url: str = "") -> str | None:
