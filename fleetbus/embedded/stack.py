@@ -141,7 +141,8 @@ async def _remove(directory: Path) -> None:
     """Remove a directory, also while what a program has begun to write there still arrives."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + REMOVED_WITHIN
-    while not _removed(directory) and loop.time() < deadline:
+    # Nobody tells when the child of a program that was killed has ended.
+    while not _removed(directory) and loop.time() < deadline:  # noqa: ASYNC110  as above
         await asyncio.sleep(0.02)
 
 
