@@ -6,25 +6,9 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from bus.contract.entity import Entity
 from bus.contract.refusals import DeclarationError
-
-
-@dataclass(frozen=True)
-class Needed:
-    """An entity parameter: which entity, and the request's field that holds its id."""
-
-    name: str
-    entity: type[Entity]
-    field: str
-    optional: bool
-    may_be_missing: bool = False
-    """Whether None stands for one that is not there: it may be None, and the field may not."""
-    own: bool = False
-    """Whether the command is about this entity: locked, and written back once decided."""
 
 
 def signature(

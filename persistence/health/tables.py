@@ -254,7 +254,6 @@ class DailySummary(EntityRow, entity=daily_summaries.DailySummary):
 
 test_definition = table(TestDefinition)
 test_run = table(TestRun)
-run_tally = table(RunTally)
 check = table(Check)
 worker_check = table(WorkerCheck)
 schedule = table(Schedule)

@@ -37,13 +37,6 @@ async def _going(
     return Going(rows[0].number if rows else 0, [row.id for row in rows])
 
 
-async def unfinished_tasks(db: AsyncConnection, belonging: ColumnElement[bool]) -> list[UUID]:
-    """The tasks that fulfil this or are below one that does, and are not completed."""
-    going = select(_tree(belonging).c.id)
-    unfinished = select(task.c.id).where(task.c.id.in_(going), task.c.status != "completed")
-    return list((await db.execute(unfinished)).scalars())
-
-
 def _tree(belonging: ColumnElement[bool]) -> CTE:
     below = select(task.c.id).where(belonging).cte("below", recursive=True)
     child = task.alias("child")

@@ -14,15 +14,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+import persistence.planning.new_tasks  # noqa: F401  it says how tasks are inserted, and read
 from bus.storage.database import driver_url
 from bus.storage.entities import columns, entity_from
 from contracts.planning.tasks import Task
-from persistence.planning import new_tasks as _new_tasks
 from tests.faults.fleet import Fleet
 from tests.faults.nodes import STREAM, connected
 from tests.faults.world import Outage, Repair, Row, Told, World
-
-assert _new_tasks.__name__  # tasks can be read once it is known how they are inserted
 
 FOREIGN = "Fault-Foreign"
 """Header of events that a fault put into the stream by hand."""

@@ -35,6 +35,14 @@ class TestRecordModelCall:
         with pytest.raises(AlreadyExists):
             await call(bus, id=made.id)
 
+    async def test_a_run_that_is_not_there_is_missed_before_anything_is_written(
+        self, bus: Bus, statements: Any
+    ) -> None:
+        with statements() as counted, pytest.raises(InvalidReference):
+            await call(bus, test_run_id=uuid7())
+        assert counted.total
+        assert not [text for text in counted.texts if "INSERT INTO health.model_calls" in text]
+
     async def test_many_in_flight_share_transactions(self, bus: Bus, db: AsyncConnection) -> None:
         await asyncio.gather(*(call(bus) for _ in range(256)))
         distinct = "SELECT count(DISTINCT xmin::text) FROM health.model_calls"

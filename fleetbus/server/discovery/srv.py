@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pydantic_core
 from nats.aio.client import Client
@@ -30,8 +30,6 @@ from fleetbus.server.config import VERSION
 from fleetbus.server.wire.broker import QUEUE_GROUP
 
 log = logging.getLogger("fleetbus.discovery")
-
-Verb = Literal["PING", "INFO", "STATS"]
 
 PREFIX = "$SRV"
 
