@@ -17,7 +17,7 @@ class EncodedItems(Sequence[M]):
         self.entity = entity
         self.texts = texts
         self.shortened = shortened
-        """Whether one of them is not told in full: it does not fit a message."""
+        """Whether one of them is not shown in full, because it does not fit into a message."""
 
     def __len__(self) -> int:
         return len(self.texts)
