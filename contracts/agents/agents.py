@@ -319,7 +319,7 @@ class RequestAgentCancel(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentCancelRequested,),
 ):
-    """Request that an agent end; its next heartbeat tells it so. Asking again changes nothing.
+    """Request that an agent end; its next heartbeat says so. Asking again changes nothing.
 
     The request concerns the agent's current run and ends with it. For an agent that has finished or
     ended it is refused; ``agents.stop`` ends one that has finished.

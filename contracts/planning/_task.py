@@ -65,7 +65,7 @@ class Task(Entity, not_found=TaskNotFound):
 
 
 class TaskCreated(Event, type="task.created"):
-    """A task was added to the plan, with what it depends on."""
+    """A task was added to the plan, with its dependencies."""
 
     task: Task
     depends_on: list[TaskId] = Field(default=[])

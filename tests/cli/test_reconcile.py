@@ -129,7 +129,7 @@ class TestAcceptTimeline:
 
                 ended = await fleetbus("events", "verify", **where)
                 assert ended.code == 1
-                assert "the outbox has come to position 5 only" in ended.err
+                assert "the outbox has only reached position 5" in ended.err
 
                 ended = await fleetbus("events", "accept-timeline", stdin="n\n", **where)
                 assert ended.code == 1
