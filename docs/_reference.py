@@ -95,7 +95,7 @@ def _errors(errors: Iterable[type[Refusal]]) -> str:
 def states_page() -> str:
     """The state machines, drawn from the transition tables that the deciders use."""
     lead = "The actions that lead from one status to another."
-    more = "The status of a phase or an initiative follows from its contents: [containers](containers.md)."
+    more = "How phases and initiatives follow from their contents: [containers](containers.md)."
     parts = [more]
     for machine in state_machines():
         edges = "\n".join(
