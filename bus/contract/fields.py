@@ -72,7 +72,7 @@ def _in_utc(time: datetime) -> datetime:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    """The names that every process knows, whatever its system has: those that come along."""
+    """The names that every process knows, whatever its system has: those of the package."""
     return frozenset((files("tzdata") / "zones").read_text().split()) - {"Factory"}
 
 

@@ -11,7 +11,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class EncodedItems(Sequence[M]):
-    """Items as the database encoded them; entities for whoever looks into it."""
+    """Items as the database encoded them; code that looks into them gets entities."""
 
     def __init__(self, entity: type[M], texts: Sequence[str], *, shortened: bool = False) -> None:
         self.entity = entity

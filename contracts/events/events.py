@@ -41,7 +41,7 @@ class RecordedEvent(Reply):
     """The idempotency key of the command, ``reaction:<name>`` or ``sweeper:<name>``."""
     traceparent: str | None
     data: dict[str, JsonValue]
-    """The body: the entity as it was afterwards, and whatever the event adds."""
+    """The body: the entity as it was afterwards, and further facts of the event."""
     shortened: bool = False
     """Whether the body is cut because it does not fit into one message: texts end in "…", the
     largest members are left out."""

@@ -134,7 +134,7 @@ class TaskLeaseExpired(Event, type="task.lease_expired"):
     task: Task
     expired_attempt: Attempt
     claimed_by: AgentId | None
-    """Who had it."""
+    """The agent that had it."""
 
 
 class TaskRetried(Event, type="task.retried"):

@@ -79,7 +79,7 @@ class StaleAttempt(Conflict):
     current_attempt: int
     task_status: TaskStatus
     claimed_by: AgentId | None = None
-    """Who has the task now; absent if nobody has it."""
+    """The agent that has the task now; absent if none has it."""
     kept: bool = False
     """Whether the task has the result that was sent as a late result, for ``db.tasks.accept_late``
     to accept; false if there was no room for it, and for any command but a completion."""

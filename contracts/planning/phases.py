@@ -299,7 +299,7 @@ class CompletePhase(
     emits=(PhaseCompleted,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Complete a phase in progress, whatever became of its tasks.
+    """Complete a phase in progress, whatever the state of its tasks.
 
     Unfinished tasks keep its initiative from being done until they are moved or deleted.
     """

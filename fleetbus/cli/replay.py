@@ -33,9 +33,9 @@ _ACK_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Span:
-    """Which part of history: from a position or a time, up to a time.
+    """A part of history: from a position or a time, up to a time.
 
-    What is no event is no part of it, whoever put it into the stream.
+    Foreign messages in the stream are not part of it.
     """
 
     position: int = 0
