@@ -135,7 +135,7 @@ class Overloaded(TooMany, detail="{in_flight} requests in progress ({budget}); t
     budget: str = "requests"
 
 
-class InternalError(Internal, detail="an internal error; the log has it as {error_id}"):
+class InternalError(Internal, detail="an internal error; it is in the log as {error_id}"):
     """A bug in the service; nothing was stored."""
 
     error_id: str

@@ -43,10 +43,10 @@ class Declared:
     summary: str
     example: Mapping[str, Any]
     vital: bool
-    """Whether somebody is wrongly taken for dead, or for living, where it comes too late: it waits
-    behind no other work, and is not refused for it."""
+    """Whether an agent is wrongly considered dead, or alive, if it comes too late: it does not wait
+    behind other work, and is not refused because of it."""
     expensive: bool
-    """Whether it always reads more the more there is: it keeps to connections for its like."""
+    """Whether it always reads more the more there is: it has connections for its kind."""
     secret: bool
     """Whether its request or reply holds a secret: nothing of it is logged, and what is kept with
     an idempotency key is sealed."""

@@ -1,4 +1,4 @@
-"""Secrets in what travels: ``Sensitive[Text]`` is told to whom it is for, and shown nowhere."""
+"""Secrets in requests and replies: ``Sensitive[Text]`` is shown to its receiver and nobody else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class _Mark:
-    """What tells a secret from any other value of its type."""
+    """The mark that distinguishes a secret from any other value of its type."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

@@ -35,7 +35,7 @@ LogLevel = Annotated[
 
 
 class Settings(BaseSettings):
-    """What a handler process can be told; each field is ``FLEETBUS_<NAME>`` in the environment."""
+    """The settings of a handler process; each field is ``FLEETBUS_<NAME>`` in the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLEETBUS_",
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Postgres, ``postgresql://user:password@host:port/database``."""
     database_pooler_url: str | None = Field(None, repr=False)
     """The same database through a pooler in transaction mode (PgBouncer); commands and queries go
-    through it, and whatever needs a session of its own connects directly."""
+    through it, and work that needs a session of its own connects directly."""
     nats_url: str = Field(
         DEFAULT_NATS_URL, validation_alias=AliasChoices("NATS_URL", "FLEETBUS_NATS_URL")
     )
@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     """Days that the stream keeps events, 0 for ever; if not set, its limit is left as it is."""
     stream_max_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes that the stream may hold, 0 for no limit; beyond it the oldest events are dropped. If
-    not set, its limit is left as it is. ``fleetbus up`` gives a stream that it creates 8 GiB."""
+    not set, its limit is left as it is. ``fleetbus up`` limits a stream that it creates to 8
+    GiB."""
     max_in_flight: Positive = 1024
     """Commands in progress at once in a process; beyond it 429. As with all of these limits, a
     third more is for callers that have little in progress. Vital commands are not counted."""
@@ -103,7 +104,7 @@ class Settings(BaseSettings):
     pool_read: Positive = 4
     """Connections for queries; Postgres refuses writes on them. The detector may take one more."""
     pool_expensive: Positive = 2
-    """Connections for searches, counts and dashboards; no other query waits for them."""
+    """Connections for searches, counts and dashboards; other queries do not wait for them."""
     max_expensive_in_flight: Positive = 32
     """Searches, counts and dashboards in progress or waiting in a process; beyond it 429."""
     expensive_timeout: Timeout = 10.0
@@ -145,8 +146,8 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     """Address that the HTTP port is bound to."""
     strict: bool = False
-    """Whether an event that its operation, reaction or job does not declare, or a decision that is
-    not what it says, fails the transaction, as in tests; otherwise it is logged and counted."""
+    """Whether an event that its operation, reaction or job does not declare, or a decision that
+    contradicts itself, fails the transaction, as in tests; otherwise it is logged and counted."""
     log_level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

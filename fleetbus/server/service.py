@@ -80,7 +80,7 @@ class Service:
     async def start(self) -> None:
         """Check what is needed, then take requests; once only. Raises ``CannotStart``."""
         if self.draining:
-            raise RuntimeError("a service that was stopped is not started again: make another one")
+            raise RuntimeError("a service that was stopped cannot be started again: make a new one")
         try:
             await self._check_database()
             self.client = await self._connect()

@@ -152,5 +152,5 @@ class TestReferences:
             domain.registry()
 
     def test_is_of_what_has_a_uuid(self) -> None:
-        with pytest.raises(DeclarationError, match=r"Ref\[TestDefinition\]: its id is no UUID"):
+        with pytest.raises(DeclarationError, match=r"Ref\[TestDefinition\]: its id is not a UUID"):
             execute("Ref[TestDefinition]", CONTRACT, TestDefinition=test_definitions.TestDefinition)
