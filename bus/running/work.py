@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from bus.contract.entity import Entity
@@ -21,9 +21,9 @@ from bus.running.registry import Registry
 from bus.running.transaction import Told, Transaction
 from bus.running.undeclared import report
 from bus.storage import entities as _entities
+from bus.storage.entities import Beside, Changes
 from bus.storage.own import commit as _commit
 from bus.storage.own import pulse as _pulse
-from bus.storage.own.commit import Changes
 from bus.storage.sizes import HEADER_ROOM, require_room_for, too_large
 
 MAX_REACTION_ROUNDS = 32
@@ -103,6 +103,7 @@ async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> li
     loaded = {need.name: await _load(tx, need, calls) for need in handling.needs}
     makes = "new_id" in handling.dependencies
     after: dict[UUID, Entity] = {}
+    beside: list[Beside] = []
     decisions = []
     for call in calls:
         decided = Decided(call)
@@ -118,16 +119,18 @@ async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> li
             given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
             given = _pick(handling, given)
             decision = handling.function(call.message, *entities, **given)
-            if (refusal := too_large(decision.entity, own, max_payload)) is not None:
+            if (refusal := _too_large(decision, own, max_payload)) is not None:
                 decision = _without_what_is_too_large(call, entities, given, refusal, decision)
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error
             continue
         _note(tx, decided, decision, own)
+        beside.extend(decision.beside)
         if decided.changed:
             after[decision.entity.id] = decision.entity
-    if after:
-        tx.changes = Changes("insert" if handling.creates else "update", list(after.values()))
+    if after or beside:
+        kind: Literal["insert", "update"] = "insert" if handling.creates else "update"
+        tx.changes = Changes(kind, list(after.values()), beside)
         tx.wrote = True
     return decisions
 
@@ -224,6 +227,14 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
     if need.may_be_missing:
         return None
     raise InvalidReference(field=need.field, entity=need.entity.noun)
+
+
+def _too_large(
+    decision: Decision[Any], own: Entity | None, max_payload: int
+) -> EntityTooLarge | None:
+    """The refusal of a decision of which something is too large: its entity, or what is beside."""
+    refusal = too_large(decision.entity, own, max_payload)
+    return refusal or _entities.beside_too_large(decision.beside, max_payload)
 
 
 def _without_what_is_too_large(
