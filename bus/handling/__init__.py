@@ -2,7 +2,7 @@
 
 from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
-from bus.handling.decisions import Decision, Emit, carry_out
+from bus.handling.decisions import Decision, Emit, Kept, carry_out
 from bus.handling.published import Published
 from bus.handling.shapes import decider, handler, periodic, query, reaction, together
 from bus.handling.transitions import Transitions
@@ -10,6 +10,7 @@ from bus.handling.transitions import Transitions
 __all__ = [
     "Decision",
     "Emit",
+    "Kept",
     "Published",
     "Transitions",
     "before",

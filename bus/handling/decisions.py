@@ -57,6 +57,21 @@ class Decision(Generic[E]):
         return decision
 
 
+class Kept:
+    """What a handler answers that refuses a command and keeps what it did nevertheless.
+
+    A guess that was wrong is counted: what was written and emitted stays, and with an idempotency
+    key the refusal is the answer to each repetition. ``otherwise`` is said where nothing can be
+    kept, of several commands in one transaction.
+    """
+
+    __slots__ = ("otherwise", "refusal")
+
+    def __init__(self, refusal: Refusal, *, otherwise: Refusal | None = None) -> None:
+        self.refusal = refusal
+        self.otherwise = otherwise or refusal
+
+
 async def carry_out(decisions: Sequence[Decision[Any]], *, db: AsyncConnection, emit: Emit) -> None:
     """Save the entities that these decisions changed, and emit their events in this order.
 

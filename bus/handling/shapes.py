@@ -40,7 +40,7 @@ from bus.contract.event import Event
 from bus.contract.operation import Operation
 from bus.contract.refusals import Refusal, snake_case
 from bus.contract.several import GivenCommand
-from bus.handling.decisions import Decision, Emit
+from bus.handling.decisions import Decision, Emit, Kept
 from bus.handling.needs import Needed, needed, referred
 from bus.handling.published import Published
 from bus.handling.signatures import signature, union, wrong
@@ -289,7 +289,7 @@ def _operation(shape: Shape, function: F) -> F:
         raise wrong(function, f"{operation.__name__} is a {operation.declared.kind}")
     if function.__name__ != (name := snake_case(operation.__name__)):
         raise wrong(function, f"the handler of {operation.__name__} is called {name}")
-    if function.__module__.split(".")[1:] != operation.__module__.split(".")[1:]:
+    if function.__module__.split(".")[-2:] != operation.__module__.split(".")[-2:]:
         place = operation.__module__.replace("contracts", "handlers", 1).replace(".", "/")
         raise wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -361,10 +361,17 @@ def _check_shape(handling: Handling, returns: Any) -> None:
             raise wrong(function, "a decider returns Decision[Entity]")
     elif handling.shape == "gathered handler":
         reply = operation.declared.reply
-        if get_origin(returns) is not list or {*union(get_args(returns)[0])} != {reply, Refusal}:
+        if get_origin(returns) is not list or _said(get_args(returns)[0]) != {reply, Refusal}:
             raise wrong(function, f"of a sequence it returns list[{reply.__name__} | Refusal]")
-    elif handling.shape != "together" and returns != operation.declared.reply:
-        raise wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
+    elif handling.shape != "together":
+        said = _said(returns) if handling.shape == "handler" else {returns}
+        if said != {operation.declared.reply}:
+            raise wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
+
+
+def _said(hint: Any) -> set[Any]:
+    """What a handler answers, beside a refusal of which something is kept."""
+    return {*union(hint)} - {Kept}
 
 
 _ASYNC = {

@@ -15,14 +15,17 @@ import pydantic_core
 from pydantic import ValidationError
 
 from bus.contract.errors import FieldError, InvalidRequest, ReplyTooLarge
+from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand, NotTransactional
+from bus.handling.decisions import Kept
 from bus.running.calls import Answer, Call, Outcome
+from bus.running.fitting import fitting_rows
 from bus.running.invalid import MAX_FIELD_ERRORS, wrong_fields
 from bus.running.registry import Bound, Registry
 from bus.running.replying import Replies
 from bus.running.transaction import Transaction
-from bus.running.work import decide, fitting_rows, gather, handle, open_work
+from bus.running.work import decide, gather, handle, open_work
 
 ADVICE = "do less in one transaction"
 
@@ -82,18 +85,22 @@ class Together:
 
     async def _reply(self, tx: Transaction, part: Call) -> Any:
         shape = part.bound.handling.shape
+        if shape not in {"handler", "gathered handler"}:
+            [decided] = await decide(tx, [part], self._max_payload())
+            if decided.error is not None:
+                # What the refusal would keep is not kept here: it must not say so.
+                raise decided.otherwise or decided.error
+            return decided.reply
+        reply: Reply | Refusal | Kept
         if shape == "handler":
-            return await handle(tx, part, self._dependencies)
-        if shape == "gathered handler":
+            reply = await handle(tx, part, self._dependencies)
+        else:
             [reply] = await gather(tx, [part], {"room": self._replies.room()})
-            if isinstance(reply, Refusal):
-                raise reply
-            return reply
-        [decided] = await decide(tx, [part], self._max_payload())
-        if decided.error is not None:
-            # What the refusal would keep is not kept here: it must not say so.
-            raise decided.otherwise or decided.error
-        return decided.reply
+        if isinstance(reply, Kept):
+            raise reply.otherwise
+        if isinstance(reply, Refusal):
+            raise reply
+        return reply
 
     def _joined(self, answers: Sequence[Answer]) -> Answer:
         """One answer of all replies, each in the very bytes that it has alone."""
@@ -121,13 +128,16 @@ def _why_not(subject: str, bound: Bound | None) -> str:
     declared = bound.declared
     if declared.transactional:
         return ""
+    why = "does not stand in a transaction with others"
     if declared.kind == "query":
-        return f"{subject} is a query, and only commands stand in a transaction"
-    if declared.vital:
-        return f"{subject} is vital: it waits behind no other command"
-    if declared.secret:
-        return f"{subject} holds a secret, and what is kept of a transaction is not sealed"
-    return f"{subject} does not stand in a transaction with others"
+        why = "is a query, and only commands stand in a transaction"
+    elif declared.vital:
+        why = "is vital: it waits behind no other command"
+    elif declared.judges:
+        why = "judges a guess, which counts whatever becomes of the other commands"
+    elif declared.secret:
+        why = "holds a secret, and what is kept of a transaction is not sealed"
+    return f"{subject} {why}"
 
 
 def _part(call: Call, bound: Bound, message: Any) -> Call:

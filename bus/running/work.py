@@ -8,23 +8,23 @@ from typing import Any, Literal
 from uuid import UUID
 
 from bus.contract.entity import Entity
-from bus.contract.errors import EntityTooLarge, InvalidReference
+from bus.contract.errors import InvalidReference
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.handling.decisions import Decision
+from bus.handling.decisions import Decision, Kept
 from bus.handling.needs import Needed
 from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
+from bus.running.fitting import decision_too_large, without_what_is_too_large
 from bus.running.registry import Registry
-from bus.running.transaction import Told, Transaction
+from bus.running.transaction import Transaction
 from bus.running.undeclared import report
 from bus.storage import entities as _entities
 from bus.storage.entities import Beside, Changes
 from bus.storage.own import commit as _commit
 from bus.storage.own import pulse as _pulse
-from bus.storage.sizes import HEADER_ROOM, require_room_for, too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
@@ -65,7 +65,7 @@ async def open_work(
     return await _commit.open_work(tx.db, caller, keys)
 
 
-async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply:
+async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply | Kept:
     """Run a handler, with the dependencies that are those of the process."""
     handling = call.bound.handling
     given = {
@@ -75,14 +75,15 @@ async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -
         "now": tx.now,
         "new_id": _new_id(call),
     }
-    reply: Reply = await handling.function(call.message, **_pick(handling, given))
+    reply: Reply | Kept = await handling.function(call.message, **_pick(handling, given))
+    _require_declared(call, reply)
     tx.wrote = True
     return reply
 
 
 async def gather(
     tx: Transaction, calls: Sequence[Call], dependencies: Mapping[str, Any]
-) -> list[Reply | Refusal]:
+) -> list[Reply | Refusal | Kept]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
     given = {
@@ -92,7 +93,10 @@ async def gather(
         "now": tx.now,
     }
     commands = [call.message for call in calls]
-    answers: list[Reply | Refusal] = await handling.function(commands, **_pick(handling, given))
+    given = _pick(handling, given)
+    answers: list[Reply | Refusal | Kept] = await handling.function(commands, **given)
+    for call, answer in zip(calls, answers, strict=True):
+        _require_declared(call, answer)
     tx.wrote = True
     return answers
 
@@ -119,8 +123,9 @@ async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> li
             given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
             given = _pick(handling, given)
             decision = handling.function(call.message, *entities, **given)
-            if (refusal := _too_large(decision, own, max_payload)) is not None:
-                decision = _without_what_is_too_large(call, entities, given, refusal, decision)
+            _require_declared(call, decision)
+            if (refusal := decision_too_large(decision, own, max_payload)) is not None:
+                decision = without_what_is_too_large(call, entities, given, refusal, decision)
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error
             continue
@@ -175,20 +180,6 @@ async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -
     return handled
 
 
-def fitting_rows(tx: Transaction, told: Sequence[Told], max_payload: int) -> list[bytes]:
-    """The outbox rows of a command, whose facts must fit beside an entity that does.
-
-    Those of reactions and jobs are bounded; what is told of an entity that is too large already
-    is told in a short form.
-    """
-    rows = tx.outbox_rows(told)
-    room = max_payload - HEADER_ROOM
-    for one, row in zip(told, rows, strict=True):
-        if len(row) > room:
-            require_room_for(one.event, len(row), max_payload)
-    return rows
-
-
 def cause_of(call: Call) -> str | None:
     """What events of a command name as their cause: its idempotency key."""
     return call.key
@@ -229,38 +220,6 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
     raise InvalidReference(field=need.field, entity=need.entity.noun)
 
 
-def _too_large(
-    decision: Decision[Any], own: Entity | None, max_payload: int
-) -> EntityTooLarge | None:
-    """The refusal of a decision of which something is too large: its entity, or what is beside."""
-    refusal = too_large(decision.entity, own, max_payload)
-    return refusal or _entities.beside_too_large(decision.beside, max_payload)
-
-
-def _without_what_is_too_large(
-    call: Call,
-    entities: Sequence[Entity | None],
-    given: Mapping[str, Any],
-    refusal: EntityTooLarge,
-    decision: Decision[Any],
-) -> Decision[Any]:
-    """What is done of a command that makes its entity too large: nothing, save if it is vital.
-
-    A heartbeat with too much progress still says that its agent lives. A refusal stays one,
-    and keeps nothing.
-    """
-    if decision.refusal is not None:
-        return Decision.unchanged(entities[0], refusal=decision.otherwise)
-    if not call.bound.declared.vital:
-        raise refusal
-    fields = call.bound.operation.model_fields
-    needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
-    message = call.bound.operation.model_construct(None, **needed)
-    bare: Decision[Any] = call.bound.handling.function(message, *entities, **given)
-    bare.refusal = refusal
-    return bare
-
-
 def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
     handling = decided.call.bound.handling
     decided.changed = decision.changed if own is None else decision.entity is not own
@@ -272,6 +231,13 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
     emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:
         emit(event)
+
+
+def _require_declared(call: Call, said: Reply | Refusal | Kept | Decision[Any]) -> None:
+    """Fail what would be kept of a refusal that nobody has declared: it is a bug."""
+    refusal = said.refusal if isinstance(said, Kept | Decision) else None
+    if refusal is not None and not isinstance(refusal, call.bound.may_raise):
+        raise refusal
 
 
 def _new_id(call: Call) -> UUID:

@@ -103,7 +103,7 @@ class VersionedRow(Row):
 def attributes(row: type[VersionedRow]) -> Mapping[str, Column[Any]]:
     """The columns of a table that hold values of their own, by the names of its attributes."""
     found = {one.key: one.columns[0] for one in inspect(row).column_attrs}
-    return {name: column for name, column in found.items() if holds_a_field(column)}
+    return {n: c for n, c in found.items() if isinstance(c, Column) and holds_a_field(c)}
 
 
 DERIVED: dict[Any, Any] = {"derived": True}
