@@ -6,6 +6,7 @@ from bus.handling.decisions import Decision, Emit, Kept, carry_out
 from bus.handling.published import Published
 from bus.handling.shapes import decider, handler, periodic, query, reaction, together
 from bus.handling.transitions import Transitions
+from bus.kit.tokens import new_token, same_secret, secret_hash
 
 __all__ = [
     "Decision",
@@ -18,10 +19,13 @@ __all__ = [
     "changes",
     "decider",
     "handler",
+    "new_token",
     "periodic",
     "query",
     "reaction",
     "reported",
+    "same_secret",
+    "secret_hash",
     "together",
     "values_of",
     "with_values",

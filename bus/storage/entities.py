@@ -133,9 +133,12 @@ def columns(entity: type[Entity]) -> Select[Any]:
 def entity_from(entity: type[E], row: Any) -> E:
     """The entity that a row of ``columns`` holds, as SQLAlchemy or the driver returns it."""
     found = row if isinstance(row, Record) else row._mapping  # noqa: SLF001  its public name
-    made = statements(entity)
-    values = {name: found[name] for name in made.names}
-    for name, adapter in made.models.items():
+    return entity_of(entity, {name: found[name] for name in statements(entity).names})
+
+
+def entity_of(entity: type[E], values: dict[str, Any]) -> E:
+    """The entity that has these values in its table, in the order of the contract."""
+    for name, adapter in statements(entity).models.items():
         if values[name]:
             values[name] = adapter.validate_python(values[name], strict=False)
     return entity.trusted(values)
