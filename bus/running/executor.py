@@ -18,18 +18,17 @@ from typing import Any
 
 from bus.contract.errors import DeadlineExceeded
 from bus.contract.refusals import Refusal
+from bus.handling.shape import DECIDER, GATHERED, HANDLER, QUERY, TOGETHER
 from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call, Outcome
 from bus.running.failures import loggable, refusal_for
 from bus.running.keeping import kept_reply, replay
-from bus.running.published import Published
 from bus.running.reader import Reader
 from bus.running.registry import Registry
 from bus.running.replying import Replies
 from bus.running.together import Together
 from bus.running.transaction import CommitUnknown, Transaction, begin
 from bus.running.work import decide, fitting_rows, following, gather, handle, open_work, react
-from bus.storage import entities as _entities
 from bus.storage import sizes as _sizes
 from bus.storage.database import Database
 from bus.storage.driver import Compiled
@@ -76,7 +75,6 @@ class Executor:
         settings: ExecutorSettings | None = None,
         *,
         committed: Callable[[], None] = lambda: None,
-        published: Published | None = None,
         keys: KeyRing | None = None,
         max_payload: Callable[[], int] = lambda: 1024 * 1024,
     ) -> None:
@@ -89,16 +87,21 @@ class Executor:
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = Slots(max(1, database.pools.write // 2))
         self.keys = keys or KeyRing.parse("")
-        self._dependencies: dict[str, Any] = {
-            "catalogue": registry.catalogue,
-            "published": published or Published(database),
-            "keys": self.keys,
-        }
         self._replies = Replies(max_payload)
-        self._together = Together(registry, self._dependencies, self._replies, max_payload)
+        self._together = Together(registry, self._replies, max_payload)
         self._reader = Reader(
-            database, self._dependencies, self.settings.expensive_in_flight, self._replies.room
+            registry, database, self.settings.expensive_in_flight, self._replies.room
         )
+        self._alone = {
+            QUERY: self.run_query,
+            HANDLER: self.run_handler,
+            TOGETHER: self.run_together,
+        }
+        self._gathered = {DECIDER: self._decide, GATHERED: self._gather}
+
+    async def run(self, call: Call) -> None:
+        """Answer a call that is not gathered with others."""
+        await self._alone[call.bound.handling.shape](call)
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -194,18 +197,11 @@ class Executor:
         call.answer(self._replies.answer(call.bound, reply))
 
     async def _lookups(self, calls: Sequence[Call]) -> None:
-        handling = calls[0].bound.handling
-        entity = handling.entities[0].entity
-        async with (
-            asyncio.timeout(self._left(calls)),
-            self._database.connection(read_only=True) as db,
-        ):
-            found = await _entities.load(db, entity, {call.message.id for call in calls})
+        async with asyncio.timeout(self._left(calls)):
+            found = await self._reader.entities(calls)
         for call in calls:
             try:
-                if call.message.id not in found:
-                    raise entity.not_found(id=call.message.id)
-                reply = handling.function(call.message, found[call.message.id])
+                reply = self._reader.looked_up(call, found)
                 call.answer(self._replies.answer(call.bound, reply))
             except Exception as error:  # noqa: BLE001  one call's error is its own
                 call.refuse(refusal_for(error, call.bound))
@@ -245,16 +241,15 @@ class Executor:
 
     async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         call = calls[0]
-        reply = await handle(tx, call, self._dependencies)
+        reply = await handle(self._registry, tx, call)
         return [Outcome(call, self._replies.answer(call.bound, reply), kept=True)]
 
     async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
-        gathered = calls[0].bound.handling.shape == "gathered handler"
-        return await (self._gather if gathered else self._decide)(tx, calls)
+        return await self._gathered[calls[0].bound.handling.shape](tx, calls)
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        replies = await gather(tx, calls, {"room": self._replies.room()})
+        replies = await gather(self._registry, tx, calls, self._replies.room())
         for call, reply in zip(calls, replies, strict=True):
             if refused := isinstance(reply, Refusal):
                 answer = Answer.refused(refusal_for(reply, call.bound))
@@ -265,7 +260,7 @@ class Executor:
 
     async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        for decided in await decide(tx, calls, self._max_payload()):
+        for decided in await decide(self._registry, tx, calls, self._max_payload()):
             if decided.error is not None:
                 answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
             else:

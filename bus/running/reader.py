@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.contract.entity import Entity
 from bus.contract.errors import Overloaded, TooExpensive
 from bus.running.calls import Call
+from bus.running.registry import Registry
+from bus.storage import entities as _entities
 from bus.storage.database import Database
 from bus.storage.outages import QUERY_CANCELED, sqlstate
 from bus.storage.own import commit as _commit
@@ -34,13 +38,13 @@ class Reader:
 
     def __init__(
         self,
+        registry: Registry,
         database: Database,
-        dependencies: Mapping[str, Any],
         most: int,
         room: Callable[[], int],
     ) -> None:
         self._database = database
-        self._dependencies = dependencies
+        self._registry = registry
         self._most = most
         self._room = room
         self._expensive = 0
@@ -59,6 +63,21 @@ class Reader:
             except TimeoutError:
                 pass
         return await self._read_much(call)
+
+    async def entities(self, calls: Sequence[Call]) -> dict[UUID, Entity]:
+        """What queries by id, all of one operation, are about, with one statement."""
+        [need] = calls[0].bound.handling.entities
+        async with self._database.connection(read_only=True) as db:
+            return await _entities.load(db, need.entity, {call.message.id for call in calls})
+
+    @staticmethod
+    def looked_up(call: Call, found: Mapping[UUID, Entity]) -> Any:
+        """The reply to a query by id, of what was found."""
+        handling = call.bound.handling
+        id_ = call.message.id
+        if id_ not in found:
+            raise handling.entities[0].entity.not_found(id=id_)
+        return handling.function(call.message, found[id_])
 
     async def _read_much(self, call: Call) -> Any:
         if self._expensive >= self._most:
@@ -88,6 +107,6 @@ class Reader:
 
     async def _run(self, call: Call, given: Mapping[str, Any]) -> Any:
         handling = call.bound.handling
-        values = {**self._dependencies, "room": self._room(), **given}
+        values = {"room": self._room(), **given}
         picked = {name: values[name] for name in handling.dependencies}
-        return await handling.function(call.message, **picked)
+        return await handling.function(call.message, **picked, **self._registry.given_to(handling))

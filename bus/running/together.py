@@ -8,7 +8,7 @@ is written with the events and the one reply, as for any command.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pydantic_core
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from bus.contract.errors import FieldError, InvalidRequest, ReplyTooLarge
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand, NotTransactional
+from bus.handling.shape import DECIDER, GATHERED, HANDLER
 from bus.running.calls import Answer, Call, Outcome
 from bus.running.invalid import MAX_FIELD_ERRORS, wrong_fields
 from bus.running.registry import Bound, Registry
@@ -33,14 +34,13 @@ class Together:
     def __init__(
         self,
         registry: Registry,
-        dependencies: Mapping[str, Any],
         replies: Replies,
         max_payload: Callable[[], int],
     ) -> None:
         self._registry = registry
-        self._dependencies = dependencies
         self._replies = replies
         self._max_payload = max_payload
+        self._ways = {HANDLER: self._handled, GATHERED: self._gathered, DECIDER: self._decided}
 
     async def read(self, call: Call) -> list[Call]:
         """The commands that a call holds, all valid; between two of them others have a turn."""
@@ -75,21 +75,23 @@ class Together:
         told = len(tx.told)
         tx.loaded = {}
         tx.now = (await open_work(tx, [part], keyed=False)).now
-        answer = self._replies.answer(part.bound, await self._reply(tx, part))
+        reply = await self._ways[part.bound.handling.shape](tx, part)
+        answer = self._replies.answer(part.bound, reply)
         await tx.save()
         fitting_rows(tx, tx.told[told:], self._max_payload())
         return answer
 
-    async def _reply(self, tx: Transaction, part: Call) -> Any:
-        shape = part.bound.handling.shape
-        if shape == "handler":
-            return await handle(tx, part, self._dependencies)
-        if shape == "gathered handler":
-            [reply] = await gather(tx, [part], {"room": self._replies.room()})
-            if isinstance(reply, Refusal):
-                raise reply
-            return reply
-        [decided] = await decide(tx, [part], self._max_payload())
+    async def _handled(self, tx: Transaction, part: Call) -> Any:
+        return await handle(self._registry, tx, part)
+
+    async def _gathered(self, tx: Transaction, part: Call) -> Any:
+        [reply] = await gather(self._registry, tx, [part], self._replies.room())
+        if isinstance(reply, Refusal):
+            raise reply
+        return reply
+
+    async def _decided(self, tx: Transaction, part: Call) -> Any:
+        [decided] = await decide(self._registry, tx, [part], self._max_payload())
         if decided.error is not None:
             # What the refusal would keep is not kept here: it must not say so.
             raise decided.otherwise or decided.error
