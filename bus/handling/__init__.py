@@ -3,12 +3,15 @@
 from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
 from bus.handling.decisions import Decision, Emit, Kept, carry_out
+from bus.handling.dependencies import Configured
 from bus.handling.published import Published
-from bus.handling.shapes import decider, handler, periodic, query, reaction, together
+from bus.handling.shapes import decider, handler, query, together
 from bus.handling.transitions import Transitions
+from bus.handling.unasked import periodic, reaction
 from bus.kit.tokens import new_token, same_secret, secret_hash
 
 __all__ = [
+    "Configured",
     "Decision",
     "Emit",
     "Kept",

@@ -9,6 +9,7 @@ from bus.contract.lookup import GetOf
 from bus.contract.operation import Operation
 from bus.contract.page import ListOf
 from bus.handling.needs import Needed
+from bus.handling.shape import LOOKUP, QUERY
 from bus.handling.shapes import Handling
 from bus.storage.paging import LISTINGS
 
@@ -19,10 +20,10 @@ def answered(operation: type[Operation[Any]]) -> Handling | None:
         entity = operation.declared.reply
         assert issubclass(entity, Entity)
         need = Needed(entity.noun, entity, "id", optional=False)
-        return Handling("lookup", _as_it_is, operation, entities=(need,))
+        return Handling(LOOKUP, _as_it_is, operation, entities=(need,))
     if issubclass(operation, ListOf) and (listing := LISTINGS.get(operation)):
         needed = {"db", "now"} if listing.by_now else {"db"}
-        return Handling("query", listing.answer, operation, dependencies=frozenset(needed))
+        return Handling(QUERY, listing.answer, operation, dependencies=frozenset(needed))
     return None
 
 

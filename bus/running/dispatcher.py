@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from bus.contract.errors import DeadlineExceeded, DryRunRefused, Overloaded, Unavailable
 from bus.contract.sensitive import all_sensitive_fields
+from bus.handling.shape import LOOKUP
 from bus.kit.header_block import UnreadableHeaders
 from bus.running.admission import Admission, Limits, Ticket, caller_of
 from bus.running.attempts import UNKNOWN
@@ -143,15 +144,15 @@ class Dispatcher:
         if batcher is not None:
             batcher.submit(call)
             return
-        run = {"handler": self._executor.run_handler, "together": self._executor.run_together}
-        task = asyncio.create_task(run.get(call.bound.handling.shape, self._query)(call))
+        task = asyncio.create_task(self._run(call))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
 
-    async def _query(self, call: Call) -> None:
-        await self.admission.queries.room()
+    async def _run(self, call: Call) -> None:
+        if call.bound.handling.shape.handles == "query":
+            await self.admission.queries.room()
         if not call.answered:
-            await self._executor.run_query(call)
+            await self._executor.run(call)
 
     def _watch_over(self, call: Call) -> None:
         self._open.add(call)
@@ -213,7 +214,7 @@ class Dispatcher:
         respond(answer)
 
     def _batcher(self, bound: Bound) -> Batcher:
-        lookup = bound.handling.shape == "lookup"
+        lookup = bound.handling.shape is LOOKUP
         return Batcher(
             self._executor.run_lookups if lookup else self._executor.run_batch,
             self._executor.run_alone,

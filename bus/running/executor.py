@@ -20,13 +20,13 @@ from bus.contract.errors import DeadlineExceeded
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
 from bus.handling.decisions import Kept
+from bus.handling.shape import DECIDER, GATHERED, HANDLER, QUERY, TOGETHER
 from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call, Outcome
 from bus.running.failures import loggable, refusal_for
 from bus.running.fitting import fitting_rows
 from bus.running.keeping import kept_reply, replay
 from bus.running.lookups import Lookups
-from bus.running.published import Published
 from bus.running.reader import Reader
 from bus.running.registry import Registry
 from bus.running.replying import Replies
@@ -79,7 +79,6 @@ class Executor:
         settings: ExecutorSettings | None = None,
         *,
         committed: Callable[[], None] = lambda: None,
-        published: Published | None = None,
         keys: KeyRing | None = None,
         max_payload: Callable[[], int] = lambda: 1024 * 1024,
     ) -> None:
@@ -92,17 +91,22 @@ class Executor:
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = Slots(max(1, database.pools.write // 2))
         self.keys = keys or KeyRing.parse("")
-        self._dependencies: dict[str, Any] = {
-            "catalogue": registry.catalogue,
-            "published": published or Published(database),
-            "keys": self.keys,
-        }
         self._replies = Replies(max_payload)
-        self._together = Together(registry, self._dependencies, self._replies, max_payload)
+        self._together = Together(registry, self._replies, max_payload)
         self._lookups = Lookups(database, self._replies, self._left)
         self._reader = Reader(
-            database, self._dependencies, self.settings.expensive_in_flight, self._replies.room
+            registry, database, self.settings.expensive_in_flight, self._replies.room
         )
+        self._alone = {
+            QUERY: self.run_query,
+            HANDLER: self.run_handler,
+            TOGETHER: self.run_together,
+        }
+        self._gathered = {DECIDER: self._decide, GATHERED: self._gather}
+
+    async def run(self, call: Call) -> None:
+        """Answer a call that is not gathered with others."""
+        await self._alone[call.bound.handling.shape](call)
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -232,14 +236,13 @@ class Executor:
 
     async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         call = calls[0]
-        return [self._outcome(call, await handle(tx, call, self._dependencies))]
+        return [self._outcome(call, await handle(self._registry, tx, call))]
 
     async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
-        gathered = calls[0].bound.handling.shape == "gathered handler"
-        return await (self._gather if gathered else self._decide)(tx, calls)
+        return await self._gathered[calls[0].bound.handling.shape](tx, calls)
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
-        replies = await gather(tx, calls, {"room": self._replies.room()})
+        replies = await gather(self._registry, tx, calls, self._replies.room())
         return [self._outcome(*one) for one in zip(calls, replies, strict=True)]
 
     def _outcome(self, call: Call, said: Reply | Refusal | Kept) -> Outcome:
@@ -252,7 +255,7 @@ class Executor:
 
     async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        for decided in await decide(tx, calls, self._max_payload()):
+        for decided in await decide(self._registry, tx, calls, self._max_payload()):
             if decided.error is not None:
                 answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
             else:

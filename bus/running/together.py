@@ -8,7 +8,7 @@ is written with the events and the one reply, as for any command.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pydantic_core
@@ -19,6 +19,7 @@ from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand, NotTransactional
 from bus.handling.decisions import Kept
+from bus.handling.shape import DECIDER, GATHERED, HANDLER
 from bus.running.calls import Answer, Call, Outcome
 from bus.running.fitting import fitting_rows
 from bus.running.invalid import MAX_FIELD_ERRORS, wrong_fields
@@ -36,14 +37,13 @@ class Together:
     def __init__(
         self,
         registry: Registry,
-        dependencies: Mapping[str, Any],
         replies: Replies,
         max_payload: Callable[[], int],
     ) -> None:
         self._registry = registry
-        self._dependencies = dependencies
         self._replies = replies
         self._max_payload = max_payload
+        self._ways = {HANDLER: self._handled, GATHERED: self._gathered, DECIDER: self._decided}
 
     async def read(self, call: Call) -> list[Call]:
         """The commands that a call holds, all valid; between two of them others have a turn."""
@@ -78,29 +78,25 @@ class Together:
         told = len(tx.told)
         tx.loaded = {}
         tx.now = (await open_work(tx, [part], keyed=False)).now
-        answer = self._replies.answer(part.bound, await self._reply(tx, part))
+        reply = await self._ways[part.bound.handling.shape](tx, part)
+        answer = self._replies.answer(part.bound, reply)
         await tx.save()
         fitting_rows(tx, tx.told[told:], self._max_payload())
         return answer
 
-    async def _reply(self, tx: Transaction, part: Call) -> Any:
-        shape = part.bound.handling.shape
-        if shape not in {"handler", "gathered handler"}:
-            [decided] = await decide(tx, [part], self._max_payload())
-            if decided.error is not None:
-                # What the refusal would keep is not kept here: it must not say so.
-                raise decided.otherwise or decided.error
-            return decided.reply
-        reply: Reply | Refusal | Kept
-        if shape == "handler":
-            reply = await handle(tx, part, self._dependencies)
-        else:
-            [reply] = await gather(tx, [part], {"room": self._replies.room()})
-        if isinstance(reply, Kept):
-            raise reply.otherwise
-        if isinstance(reply, Refusal):
-            raise reply
-        return reply
+    async def _handled(self, tx: Transaction, part: Call) -> Any:
+        return _reply(await handle(self._registry, tx, part))
+
+    async def _gathered(self, tx: Transaction, part: Call) -> Any:
+        [said] = await gather(self._registry, tx, [part], self._replies.room())
+        return _reply(said)
+
+    async def _decided(self, tx: Transaction, part: Call) -> Any:
+        [decided] = await decide(self._registry, tx, [part], self._max_payload())
+        if decided.error is not None:
+            # What the refusal would keep is not kept here: it must not say so.
+            raise decided.otherwise or decided.error
+        return decided.reply
 
     def _joined(self, answers: Sequence[Answer]) -> Answer:
         """One answer of all replies, each in the very bytes that it has alone."""
@@ -115,6 +111,15 @@ class Together:
         if bound is None or why:
             raise NotTransactional(why=why).of(index, subject[:MAX_SUBJECT])
         return bound
+
+
+def _reply(said: Reply | Refusal | Kept) -> Reply:
+    """The reply of a handler; of what it would have kept nothing is, and it must not say so."""
+    if isinstance(said, Kept):
+        raise said.otherwise
+    if isinstance(said, Refusal):
+        raise said
+    return said
 
 
 MAX_SUBJECT = 200

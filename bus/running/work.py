@@ -65,35 +65,35 @@ async def open_work(
     return await _commit.open_work(tx.db, caller, keys)
 
 
-async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply | Kept:
-    """Run a handler, with the dependencies that are those of the process."""
+async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply | Kept:
+    """Run a handler."""
     handling = call.bound.handling
     given = {
-        **dependencies,
         "db": tx.db,
         "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
         "new_id": _new_id(call),
     }
-    reply: Reply | Kept = await handling.function(call.message, **_pick(handling, given))
+    given = _pick(registry, handling, given)
+    reply: Reply | Kept = await handling.function(call.message, **given)
     _require_declared(call, reply)
     tx.wrote = True
     return reply
 
 
 async def gather(
-    tx: Transaction, calls: Sequence[Call], dependencies: Mapping[str, Any]
+    registry: Registry, tx: Transaction, calls: Sequence[Call], room: int
 ) -> list[Reply | Refusal | Kept]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
     given = {
-        **dependencies,
         "db": tx.db,
         "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
+        "room": room,
     }
     commands = [call.message for call in calls]
-    given = _pick(handling, given)
+    given = _pick(registry, handling, given)
     answers: list[Reply | Refusal | Kept] = await handling.function(commands, **given)
     for call, answer in zip(calls, answers, strict=True):
         _require_declared(call, answer)
@@ -101,7 +101,9 @@ async def gather(
     return answers
 
 
-async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> list[Decided]:
+async def decide(
+    registry: Registry, tx: Transaction, calls: Sequence[Call], max_payload: int
+) -> list[Decided]:
     """Load every entity that the calls are about and decide each; the changes go with the rest."""
     handling = calls[0].bound.handling
     loaded = {need.name: await _load(tx, need, calls) for need in handling.needs}
@@ -121,7 +123,7 @@ async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> li
                 entities[0] = after.get(own.id, own)
             own = entities[0] if entities and not handling.creates else None
             given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
-            given = _pick(handling, given)
+            given = _pick(registry, handling, given)
             decision = handling.function(call.message, *entities, **given)
             _require_declared(call, decision)
             if (refusal := decision_too_large(decision, own, max_payload)) is not None:
@@ -159,14 +161,14 @@ async def react(registry: Registry, tx: Transaction) -> None:
         if not reactions:
             return
         for handling, events in reactions.items():
-            await _run_reaction(tx, handling, events)
+            await _run_reaction(registry, tx, handling, events)
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
 
 
-async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -> int:
-    """Run one step of a job with the settings that jobs may name; returns how much it handled."""
+async def run_job(registry: Registry, job: Periodic, tx: Transaction, *, pulse: bool) -> int:
+    """Run one step of a job; returns how much it handled. ``pulse``: whether one is recorded."""
     served_at = tx.now
-    if settings.get("pulse") and "served_at" in job.handling.dependencies:
+    if pulse and "served_at" in job.handling.dependencies:
         served_at = min(tx.now, await _pulse.served_at(tx.db))
     given = {
         "db": tx.db,
@@ -174,9 +176,8 @@ async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -
         "now": tx.now,
         "limit": job.limit,
         "served_at": served_at,
-        **settings,
     }
-    handled: int = await job.handling.function(**_pick(job.handling, given))
+    handled: int = await job.handling.function(**_pick(registry, job.handling, given))
     return handled
 
 
@@ -185,14 +186,16 @@ def cause_of(call: Call) -> str | None:
     return call.key
 
 
-async def _run_reaction(tx: Transaction, handling: Handling, events: Sequence[Event]) -> None:
+async def _run_reaction(
+    registry: Registry, tx: Transaction, handling: Handling, events: Sequence[Event]
+) -> None:
     trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
     given = {
         "db": tx.db,
         "emit": tx.emitter(handling, f"reaction:{handling.name}", trace),
         "now": tx.now,
     }
-    await handling.function(events, **_pick(handling, given))
+    await handling.function(events, **_pick(registry, handling, given))
 
 
 async def _load(tx: Transaction, need: Needed, calls: Sequence[Call]) -> dict[UUID, Entity]:
@@ -255,5 +258,7 @@ def _new_id(call: Call) -> UUID:
     return call.new_id
 
 
-def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in handling.dependencies}
+def _pick(registry: Registry, handling: Handling, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function takes of this, with what it is given of what the process has."""
+    picked = {name: given[name] for name in handling.dependencies}
+    return {**picked, **registry.given_to(handling)} if handling.provided else picked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import version as _version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -193,6 +194,15 @@ class Settings(BaseSettings):
             batch=self.batch_limit,
             concurrent_batches=self.concurrent_batches,
         )
+
+    @property
+    def provided(self) -> dict[str, timedelta | None]:
+        """The settings that handlers, reactions and jobs may ask for, by name."""
+        stall_after = self.stall_after
+        return {
+            "history_retention": timedelta(days=self.history_retention_days),
+            "stall_after": None if stall_after is None else timedelta(seconds=stall_after),
+        }
 
     def executor(self) -> ExecutorSettings:
         """The settings of the executor."""

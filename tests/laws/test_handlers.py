@@ -1,30 +1,13 @@
 """Laws of the handlers: a function that does not fit its declaration stops the process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
 from bus.contract.refusals import DeclarationError
 from bus.handling.shapes import HANDLERS
 from fleetbus import domain
-from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
-
-OPERATIONS = '''
-class WaveTask(Command[Task], subject="db.tasks.wave"):
-    """Wave."""
-
-    id: TaskId
-
-
-class SeeTask(Query[Task], subject="db.tasks.see"):
-    """See."""
-
-    id: TaskId
-
-
-class SeeFleet(Query[Page[Task]], subject="db.tasks.fleet"):
-    """See all."""
-'''
+from tests.laws.declaring import CONTRACT, HANDLER, TOYS, define, execute, forgotten
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +15,6 @@ def _forgotten() -> Iterator[None]:
     domain.registry()
     with forgotten():
         yield
-
-
-def define(source: str, module: str = HANDLER) -> None:
-    """Run the text of a handler module."""
-    declared = execute(OPERATIONS, CONTRACT)
-    operations = {name: declared[name] for name in ("WaveTask", "SeeTask", "SeeFleet")}
-    execute(source, module, Sequence=Sequence, **operations)
 
 
 RIGHT = [
@@ -63,6 +39,14 @@ RIGHT = [
     ),
 ]
 
+RIGHT += [
+    "@query\nasync def see_task(query: SeeTask, *, keys: KeyRing) -> Task: ...",
+    (
+        "@decider\ndef wave_task(command: WaveTask, task: Task, *, "
+        "retention: Annotated[timedelta, Configured('retention')]) -> Decision[Task]: ..."
+    ),
+]
+
 WRONG = [
     (
         "@query\ndef look(query: SeeTask, task: Task) -> Task: ...",
@@ -70,7 +54,7 @@ WRONG = [
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, session: AsyncConnection) -> Task: ...",
-        "no dependency of a query (there are: catalogue, db, keys, now, published, room)",
+        "no dependency of a query (there are: db, now, room, settings, gateways by their type)",
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, db: Task) -> Task: ...",
@@ -79,6 +63,21 @@ WRONG = [
     (
         "@decider\ndef wave_task(c: WaveTask, task: Task, *, db: int) -> Decision[Task]: ...",
         "db is no dependency of a decider",
+    ),
+    (
+        "@decider\ndef wave_task(c: WaveTask, task: Task, *, keys: KeyRing) -> Decision[Task]: ...",
+        "keys is no dependency of a decider (there are: new_id, now, settings)",
+    ),
+    (
+        (
+            "@query\ndef see_task(query: SeeTask, task: Task, *, "
+            "retention: Annotated[timedelta, Configured('retention')]) -> Task: ..."
+        ),
+        "retention is no dependency of a lookup (there are: none)",
+    ),
+    (
+        "@query\nasync def see_task(query: SeeTask, *, keys: KeyRing | None) -> Task: ...",
+        "keys is no dependency of a query",
     ),
     (
         "@handler\ndef wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
@@ -102,7 +101,7 @@ WRONG = [
     ),
     (
         "@handler\nasync def wave_task(command: WaveTask, task: Task) -> Task: ...",
-        "an async handler fetches its entities itself, through db",
+        "a handler is handed no entities: an async one fetches its own",
     ),
     (
         "@decider\ndef wave_task(command: WaveTask, task: Task) -> Task: ...",
@@ -227,6 +226,6 @@ def test_out_of_place_is_refused() -> None:
 
 
 def test_operation_without_handler_stops_the_process() -> None:
-    execute(OPERATIONS, CONTRACT)
+    execute(TOYS, CONTRACT)
     with pytest.raises(DeclarationError, match="no handler for SeeFleet, SeeTask, WaveTask"):
         domain.registry()
