@@ -53,7 +53,7 @@ class Shape:
     batched: bool = False
     """Whether calls of its operation are gathered."""
     entities: Literal["none", "the one", "any"] = "none"
-    """Which entities it is handed: the one that the query's id names, or any."""
+    """Which entities it is handed: the one that the query names, and what it leads to, or any."""
     returns: Returns = lambda _, __: ""
 
     @property
@@ -118,6 +118,7 @@ LOOKUP: Final = Shape(
     "query",
     "a plain function",
     asynchronous=False,
+    special=frozenset({"now"}),
     batched=True,
     entities="the one",
     returns=_the_reply,

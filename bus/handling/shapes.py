@@ -37,6 +37,7 @@ from bus.contract.operation import Operation
 from bus.contract.refusals import snake_case
 from bus.handling.decisions import Decision
 from bus.handling.dependencies import Asked, dependencies
+from bus.handling.lookups import LookedUp, looked_up
 from bus.handling.needs import Needed, needed, referred
 from bus.handling.shape import DECIDER, GATHERED, HANDLER, LOOKUP, QUERY, TOGETHER, Shape
 from bus.handling.signatures import signature, wrong
@@ -59,6 +60,8 @@ class Handling:
     entities: tuple[Needed, ...] = ()
     references: tuple[Needed, ...] = ()
     """What must exist, of a decider, and is not handed to its function."""
+    looked_up: LookedUp | None = None
+    """What a query by id is handed."""
     dependencies: frozenset[str] = frozenset()
     """What it asks for by names that the bus knows."""
     provided: Mapping[str, Asked] = field(default_factory=dict)
@@ -170,9 +173,14 @@ def _operation(shape: Shape, function: F) -> F:
     keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
     returns = hints.get("return")
     decided = get_args(returns)[0] if get_origin(returns) is Decision else None
-    entities = tuple(
-        needed(function, operation, p.name, hints[p.name], decided) for p in positional
-    )
+    looked = None
+    if shape.entities == "the one":
+        looked = looked_up(function, operation, hints, positional)
+        entities = looked.entities
+    else:
+        entities = tuple(
+            needed(function, operation, p.name, hints[p.name], decided) for p in positional
+        )
     asked = dependencies(shape, function, hints, keywords)
     handling = Handling(
         shape,
@@ -181,6 +189,7 @@ def _operation(shape: Shape, function: F) -> F:
         emits=operation.declared.emits,
         entities=entities,
         references=referred(operation, entities) if shape.decides else (),
+        looked_up=looked,
         dependencies=asked.special,
         provided=asked.provided,
     )
@@ -212,7 +221,5 @@ def check_written(handling: Handling) -> None:
     shape, function = handling.shape, handling.function
     if inspect.iscoroutinefunction(function) != shape.asynchronous:
         raise wrong(function, f"a {shape} is {shape.written}")
-    if shape.entities == "the one" and [need.field for need in handling.entities] != ["id"]:
-        raise wrong(function, "a plain query takes the entity that its id names, and only that")
     if shape.entities == "none" and handling.entities:
         raise wrong(function, f"a {shape} is handed no entities: an async one fetches its own")

@@ -14,18 +14,20 @@ from bus.storage import TABLES
 from tests.laws.declaring import forgotten
 
 with forgotten():
-    from tests.bus.doors.contracts.doors import doors as _contracts
-    from tests.bus.doors.handlers.doors import doors as _handlers
+    from tests.bus.doors.contracts.doors.doors import Door
+    from tests.bus.doors.contracts.doors.keys import Key
+    from tests.bus.doors.handlers.doors import doors as _doors
+    from tests.bus.doors.handlers.doors import keys as _keys
     from tests.bus.doors.persistence.doors import tables as _tables
 
     OWN = [
         _bind(operation, HANDLERS.by_operation[operation])
         for operation in OPERATIONS.values()
-        if operation.__module__ == _contracts.__name__
+        if operation.__module__.startswith("tests.bus.doors.contracts")
     ]
-    _held = TABLES.pop(_contracts.Door)
+    HELD = {entity: TABLES.pop(entity) for entity in (Door, Key)}
 
-assert _handlers
+assert _doors, _keys
 
 
 def with_doors(registry: Registry) -> Registry:
@@ -36,7 +38,8 @@ def with_doors(registry: Registry) -> Registry:
 
 async def make_doors(db: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the tables, of which the bus knows as long as the test lasts."""
-    monkeypatch.setitem(TABLES, _contracts.Door, _held)
+    for entity, held in HELD.items():
+        monkeypatch.setitem(TABLES, entity, held)
     monkeypatch.setattr(failures, "Row", _tables.door)
     await db.execute(text("CREATE SCHEMA doors"))
     await db.run_sync(_tables.DOORS.create_all)
