@@ -196,9 +196,10 @@ class TestHandler:
 class TestTogether:
     async def test_each_is_written_with_its_change(self, ask: Asker, db: AsyncConnection) -> None:
         new = str(uuid7())
-        steps = [("db.doors.create", {"id": new}), (KNOCK, {"id": new}), (CALL, {"ids": [new]})]
 
-        got = await execute(ask, *steps)
+        got = await execute(
+            ask, ("db.doors.create", {"id": new}), (KNOCK, {"id": new}), (CALL, {"ids": [new]})
+        )
 
         assert [reply["knocks"] for reply in got.body["replies"]] == [0, 1, 2]
         assert await visits(db, new) == [(0, "builder"), (1, "me"), (2, "me")]

@@ -66,6 +66,7 @@ class TestByToken:
 
         assert (got["valid"], got["key"]) == (True, made["key"])
         assert (got["holder"], got["door"], got["colour"]) == ("Ada", "front", "red")
+        assert got["beside"] == ["KeyDetails", "Door", "DoorPaint"]
         assert got["key"]["tags"] == [{"text": "new"}]
         assert got["key"]["more"] == {"a": [1]}
 
@@ -75,7 +76,7 @@ class TestByToken:
         got = [await check(ask, made["token"]) for made in (alone, unpainted)]
 
         assert [one["valid"] for one in got] == [True, True]
-        assert [(one["door"], one["colour"]) for one in got] == [(None, None), ("front", None)]
+        assert [one["beside"] for one in got] == [["KeyDetails"], ["KeyDetails", "Door"]]
 
     async def test_a_wrong_secret_an_unknown_id_and_no_row_beside_are_the_same(
         self, ask: Asker
@@ -168,7 +169,7 @@ class TestById:
         with statements() as counted:
             got = [await ask(SHOW, {"id": one["key"]["id"]}) for one in made]
 
-        assert [one.body["holder"] for one in got] == ["Ada", None]
+        assert [one.body["beside"] for one in got] == [["KeyDetails"], []]
         assert [one.body["key"] for one in got] == [one["key"] for one in made]
         assert counted.total == 2
 

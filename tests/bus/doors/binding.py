@@ -1,5 +1,6 @@
 """The context of doors, bound beside the others for the tests that ask for it."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -16,18 +17,16 @@ from tests.laws.declaring import forgotten
 with forgotten():
     from tests.bus.doors.contracts.doors.doors import Door
     from tests.bus.doors.contracts.doors.keys import Key
-    from tests.bus.doors.handlers.doors import doors as _doors
-    from tests.bus.doors.handlers.doors import keys as _keys
     from tests.bus.doors.persistence.doors import tables as _tables
 
+    for module in ("doors", "keys"):
+        importlib.import_module(f"tests.bus.doors.handlers.doors.{module}")
     OWN = [
         _bind(operation, HANDLERS.by_operation[operation])
         for operation in OPERATIONS.values()
         if operation.__module__.startswith("tests.bus.doors.contracts")
     ]
     HELD = {entity: TABLES.pop(entity) for entity in (Door, Key)}
-
-assert _doors, _keys
 
 
 def with_doors(registry: Registry) -> Registry:

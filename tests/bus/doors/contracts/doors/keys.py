@@ -57,6 +57,8 @@ class KeyState(Reply):
     holder: Text | None
     door: Text | None
     colour: Text | None
+    beside: list[Text]
+    """What was handed to the query beside the key."""
     at: Time
 
 
@@ -84,7 +86,10 @@ class ShowKey(Query[KeyState], subject="db.keys.show", errors=(KeyNotFound,)):
     id: Id
 
 
-def state_at(now: datetime, key: Key | None, **values: str | None) -> KeyState:
+def state_at(
+    now: datetime, key: Key | None, *beside: object | None, **values: str | None
+) -> KeyState:
     """What is known of a key, or of none."""
     known = dict.fromkeys(("holder", "door", "colour")) | values
-    return KeyState(valid=key is not None, key=key, at=now, **known)
+    names = [type(one).__name__ for one in beside if one is not None]
+    return KeyState(valid=key is not None, key=key, at=now, beside=names, **known)

@@ -55,6 +55,7 @@ def check_key(
     return state_at(
         now,
         key,
+        *(details, door, paint),
         holder=details.holder,
         door=door.name if door else None,
         colour=paint.colour if paint else None,
@@ -69,4 +70,4 @@ def show_key(
     *,
     now: datetime,
 ) -> KeyState:
-    return state_at(now, key, holder=details.holder if details else None)
+    return state_at(now, key, details, holder=details.holder if details else None)
