@@ -84,6 +84,12 @@ def _said(returns: Any) -> set[Any]:
     return {*union(returns)} - {Kept}
 
 
+def keeps(returns: Any) -> bool:
+    """Whether a function may refuse and keep something."""
+    said = get_args(returns)[0] if get_origin(returns) is list else returns
+    return get_origin(returns) is Decision or Kept in union(said)
+
+
 def _a_decision(returns: Any, _: type[Any]) -> str:
     return "" if get_origin(returns) is Decision else "a decider returns Decision[Entity]"
 

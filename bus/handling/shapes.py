@@ -39,7 +39,7 @@ from bus.handling.decisions import Decision
 from bus.handling.dependencies import Asked, dependencies
 from bus.handling.lookups import LookedUp, looked_up
 from bus.handling.needs import Needed, needed, referred
-from bus.handling.shape import DECIDER, GATHERED, HANDLER, LOOKUP, QUERY, TOGETHER, Shape
+from bus.handling.shape import DECIDER, GATHERED, HANDLER, LOOKUP, QUERY, TOGETHER, Shape, keeps
 from bus.handling.signatures import signature, wrong
 from bus.storage.driver import Compiled
 
@@ -194,13 +194,21 @@ def _operation(shape: Shape, function: F) -> F:
         provided=asked.provided,
     )
     check_written(handling)
-    if wrongly := shape.returns(returns, operation.declared.reply):
-        raise wrong(function, wrongly)
+    _check_returns(handling, operation, returns)
     if shape.emits:
         check_emits(handling)
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
         raise wrong(function, f"{operation.__name__} has a handler already")
     return function
+
+
+def _check_returns(handling: Handling, operation: type[Operation[Any]], returns: Any) -> None:
+    function, declared = handling.function, operation.declared
+    if wrongly := handling.shape.returns(returns, declared.reply):
+        raise wrong(function, wrongly)
+    if declared.judges and not keeps(returns):
+        reply = declared.reply.__name__
+        raise wrong(function, f"it judges a guess, so that one is counted: say {reply} | Kept")
 
 
 def check_emits(handling: Handling) -> None:

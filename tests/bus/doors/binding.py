@@ -26,13 +26,17 @@ with forgotten():
         for operation in OPERATIONS.values()
         if operation.__module__.startswith("tests.bus.doors.contracts")
     ]
+    [REACTION] = [
+        one for one in HANDLERS.reactions if one.function.__module__.startswith(__package__)
+    ]
     HELD = {entity: TABLES.pop(entity) for entity in (Door, Key)}
 
 
 def with_doors(registry: Registry) -> Registry:
     """The registry with the operations on doors."""
     own = {bound.subject: bound for bound in OWN}
-    return replace(registry, operations=registry.operations | own)
+    reactions = registry.reactions | dict.fromkeys(REACTION.events, (REACTION,))
+    return replace(registry, operations=registry.operations | own, reactions=reactions)
 
 
 async def make_doors(db: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> None:
