@@ -21,7 +21,9 @@ asked for by its type (``keys: KeyRing``), and a setting by its name
 A decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
 subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
 ``phase_id``: None where that is, or is required and names none. What must only exist is no
-parameter: the contract says ``phase_id: Ref[Phase]``.
+parameter: the contract says ``phase_id: Ref[Phase]``. A query by id takes the entity first, then
+what lies beside it or is named by it (``lookups.py``). A handler that refuses and keeps what it did
+returns ``Kept(refusal)``.
 """
 
 from __future__ import annotations
