@@ -4,8 +4,9 @@ from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
 from bus.handling.decisions import Decision, Emit, carry_out
 from bus.handling.dependencies import Configured
+from bus.handling.preparing import Slow
 from bus.handling.published import Published
-from bus.handling.shapes import decider, handler, query, together
+from bus.handling.shapes import decider, handler, prepare, query, together
 from bus.handling.transitions import Transitions
 from bus.handling.unasked import periodic, reaction
 
@@ -14,6 +15,7 @@ __all__ = [
     "Decision",
     "Emit",
     "Published",
+    "Slow",
     "Transitions",
     "before",
     "carry_out",
@@ -21,6 +23,7 @@ __all__ = [
     "decider",
     "handler",
     "periodic",
+    "prepare",
     "query",
     "reaction",
     "reported",

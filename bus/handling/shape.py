@@ -54,6 +54,8 @@ class Shape:
     """Whether calls of its operation are gathered."""
     entities: Literal["none", "the one", "any"] = "none"
     """Which entities it is handed: the one that the query's id names, or any."""
+    prepared: bool = False
+    """Whether it may take what was prepared before the transaction."""
     returns: Returns = lambda _, __: ""
 
     @property
@@ -123,6 +125,7 @@ DECIDER: Final = Shape(
     settings=True,
     batched=True,
     entities="any",
+    prepared=True,
     returns=_a_decision,
 )
 
@@ -134,6 +137,7 @@ HANDLER: Final = Shape(
     special=frozenset({"db", "emit", "now", "new_id"}),
     settings=True,
     gateways=True,
+    prepared=True,
     returns=_the_reply,
 )
 
@@ -147,11 +151,22 @@ GATHERED: Final = Shape(
     gateways=True,
     several=True,
     batched=True,
+    prepared=True,
     returns=_the_replies,
 )
 
 TOGETHER: Final = Shape(
     "together", "command", "a plain function", asynchronous=False, returns=_commands
+)
+
+PREPARATION: Final = Shape(
+    "preparation",
+    "command",
+    "async",
+    asynchronous=True,
+    special=frozenset({"db", "now"}),
+    settings=True,
+    gateways=True,
 )
 
 REACTION: Final = Shape(

@@ -68,6 +68,7 @@ class Registry:
     def with_provided(self, provided: Provided) -> Registry:
         """This registry in a process that has this; refuses what somebody asks for and it lacks."""
         handlings = [bound.handling for bound in self.operations.values()]
+        handlings += [one.preparation for one in handlings if one.preparation is not None]
         handlings += [one for several in self.reactions.values() for one in several]
         handlings += [job.handling for job in self.jobs]
         given = {one: provided.of(one.function, one.provided) for one in handlings if one.provided}

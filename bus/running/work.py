@@ -29,6 +29,9 @@ from bus.storage.sizes import HEADER_ROOM, require_room_for, too_large
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
 
+PREPARED = "prepared"
+"""Where the work finds what was prepared, for the parameter that takes it."""
+
 SAME = "returns the entity that it was given as if it had changed it: say Decision.unchanged"
 ANOTHER = "says unchanged of another entity than the one that it was given"
 
@@ -73,6 +76,7 @@ async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply:
         "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
         "new_id": _new_id(call),
+        PREPARED: call.prepared,
     }
     given = _pick(registry, handling, given)
     reply: Reply = await handling.function(call.message, **given)
@@ -90,6 +94,7 @@ async def gather(
         "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
         "room": room,
+        PREPARED: [call.prepared for call in calls],
     }
     commands = [call.message for call in calls]
     given = _pick(registry, handling, given)
@@ -118,7 +123,8 @@ async def decide(
             if entities and not handling.creates and (own := entities[0]) is not None:
                 entities[0] = after.get(own.id, own)
             own = entities[0] if entities and not handling.creates else None
-            given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
+            new_id = _new_id(call) if makes else None
+            given = {"now": tx.now, "new_id": new_id, PREPARED: call.prepared}
             given = _pick(registry, handling, given)
             decision = handling.function(call.message, *entities, **given)
             if (refusal := too_large(decision.entity, own, max_payload)) is not None:
@@ -285,4 +291,6 @@ def _new_id(call: Call) -> UUID:
 def _pick(registry: Registry, handling: Handling, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a function takes of this, with what it is given of what the process has."""
     picked = {name: given[name] for name in handling.dependencies}
+    if handling.prepared_as:
+        picked[handling.prepared_as] = given[PREPARED]
     return {**picked, **registry.given_to(handling)} if handling.provided else picked

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.running.admission import MEBIBYTE, Limits
-from bus.running.executor import ExecutorSettings
+from bus.running.executor_settings import ExecutorSettings
 from bus.storage.database import PoolSettings
 from fleetbus.client.connection.answering import checked_prefix
 from fleetbus.client.connection.client import inbox_prefix_or_default
@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     """Searches, counts and dashboards in progress or waiting in a process; beyond it 429."""
     expensive_timeout: Timeout = 10.0
     """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
+    hashing: Positive = 2
+    """Threads that hash passwords and do other slow work of the processor; what waits too long for
+    one is refused with 429."""
     request_timeout: Timeout = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
@@ -207,7 +210,9 @@ class Settings(BaseSettings):
     def executor(self) -> ExecutorSettings:
         """The settings of the executor."""
         return ExecutorSettings(
-            timeout=self.request_timeout, expensive_in_flight=self.max_expensive_in_flight
+            timeout=self.request_timeout,
+            expensive_in_flight=self.max_expensive_in_flight,
+            hashing=self.hashing,
         )
 
     @property

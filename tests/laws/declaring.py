@@ -43,6 +43,7 @@ def forgotten() -> Iterator[None]:
     """What is declared and handled in the block is unknown again after it."""
     domain.catalogue()  # or what a test loads first would be forgotten with what it declares
     registers: list[dict[Any, Any]] = [OPERATIONS, EVENTS, HANDLERS.by_operation, LISTINGS]
+    registers.append(HANDLERS.preparations)
     before = [dict(register) for register in registers]
     reactions = list(HANDLERS.reactions)
     try:
