@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand
-from bus.handling.decisions import Decision, Emit
+from bus.handling.decisions import Decision, Emit, Kept
 from bus.handling.signatures import union
 
 SPECIAL: Final[dict[str, Any]] = {
@@ -77,12 +77,21 @@ def _the_reply(returns: Any, reply: type[Any]) -> str:
     return "" if returns == reply else f"it returns {reply.__name__}, as declared"
 
 
+def _the_reply_unless_kept(returns: Any, reply: type[Any]) -> str:
+    return _the_reply(returns, reply) if _said(returns) != {reply} else ""
+
+
+def _said(returns: Any) -> set[Any]:
+    """What a handler answers, beside a refusal of which something is kept."""
+    return {*union(returns)} - {Kept}
+
+
 def _a_decision(returns: Any, _: type[Any]) -> str:
     return "" if get_origin(returns) is Decision else "a decider returns Decision[Entity]"
 
 
 def _the_replies(returns: Any, reply: type[Any]) -> str:
-    right = get_origin(returns) is list and {*union(get_args(returns)[0])} == {reply, Refusal}
+    right = get_origin(returns) is list and _said(get_args(returns)[0]) == {reply, Refusal}
     return "" if right else f"of a sequence it returns list[{reply.__name__} | Refusal]"
 
 
@@ -138,7 +147,7 @@ HANDLER: Final = Shape(
     settings=True,
     gateways=True,
     prepared=True,
-    returns=_the_reply,
+    returns=_the_reply_unless_kept,
 )
 
 GATHERED: Final = Shape(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bus.contract.errors import DeadlineExceeded, Overloaded, Unavailable
+from bus.contract.errors import DeadlineExceeded, DryRunRefused, Overloaded, Unavailable
 from bus.contract.sensitive import all_sensitive_fields
 from bus.handling.shape import LOOKUP
 from bus.kit.header_block import UnreadableHeaders
@@ -259,6 +259,8 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
         if dry_run.lower() not in {"true", "false"}:
             raise wrong_header("Fleet-Dry-Run", "is true or false")
         call.dry_run = command and dry_run.lower() == "true"
+    if call.dry_run and call.bound.declared.judges:
+        raise DryRunRefused
     call.traceparent = _traceparent(headers)
 
 

@@ -16,21 +16,25 @@ from functools import partial
 from typing import Any
 
 from bus.contract.errors import DeadlineExceeded
+from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
+from bus.handling.decisions import Kept
 from bus.handling.shape import DECIDER, GATHERED, HANDLER, QUERY, TOGETHER
 from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call, Outcome
 from bus.running.executor_settings import ExecutorSettings
 from bus.running.failures import loggable, refusal_for
+from bus.running.fitting import fitting_rows
 from bus.running.hashing import Hashing
 from bus.running.keeping import kept_reply, replay
+from bus.running.lookups import Lookups
 from bus.running.preparing import Preparing
 from bus.running.reader import Reader
 from bus.running.registry import Registry
 from bus.running.replying import Replies
 from bus.running.together import Together
 from bus.running.transaction import CommitUnknown, Transaction, begin
-from bus.running.work import decide, fitting_rows, following, gather, handle, open_work, react
+from bus.running.work import decide, following, gather, handle, open_work, react
 from bus.storage import sizes as _sizes
 from bus.storage.database import Database
 from bus.storage.driver import Compiled
@@ -77,6 +81,7 @@ class Executor:
         self.keys = keys or KeyRing.parse("")
         self._replies = Replies(max_payload)
         self._together = Together(registry, self._replies, max_payload)
+        self._lookups = Lookups(database, self._replies, self._left)
         self._reader = Reader(
             registry, database, self.settings.expensive_in_flight, self._replies.room
         )
@@ -104,7 +109,7 @@ class Executor:
 
     async def run_lookups(self, calls: Sequence[Call], _: Callable[[], None]) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
-        await self._attempts.run(calls, self._lookups)
+        await self._attempts.run(calls, self._lookups.answer)
         return ()
 
     async def run_handler(self, call: Call) -> None:
@@ -191,16 +196,6 @@ class Executor:
             reply = await self._reader.reply(call)
         call.answer(self._replies.answer(call.bound, reply))
 
-    async def _lookups(self, calls: Sequence[Call]) -> None:
-        async with asyncio.timeout(self._left(calls)):
-            found = await self._reader.entities(calls)
-        for call in calls:
-            try:
-                reply = self._reader.looked_up(call, found)
-                call.answer(self._replies.answer(call.bound, reply))
-            except Exception as error:  # noqa: BLE001  one call's error is its own
-                call.refuse(refusal_for(error, call.bound))
-
     async def _transact(
         self,
         calls: Sequence[Call],
@@ -236,22 +231,22 @@ class Executor:
 
     async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         call = calls[0]
-        reply = await handle(self._registry, tx, call)
-        return [Outcome(call, self._replies.answer(call.bound, reply), kept=True)]
+        return [self._outcome(call, await handle(self._registry, tx, call))]
 
     async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         return await self._gathered[calls[0].bound.handling.shape](tx, calls)
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
-        outcomes = []
         replies = await gather(self._registry, tx, calls, self._replies.room())
-        for call, reply in zip(calls, replies, strict=True):
-            if refused := isinstance(reply, Refusal):
-                answer = Answer.refused(refusal_for(reply, call.bound))
-            else:
-                answer = self._replies.answer(call.bound, reply)
-            outcomes.append(Outcome(call, answer, kept=not refused))
-        return outcomes
+        return [self._outcome(*one) for one in zip(calls, replies, strict=True)]
+
+    def _outcome(self, call: Call, said: Reply | Refusal | Kept) -> Outcome:
+        kept = not isinstance(said, Refusal)
+        if isinstance(said, Kept):
+            said = said.refusal
+        if isinstance(said, Refusal):
+            return Outcome(call, Answer.refused(refusal_for(said, call.bound)), kept)
+        return Outcome(call, self._replies.answer(call.bound, said), kept)
 
     async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []

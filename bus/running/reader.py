@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract.entity import Entity
 from bus.contract.errors import Overloaded, TooExpensive
 from bus.running.calls import Call
 from bus.running.registry import Registry
-from bus.storage import entities as _entities
 from bus.storage.database import Database
 from bus.storage.outages import QUERY_CANCELED, sqlstate
 from bus.storage.own import commit as _commit
@@ -63,21 +60,6 @@ class Reader:
             except TimeoutError:
                 pass
         return await self._read_much(call)
-
-    async def entities(self, calls: Sequence[Call]) -> dict[UUID, Entity]:
-        """What queries by id, all of one operation, are about, with one statement."""
-        [need] = calls[0].bound.handling.entities
-        async with self._database.connection(read_only=True) as db:
-            return await _entities.load(db, need.entity, {call.message.id for call in calls})
-
-    @staticmethod
-    def looked_up(call: Call, found: Mapping[UUID, Entity]) -> Any:
-        """The reply to a query by id, of what was found."""
-        handling = call.bound.handling
-        id_ = call.message.id
-        if id_ not in found:
-            raise handling.entities[0].entity.not_found(id=id_)
-        return handling.function(call.message, found[id_])
 
     async def _read_much(self, call: Call) -> Any:
         if self._expensive >= self._most:

@@ -20,9 +20,10 @@ from bus.running.undeclared import report_event
 from bus.storage import entities as _entities
 from bus.storage.database import Database
 from bus.storage.driver import Compiled, driver_of
+from bus.storage.entities import Changes
 from bus.storage.outages import is_outage
 from bus.storage.own import commit as _commit
-from bus.storage.own.commit import Changes, KeptReply, Written
+from bus.storage.own.commit import KeptReply, Written
 
 
 class CommitUnknown(Exception):
@@ -78,8 +79,7 @@ class Transaction:
         """Write the changes, where something is going to read that may need to see them."""
         changes, self.changes = self.changes, None
         if changes:
-            write = _entities.add if changes.kind == "insert" else _entities.save
-            await write(self.db, changes.entities)
+            await _entities.write(self.db, changes)
 
     async def append(
         self,

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from bus.contract.entity import Entity
-from bus.contract.errors import EntityTooLarge, InvalidReference
+from bus.contract.errors import InvalidReference
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.handling.decisions import Decision
+from bus.handling.decisions import Decision, Kept
 from bus.handling.needs import Needed
 from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
 from bus.running.calls import Call
+from bus.running.fitting import decision_too_large, without_what_is_too_large
 from bus.running.registry import Registry
-from bus.running.transaction import Told, Transaction
+from bus.running.transaction import Transaction
 from bus.running.undeclared import report
 from bus.storage import entities as _entities
+from bus.storage.entities import Beside, Changes
 from bus.storage.own import commit as _commit
 from bus.storage.own import pulse as _pulse
-from bus.storage.own.commit import Changes
-from bus.storage.sizes import HEADER_ROOM, require_room_for, too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
@@ -68,7 +68,7 @@ async def open_work(
     return await _commit.open_work(tx.db, caller, keys)
 
 
-async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply:
+async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply | Kept:
     """Run a handler."""
     handling = call.bound.handling
     given = {
@@ -79,14 +79,15 @@ async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply:
         PREPARED: call.prepared,
     }
     given = _pick(registry, handling, given)
-    reply: Reply = await handling.function(call.message, **given)
+    reply: Reply | Kept = await handling.function(call.message, **given)
+    _require_declared(call, reply)
     tx.wrote = True
     return reply
 
 
 async def gather(
     registry: Registry, tx: Transaction, calls: Sequence[Call], room: int
-) -> list[Reply | Refusal]:
+) -> list[Reply | Refusal | Kept]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
     given = {
@@ -98,7 +99,9 @@ async def gather(
     }
     commands = [call.message for call in calls]
     given = _pick(registry, handling, given)
-    answers: list[Reply | Refusal] = await handling.function(commands, **given)
+    answers: list[Reply | Refusal | Kept] = await handling.function(commands, **given)
+    for call, answer in zip(calls, answers, strict=True):
+        _require_declared(call, answer)
     tx.wrote = True
     return answers
 
@@ -111,6 +114,7 @@ async def decide(
     loaded = {need.name: await _load(tx, need, calls) for need in handling.needs}
     makes = "new_id" in handling.dependencies
     after: dict[UUID, Entity] = {}
+    beside: list[Beside] = []
     decisions = []
     for call in calls:
         decided = Decided(call)
@@ -127,16 +131,19 @@ async def decide(
             given = {"now": tx.now, "new_id": new_id, PREPARED: call.prepared}
             given = _pick(registry, handling, given)
             decision = handling.function(call.message, *entities, **given)
-            if (refusal := too_large(decision.entity, own, max_payload)) is not None:
-                decision = _without_what_is_too_large(call, entities, given, refusal, decision)
+            _require_declared(call, decision)
+            if (refusal := decision_too_large(decision, own, max_payload)) is not None:
+                decision = without_what_is_too_large(call, entities, given, refusal, decision)
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error
             continue
         _note(tx, decided, decision, own)
+        beside.extend(decision.beside)
         if decided.changed:
             after[decision.entity.id] = decision.entity
-    if after:
-        tx.changes = Changes("insert" if handling.creates else "update", list(after.values()))
+    if after or beside:
+        kind: Literal["insert", "update"] = "insert" if handling.creates else "update"
+        tx.changes = Changes(kind, list(after.values()), beside)
         tx.wrote = True
     return decisions
 
@@ -178,20 +185,6 @@ async def run_job(registry: Registry, job: Periodic, tx: Transaction, *, pulse: 
     }
     handled: int = await job.handling.function(**_pick(registry, job.handling, given))
     return handled
-
-
-def fitting_rows(tx: Transaction, told: Sequence[Told], max_payload: int) -> list[bytes]:
-    """The outbox rows of a command, whose facts must fit beside an entity that does.
-
-    Those of reactions and jobs are bounded; what is told of an entity that is too large already
-    is told in a short form.
-    """
-    rows = tx.outbox_rows(told)
-    room = max_payload - HEADER_ROOM
-    for one, row in zip(told, rows, strict=True):
-        if len(row) > room:
-            require_room_for(one.event, len(row), max_payload)
-    return rows
 
 
 def cause_of(call: Call) -> str | None:
@@ -236,30 +229,6 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
     raise InvalidReference(field=need.field, entity=need.entity.noun)
 
 
-def _without_what_is_too_large(
-    call: Call,
-    entities: Sequence[Entity | None],
-    given: Mapping[str, Any],
-    refusal: EntityTooLarge,
-    decision: Decision[Any],
-) -> Decision[Any]:
-    """What is done of a command that makes its entity too large: nothing, save if it is vital.
-
-    A heartbeat with too much progress still says that its agent lives. A refusal stays one,
-    and keeps nothing.
-    """
-    if decision.refusal is not None:
-        return Decision.unchanged(entities[0], refusal=decision.otherwise)
-    if not call.bound.declared.vital:
-        raise refusal
-    fields = call.bound.operation.model_fields
-    needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
-    message = call.bound.operation.model_construct(None, **needed)
-    bare: Decision[Any] = call.bound.handling.function(message, *entities, **given)
-    bare.refusal = refusal
-    return bare
-
-
 def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
     handling = decided.call.bound.handling
     decided.changed = decision.changed if own is None else decision.entity is not own
@@ -271,6 +240,13 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
     emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:
         emit(event)
+
+
+def _require_declared(call: Call, said: Reply | Refusal | Kept | Decision[Any]) -> None:
+    """Fail what would be kept of a refusal that nobody has declared: it is a bug."""
+    refusal = said.refusal if isinstance(said, Kept | Decision) else None
+    if refusal is not None and not isinstance(refusal, call.bound.may_raise):
+        raise refusal
 
 
 def _new_id(call: Call) -> UUID:

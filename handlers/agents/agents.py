@@ -62,12 +62,12 @@ async def register_agent(
 ) -> Agent:
     agent = new_agent(command, name=command.name or "", id_=new_id, now=now)
 
+    prompt = agents.prompt_for(agent, command.prompt, now=now)
     if command.name is None:
         agent = await add_with_alias(db, agent)
+        await add(db, [], beside=prompt)
     else:
-        await add(db, [agent])
-    if command.prompt is not None:
-        await agents.keep_prompt(db, agent.id, command.prompt)
+        await add(db, [agent], beside=prompt)
     emit(AgentRegistered(agent=agent))
     if command.task_id is None:
         return agent

@@ -20,6 +20,11 @@ def _forgotten() -> Iterator[None]:
 RIGHT = [
     "@decider\ndef wave_task(command: WaveTask, task: Task) -> Decision[Task]: ...",
     "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
+    "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task | Kept: ...",
+    (
+        "@handler\nasync def wave_task(commands: Sequence[WaveTask], *, db: AsyncConnection)"
+        " -> list[Task | Refusal | Kept]: ..."
+    ),
     "@query\ndef see_task(query: SeeTask, task: Task) -> Task: ...",
     "@together\ndef wave_task(command: WaveTask) -> list[GivenCommand]: ...",
     "@query\nasync def see_fleet(query: SeeFleet, *, db: AsyncConnection) -> Page[Task]: ...",
@@ -116,6 +121,10 @@ WRONG = [
     ),
     (
         "@query\ndef see_task(query: SeeTask, task: Task) -> LateResult: ...",
+        "it returns Task, as declared",
+    ),
+    (
+        "@query\nasync def see_task(query: SeeTask, *, db: AsyncConnection) -> Task | Kept: ...",
         "it returns Task, as declared",
     ),
     (
