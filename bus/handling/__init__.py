@@ -1,5 +1,6 @@
 """What handlers are written with: shapes, transitions and changes."""
 
+from bus.handling.auditing import Audit
 from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
 from bus.handling.decisions import Decision, Emit, Kept, carry_out
@@ -12,6 +13,7 @@ from bus.handling.unasked import periodic, reaction
 from bus.kit.tokens import new_token, same_secret, secret_hash
 
 __all__ = [
+    "Audit",
     "Configured",
     "Decision",
     "Emit",

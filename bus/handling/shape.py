@@ -12,10 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand
+from bus.handling.auditing import Audit
 from bus.handling.decisions import Decision, Emit, Kept
 from bus.handling.signatures import union
 
 SPECIAL: Final[dict[str, Any]] = {
+    "audit": Audit,
+    "audits": Sequence[Audit],
     "db": AsyncConnection,
     "emit": Emit,
     "emits": Sequence[Emit],
@@ -143,7 +146,7 @@ HANDLER: Final = Shape(
     "command",
     "async",
     asynchronous=True,
-    special=frozenset({"db", "emit", "now", "new_id"}),
+    special=frozenset({"audit", "db", "emit", "now", "new_id"}),
     settings=True,
     gateways=True,
     prepared=True,
@@ -155,7 +158,7 @@ GATHERED: Final = Shape(
     "command",
     "async",
     asynchronous=True,
-    special=frozenset({"db", "emits", "now", "room"}),
+    special=frozenset({"audits", "db", "emits", "now", "room"}),
     settings=True,
     gateways=True,
     several=True,

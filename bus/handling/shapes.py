@@ -12,7 +12,8 @@ operation, the rest names what the function needs.
     @periodic   async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
-``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
+``emits`` (the same, one for each of many commands), ``audit`` and ``audits`` (put on record what no
+event tells), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``room`` (the bytes that a reply may take), ``limit`` (how much
 a step of a job may handle) and ``served_at`` (the last moment at which requests were answered: what
 runs out later, and could have been prolonged, is not over yet). Whatever else the process has is

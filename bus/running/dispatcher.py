@@ -259,7 +259,7 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
         if dry_run.lower() not in {"true", "false"}:
             raise wrong_header("Fleet-Dry-Run", "is true or false")
         call.dry_run = command and dry_run.lower() == "true"
-    if call.dry_run and call.bound.declared.judges:
+    if call.dry_run and (call.bound.declared.judges or call.bound.declared.reveals):
         raise DryRunRefused
     call.traceparent = _traceparent(headers)
 

@@ -102,6 +102,7 @@ def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
     handlings = _handlings(catalogue.operations)
     for operation, handling in handlings.items():
         _check_references(operation, handling)
+        _check_record(operation, handling)
         for need in handling.needs:
             if need.entity not in TABLES:
                 raise DeclarationError(
@@ -126,6 +127,12 @@ def _handlings(
             f"no handler for {', '.join(lacking)} (a GetOf needs none, nor a ListOf with a Listing)"
         )
     return {o: handling for o, handling in found.items() if handling is not None}
+
+
+def _check_record(operation: type[Operation[Any]], handling: Handling) -> None:
+    """A secret that is revealed is put on record."""
+    if operation.declared.reveals and not handling.dependencies & {"audit", "audits"}:
+        raise DeclarationError(f"{operation.__name__} reveals: its handler takes audit")
 
 
 def _check_references(operation: type[Operation[Any]], handling: Handling) -> None:

@@ -16,6 +16,7 @@ from bus.handling.decisions import Decision, Kept
 from bus.handling.needs import Needed
 from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
+from bus.running.auditing import Records
 from bus.running.calls import Call
 from bus.running.fitting import decision_too_large, without_what_is_too_large
 from bus.running.registry import Registry
@@ -71,7 +72,9 @@ async def open_work(
 async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply | Kept:
     """Run a handler."""
     handling = call.bound.handling
+    records = Records(call)
     given = {
+        "audit": records.audit,
         "db": tx.db,
         "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
@@ -81,6 +84,7 @@ async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply | Kep
     given = _pick(registry, handling, given)
     reply: Reply | Kept = await handling.function(call.message, **given)
     _require_declared(call, reply)
+    _record(tx, records, reply)
     tx.wrote = True
     return reply
 
@@ -90,7 +94,9 @@ async def gather(
 ) -> list[Reply | Refusal | Kept]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
+    records = [Records(call) for call in calls] if "audits" in handling.dependencies else []
     given = {
+        "audits": [one.audit for one in records],
         "db": tx.db,
         "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
@@ -102,6 +108,8 @@ async def gather(
     answers: list[Reply | Refusal | Kept] = await handling.function(commands, **given)
     for call, answer in zip(calls, answers, strict=True):
         _require_declared(call, answer)
+    for one, answer in zip(records, answers, strict=bool(records)):
+        _record(tx, one, answer)
     tx.wrote = True
     return answers
 
@@ -240,6 +248,13 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
     emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:
         emit(event)
+
+
+def _record(tx: Transaction, records: Records, said: Reply | Refusal | Kept) -> None:
+    """Have what was put on record written, unless nothing of the command is kept."""
+    if records.rows and not isinstance(said, Refusal):
+        records.require_no_secrets(said)
+        tx.audited += records.rows
 
 
 def _require_declared(call: Call, said: Reply | Refusal | Kept | Decision[Any]) -> None:

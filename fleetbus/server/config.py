@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     """Days that test runs and calls to models are kept."""
     log_retention_days: Days = 30.0
     """Days that log chunks are kept."""
+    audit_retention_days: Days = 90.0
+    """Days that records are kept of what no event tells, such as who revealed credentials."""
     credentials_keys: str = Field("", repr=False)
     """Keys for the credentials of accounts, each ``id:base64`` of 32 bytes, separated by commas;
     the first one encrypts, all of them decrypt."""

@@ -67,9 +67,9 @@ def execute(source: str, module: str, **more: Any) -> dict[str, Any]:
     return names
 
 
-def define(source: str, module: str = HANDLER) -> None:
+def define(source: str, module: str = HANDLER, **more: Any) -> None:
     """Run the text of a handler module."""
     declared = execute(TOYS, CONTRACT)
     operations = {name: declared[name] for name in ("WaveTask", "SeeTask", "SeeFleet")}
-    more = {"Annotated": Annotated, "KeyRing": KeyRing, "timedelta": timedelta}
+    more |= {"Annotated": Annotated, "KeyRing": KeyRing, "timedelta": timedelta}
     execute(source, module, Sequence=Sequence, **more, **operations)
