@@ -43,7 +43,7 @@ class InvalidRequest(BadRequest):
 
 
 class DryRunRefused(BadRequest):
-    """The operation judges a guess, which counts: it is never a dry run."""
+    """The operation judges a guess, or reveals a secret: it is never a dry run."""
 
 
 class CallerUnknown(Unauthenticated):

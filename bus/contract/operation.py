@@ -53,6 +53,8 @@ class Declared:
     judges: bool
     """Whether it judges a guess, a password, code or token, which counts whatever becomes of it: so
     it is no dry run, and stands in no transaction with others that could undo it."""
+    reveals: bool
+    """Whether it reveals a secret, which is put on record: so it is no dry run."""
     transactional: bool
     """Whether it may stand in a transaction with others: a command that is not vital may, unless
     it says otherwise."""
@@ -80,6 +82,7 @@ class Operation(Request, Generic[R]):
         expensive: bool = False,
         secret: bool = False,
         judges: bool = False,
+        reveals: bool = False,
         transactional: bool = True,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
@@ -107,6 +110,7 @@ class Operation(Request, Generic[R]):
         expensive: bool = False,
         secret: bool = False,
         judges: bool = False,
+        reveals: bool = False,
         transactional: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -124,7 +128,7 @@ class Operation(Request, Generic[R]):
             noun=noun,
             verb=verb,
             reply=_reply(cls),
-            errors=_classes(cls, "errors", _errors(errors, judges=judges), Refusal),
+            errors=_classes(cls, "errors", _errors(errors, real=judges or reveals), Refusal),
             emits=_classes(cls, "emits", emits, Event),
             summary=summary(cls),
             example=example or {},
@@ -132,6 +136,7 @@ class Operation(Request, Generic[R]):
             expensive=expensive,
             secret=secret,
             judges=judges,
+            reveals=reveals,
             transactional=transactional
             and cls.kind_ == "command"
             and not (vital or secret or judges),
@@ -161,6 +166,8 @@ def _check_operation(cls: type[Operation[Any]]) -> None:
         raise DeclarationError(f"{cls.__qualname__} is a command and cannot be expensive")
     if declared.judges and declared.kind == "query":
         raise DeclarationError(f"{cls.__qualname__} is a query and cannot count what it judges")
+    if declared.reveals and (declared.kind == "query" or not declared.secret):
+        raise DeclarationError(f"{cls.__qualname__} reveals: it is a command with secret=True")
     _check_secrets(cls)
     if implied := set(declared.errors) & set(EVERYWHERE):
         names = ", ".join(error.__name__ for error in implied)
@@ -218,9 +225,9 @@ def _reply(cls: type[Operation[Any]]) -> type[Reply]:
     )
 
 
-def _errors(given: tuple[Any, ...], *, judges: bool) -> tuple[Any, ...]:
-    """The errors that an operation names, and the one that goes without saying where it judges."""
-    return (*given, DryRunRefused) if judges and isinstance(given, tuple) else given
+def _errors(given: tuple[Any, ...], *, real: bool) -> tuple[Any, ...]:
+    """The errors that an operation names, and the one that says that it is never a dry run."""
+    return (*given, DryRunRefused) if real and isinstance(given, tuple) else given
 
 
 def _classes(cls: type, what: str, given: tuple[Any, ...], base: type) -> tuple[Any, ...]:

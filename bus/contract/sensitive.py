@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
@@ -57,6 +57,28 @@ def all_sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
             for field in one.model_fields.values():
                 looking += _models(field.annotation)
     return frozenset(found)
+
+
+def sensitive_texts(model: BaseModel) -> Iterator[str]:
+    """Every text in the sensitive values of a message, names of members too."""
+    hidden = sensitive_fields(type(model))
+    for name in type(model).model_fields:
+        yield from _texts(getattr(model, name, None), everything=name in hidden)
+
+
+def _texts(value: Any, *, everything: bool) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        if not everything:
+            yield from sensitive_texts(value)
+            return
+        value = value.__dict__
+    if isinstance(value, str) and everything:
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()], everything=everything)
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for one in value:
+            yield from _texts(one, everything=everything)
 
 
 def _marks(metadata: Iterable[Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -67,7 +67,7 @@ def looked_up(
     function: Callable[..., Any],
     operation: type[Operation[Any]],
     hints: Mapping[str, Any],
-    parameters: list[inspect.Parameter],
+    parameters: Sequence[inspect.Parameter],
 ) -> LookedUp:
     """What a query by id takes, as the signature of its function says."""
     sought: list[Sought] = []

@@ -12,10 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand
+from bus.handling.auditing import Audit
 from bus.handling.decisions import Decision, Emit, Kept
 from bus.handling.signatures import union
 
 SPECIAL: Final[dict[str, Any]] = {
+    "audit": Audit,
+    "audits": Sequence[Audit],
     "db": AsyncConnection,
     "emit": Emit,
     "emits": Sequence[Emit],
@@ -54,6 +57,8 @@ class Shape:
     """Whether calls of its operation are gathered."""
     entities: Literal["none", "the one", "any"] = "none"
     """Which entities it is handed: the one that the query names, and what it leads to, or any."""
+    prepared: bool = False
+    """Whether it may take what was prepared before the transaction."""
     returns: Returns = lambda _, __: ""
 
     @property
@@ -139,6 +144,7 @@ DECIDER: Final = Shape(
     settings=True,
     batched=True,
     entities="any",
+    prepared=True,
     returns=_a_decision,
 )
 
@@ -147,9 +153,10 @@ HANDLER: Final = Shape(
     "command",
     "async",
     asynchronous=True,
-    special=frozenset({"db", "emit", "now", "new_id"}),
+    special=frozenset({"audit", "db", "emit", "now", "new_id"}),
     settings=True,
     gateways=True,
+    prepared=True,
     returns=_the_reply_unless_kept,
 )
 
@@ -158,16 +165,27 @@ GATHERED: Final = Shape(
     "command",
     "async",
     asynchronous=True,
-    special=frozenset({"db", "emits", "now", "room"}),
+    special=frozenset({"audits", "db", "emits", "now", "room"}),
     settings=True,
     gateways=True,
     several=True,
     batched=True,
+    prepared=True,
     returns=_the_replies,
 )
 
 TOGETHER: Final = Shape(
     "together", "command", "a plain function", asynchronous=False, returns=_commands
+)
+
+PREPARATION: Final = Shape(
+    "preparation",
+    "command",
+    "async",
+    asynchronous=True,
+    special=frozenset({"db", "now"}),
+    settings=True,
+    gateways=True,
 )
 
 REACTION: Final = Shape(

@@ -7,11 +7,13 @@ operation, the rest names what the function needs.
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
     @handler    async (commands, *, db, emits) -> list     the same for many commands at once
     @together   (command) -> list[GivenCommand]            names others, for one transaction
+    @prepare    async (command, *, db) -> Slow[Prepared]   what is done before the transaction
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
     @periodic   async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
-``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
+``emits`` (the same, one for each of many commands), ``audit`` and ``audits`` (put on record what no
+event tells), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``room`` (the bytes that a reply may take), ``limit`` (how much
 a step of a job may handle) and ``served_at`` (the last moment at which requests were answered: what
 runs out later, and could have been prolonged, is not over yet). Whatever else the process has is
@@ -41,7 +43,18 @@ from bus.handling.decisions import Decision
 from bus.handling.dependencies import Asked, dependencies
 from bus.handling.lookups import LookedUp, looked_up
 from bus.handling.needs import Needed, needed, referred
-from bus.handling.shape import DECIDER, GATHERED, HANDLER, LOOKUP, QUERY, TOGETHER, Shape, keeps
+from bus.handling.preparing import Prepared, operation_of, prepared_by
+from bus.handling.shape import (
+    DECIDER,
+    GATHERED,
+    HANDLER,
+    LOOKUP,
+    PREPARATION,
+    QUERY,
+    TOGETHER,
+    Shape,
+    keeps,
+)
 from bus.handling.signatures import signature, wrong
 from bus.storage.driver import Compiled
 
@@ -68,6 +81,12 @@ class Handling:
     """What it asks for by names that the bus knows."""
     provided: Mapping[str, Asked] = field(default_factory=dict)
     """What it asks for that the process has, by the names of its parameters."""
+    preparation: Handling | None = None
+    """What is done before its transaction, of a command that is prepared."""
+    prepared_as: str = ""
+    """The parameter that takes what was prepared."""
+    prepares: Prepared | None = None
+    """What this function prepares, if that is its shape."""
     about: Callable[[Any], bool] | None = None
     """Which of its events a reaction is about; None if all."""
     where: Compiled | None = None
@@ -125,6 +144,7 @@ class Handlers:
     """Everything that was decorated."""
 
     by_operation: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
+    preparations: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
     reactions: list[Handling] = field(default_factory=list)
     jobs: dict[str, Periodic] = field(default_factory=dict)
 
@@ -157,6 +177,31 @@ def together(function: F) -> F:
     return _operation(TOGETHER, function)
 
 
+def prepare(function: F) -> F:
+    """Do something before the transaction of a command; it stands above the handler.
+
+    ``async (command, *, db) -> Prepared``: it reads, and if there is work that takes the processor
+    long it returns ``Slow[Prepared]``, which is done in a thread and holds no connection.
+    """
+    hints, parameters = signature(function)
+    operation = operation_of(function, hints[parameters[0].name])
+    prepares = prepared_by(function, hints)
+    asked = dependencies(PREPARATION, function, hints, parameters[1:])
+    if operation in HANDLERS.by_operation:
+        raise wrong(function, f"it stands above the handler of {operation.__name__}")
+    handling = Handling(
+        PREPARATION,
+        function,
+        operation,
+        dependencies=asked.special,
+        provided=asked.provided,
+        prepares=prepares,
+    )
+    if HANDLERS.preparations.setdefault(operation, handling) is not handling:
+        raise wrong(function, f"{operation.__name__} is prepared already")
+    return function
+
+
 def _operation(shape: Shape, function: F) -> F:
     hints, parameters = signature(function)
     operation = hints.get(parameters[0].name)
@@ -174,15 +219,12 @@ def _operation(shape: Shape, function: F) -> F:
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
     returns = hints.get("return")
-    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
-    looked = None
-    if shape.entities == "the one":
-        looked = looked_up(function, operation, hints, positional)
-        entities = looked.entities
-    else:
-        entities = tuple(
-            needed(function, operation, p.name, hints[p.name], decided) for p in positional
-        )
+    looked, entities = _taken(shape, function, operation, hints, positional)
+    preparation = HANDLERS.preparations.get(operation)
+    prepared_as = ""
+    if preparation is not None and preparation.prepares is not None:
+        prepared_as = preparation.prepares.parameter(shape, function, hints)
+        keywords = [p for p in keywords if p.name != prepared_as]
     asked = dependencies(shape, function, hints, keywords)
     handling = Handling(
         shape,
@@ -194,6 +236,8 @@ def _operation(shape: Shape, function: F) -> F:
         looked_up=looked,
         dependencies=asked.special,
         provided=asked.provided,
+        preparation=preparation,
+        prepared_as=prepared_as,
     )
     check_written(handling)
     _check_returns(handling, operation, returns)
@@ -202,6 +246,24 @@ def _operation(shape: Shape, function: F) -> F:
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
         raise wrong(function, f"{operation.__name__} has a handler already")
     return function
+
+
+def _taken(
+    shape: Shape,
+    function: Callable[..., Any],
+    operation: type[Operation[Any]],
+    hints: Mapping[str, Any],
+    parameters: Sequence[inspect.Parameter],
+) -> tuple[LookedUp | None, tuple[Needed, ...]]:
+    """What a function takes by its positional parameters, and which entities are among it."""
+    if shape.entities == "the one":
+        looked = looked_up(function, operation, hints, parameters)
+        return looked, looked.entities
+    returns = hints.get("return")
+    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
+    return None, tuple(
+        needed(function, operation, p.name, hints[p.name], decided) for p in parameters
+    )
 
 
 def _check_returns(handling: Handling, operation: type[Operation[Any]], returns: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -62,7 +62,7 @@ class Dispatcher:
         }
         self._refusals: dict[str, tuple[int, Answer]] = {}
         self._decoding = Decoding(self._decode)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Batcher | None]] = set()
         self._open: set[Call] = set()
         self._watching = False
         self._idle = asyncio.Event()
@@ -141,12 +141,26 @@ class Dispatcher:
             return
         self._watch_over(call)
         batcher = self._batchers.get(call.bound.subject)
-        if batcher is not None:
+        if call.bound.handling.preparation is not None:
+            self._begin(self._prepare(call, batcher), call)
+        elif batcher is not None:
             batcher.submit(call)
-            return
-        task = asyncio.create_task(self._run(call))
+        else:
+            self._begin(self._run(call), call)
+
+    def _begin(self, work: Coroutine[Any, Any, Batcher | None], call: Call) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
+
+    async def _prepare(self, call: Call, batcher: Batcher | None) -> Batcher | None:
+        """Prepare a command, then run it, or hand it on to those that it is gathered with."""
+        await self._executor.prepare(call)
+        if batcher is not None and not call.answered:
+            batcher.submit(call)
+            return batcher
+        await self._run(call)
+        return None
 
     async def _run(self, call: Call) -> None:
         if call.bound.handling.shape.handles == "query":
@@ -178,9 +192,10 @@ class Dispatcher:
         if self._watching:
             asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
 
-    def _ended(self, task: asyncio.Task[None], call: Call) -> None:
+    def _ended(self, task: asyncio.Task[Batcher | None], call: Call) -> None:
         self._tasks.discard(task)
-        call.settle(task)
+        if task.cancelled() or task.exception() or task.result() is None:
+            call.settle(task)
 
     def _finisher(self, respond: Respond, ticket: Ticket) -> Callable[[Call, Answer], None]:
         def finish(call: Call, answer: Answer) -> None:
@@ -244,7 +259,7 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
         if dry_run.lower() not in {"true", "false"}:
             raise wrong_header("Fleet-Dry-Run", "is true or false")
         call.dry_run = command and dry_run.lower() == "true"
-    if call.dry_run and call.bound.declared.judges:
+    if call.dry_run and (call.bound.declared.judges or call.bound.declared.reveals):
         raise DryRunRefused
     call.traceparent = _traceparent(headers)
 

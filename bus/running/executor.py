@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,10 +22,13 @@ from bus.handling.decisions import Kept
 from bus.handling.shape import DECIDER, GATHERED, HANDLER, QUERY, TOGETHER
 from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call, Outcome
+from bus.running.executor_settings import ExecutorSettings
 from bus.running.failures import loggable, refusal_for
 from bus.running.fitting import fitting_rows
+from bus.running.hashing import Hashing
 from bus.running.keeping import kept_reply, replay
 from bus.running.lookups import Lookups
+from bus.running.preparing import Preparing
 from bus.running.reader import Reader
 from bus.running.registry import Registry
 from bus.running.replying import Replies
@@ -46,20 +48,6 @@ log = logging.getLogger("fleetbus.bus")
 
 CLEAN_UP_TIME = 0.5
 """Seconds beyond the deadline after which the database is not waited for any more."""
-
-
-@dataclass(frozen=True)
-class ExecutorSettings:
-    """Limits of the executor."""
-
-    timeout: float = 30.0
-    """Seconds for the statements of a transaction whose callers gave no deadline."""
-    batch_lock_timeout: float = 0.2
-    """Seconds that a batch waits for a row lock before its calls are run one by one."""
-    lone_lock_timeout: float = 1.0
-    """Seconds that a call that waits for a row lock keeps its connection at a time."""
-    expensive_in_flight: int = 32
-    """Expensive queries in work or waiting; beyond it they are shed."""
 
 
 def _nothing() -> None:
@@ -97,12 +85,18 @@ class Executor:
         self._reader = Reader(
             registry, database, self.settings.expensive_in_flight, self._replies.room
         )
+        hashing = Hashing(self.settings.hashing)
+        self._preparing = Preparing(registry, database, self._attempts, hashing, self._left)
         self._alone = {
             QUERY: self.run_query,
             HANDLER: self.run_handler,
             TOGETHER: self.run_together,
         }
         self._gathered = {DECIDER: self._decide, GATHERED: self._gather}
+
+    async def prepare(self, call: Call) -> None:
+        """Do what a command needs before its transaction; answers it where that fails."""
+        await self._preparing.prepare(call)
 
     async def run(self, call: Call) -> None:
         """Answer a call that is not gathered with others."""
@@ -134,6 +128,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001  every exception becomes an answer
             call.refuse(refusal_for(error, call.bound))
         else:
+            await self._preparing.prepare_parts(call)
             await self._attempts.run([call], run)
 
     async def run_batch(self, calls: Sequence[Call], leaving: Callable[[], None]) -> Sequence[Call]:

@@ -68,6 +68,7 @@ class Registry:
     def with_provided(self, provided: Provided) -> Registry:
         """This registry in a process that has this; refuses what somebody asks for and it lacks."""
         handlings = [bound.handling for bound in self.operations.values()]
+        handlings += [one.preparation for one in handlings if one.preparation is not None]
         handlings += [one for several in self.reactions.values() for one in several]
         handlings += [job.handling for job in self.jobs]
         given = {one: provided.of(one.function, one.provided) for one in handlings if one.provided}
@@ -101,6 +102,7 @@ def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
     handlings = _handlings(catalogue.operations)
     for operation, handling in handlings.items():
         _check_references(operation, handling)
+        _check_record(operation, handling)
         for need in handling.needs:
             if need.entity not in TABLES:
                 raise DeclarationError(
@@ -125,6 +127,12 @@ def _handlings(
             f"no handler for {', '.join(lacking)} (a GetOf needs none, nor a ListOf with a Listing)"
         )
     return {o: handling for o, handling in found.items() if handling is not None}
+
+
+def _check_record(operation: type[Operation[Any]], handling: Handling) -> None:
+    """A secret that is revealed is put on record."""
+    if operation.declared.reveals and not handling.dependencies & {"audit", "audits"}:
+        raise DeclarationError(f"{operation.__name__} reveals: its handler takes audit")
 
 
 def _check_references(operation: type[Operation[Any]], handling: Handling) -> None:

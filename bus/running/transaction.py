@@ -52,6 +52,8 @@ class Transaction:
         self.loaded: dict[str, dict[Any, Any]] = {}
         """What was read with the clock, by the name of the parameter that wants it."""
         self.told: list[Told] = []
+        self.audited: list[bytes] = []
+        """What is to be put on record, each a JSON object."""
         self.changes: Changes | None = None
         """What is to be written before anything else reads."""
         self.wrote = False
@@ -89,13 +91,21 @@ class Transaction:
         *,
         unless: Mapping[Compiled, Sequence[Any]] | None = None,
     ) -> Written:
-        """Write changes, outbox and idempotency rows; the changes alone if a condition holds."""
+        """Write changes and rows of the bus; the changes alone if a condition holds."""
         changes, self.changes = self.changes, None
-        if not (changes or events or replies):
+        if not (changes or events or replies or self.audited):
             return Written(None, 0)
         written = await _commit.write(
-            self.db, caller, changes=changes, events=events, replies=replies, unless=unless
+            self.db,
+            caller,
+            changes=changes,
+            events=events,
+            audited=self.audited,
+            replies=replies,
+            unless=unless,
         )
+        if not written.found:
+            self.audited = []
         if written.kept != len(replies) and not written.found:
             raise KeyTaken
         return written

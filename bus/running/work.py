@@ -16,6 +16,7 @@ from bus.handling.decisions import Decision, Kept
 from bus.handling.needs import Needed
 from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
+from bus.running.auditing import Records
 from bus.running.calls import Call
 from bus.running.fitting import decision_too_large, without_what_is_too_large
 from bus.running.registry import Registry
@@ -28,6 +29,9 @@ from bus.storage.own import pulse as _pulse
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
+
+PREPARED = "prepared"
+"""Where the work finds what was prepared, for the parameter that takes it."""
 
 SAME = "returns the entity that it was given as if it had changed it: say Decision.unchanged"
 ANOTHER = "says unchanged of another entity than the one that it was given"
@@ -68,15 +72,19 @@ async def open_work(
 async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply | Kept:
     """Run a handler."""
     handling = call.bound.handling
+    records = Records(call)
     given = {
+        "audit": records.audit,
         "db": tx.db,
         "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
         "new_id": _new_id(call),
+        PREPARED: call.prepared,
     }
     given = _pick(registry, handling, given)
     reply: Reply | Kept = await handling.function(call.message, **given)
     _require_declared(call, reply)
+    _record(tx, records, reply)
     tx.wrote = True
     return reply
 
@@ -86,17 +94,22 @@ async def gather(
 ) -> list[Reply | Refusal | Kept]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
+    records = [Records(call) for call in calls] if "audits" in handling.dependencies else []
     given = {
+        "audits": [one.audit for one in records],
         "db": tx.db,
         "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
         "room": room,
+        PREPARED: [call.prepared for call in calls],
     }
     commands = [call.message for call in calls]
     given = _pick(registry, handling, given)
     answers: list[Reply | Refusal | Kept] = await handling.function(commands, **given)
     for call, answer in zip(calls, answers, strict=True):
         _require_declared(call, answer)
+    for one, answer in zip(records, answers, strict=bool(records)):
+        _record(tx, one, answer)
     tx.wrote = True
     return answers
 
@@ -122,7 +135,8 @@ async def decide(
             if entities and not handling.creates and (own := entities[0]) is not None:
                 entities[0] = after.get(own.id, own)
             own = entities[0] if entities and not handling.creates else None
-            given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
+            new_id = _new_id(call) if makes else None
+            given = {"now": tx.now, "new_id": new_id, PREPARED: call.prepared}
             given = _pick(registry, handling, given)
             decision = handling.function(call.message, *entities, **given)
             _require_declared(call, decision)
@@ -238,6 +252,13 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
         emit(event)
 
 
+def _record(tx: Transaction, records: Records, said: Reply | Refusal | Kept) -> None:
+    """Have what was put on record written, unless nothing of the command is kept."""
+    if records.rows and not isinstance(said, Refusal):
+        records.require_no_secrets(said)
+        tx.audited += records.rows
+
+
 def _require_declared(call: Call, said: Reply | Refusal | Kept | Decision[Any]) -> None:
     """Fail what would be kept of a refusal that nobody has declared: it is a bug."""
     refusal = said.refusal if isinstance(said, (Kept, Decision)) else None
@@ -263,4 +284,6 @@ def _new_id(call: Call) -> UUID:
 def _pick(registry: Registry, handling: Handling, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a function takes of this, with what it is given of what the process has."""
     picked = {name: given[name] for name in handling.dependencies}
+    if handling.prepared_as:
+        picked[handling.prepared_as] = given[PREPARED]
     return {**picked, **registry.given_to(handling)} if handling.provided else picked

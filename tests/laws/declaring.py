@@ -43,6 +43,7 @@ def forgotten() -> Iterator[None]:
     """What is declared and handled in the block is unknown again after it."""
     domain.catalogue()  # or what a test loads first would be forgotten with what it declares
     registers: list[dict[Any, Any]] = [OPERATIONS, EVENTS, HANDLERS.by_operation, LISTINGS]
+    registers.append(HANDLERS.preparations)
     before = [dict(register) for register in registers]
     reactions = list(HANDLERS.reactions)
     try:
@@ -66,9 +67,9 @@ def execute(source: str, module: str, **more: Any) -> dict[str, Any]:
     return names
 
 
-def define(source: str, module: str = HANDLER) -> None:
+def define(source: str, module: str = HANDLER, **more: Any) -> None:
     """Run the text of a handler module."""
     declared = execute(TOYS, CONTRACT)
     operations = {name: declared[name] for name in ("WaveTask", "SeeTask", "SeeFleet")}
-    more = {"Annotated": Annotated, "KeyRing": KeyRing, "timedelta": timedelta}
+    more |= {"Annotated": Annotated, "KeyRing": KeyRing, "timedelta": timedelta}
     execute(source, module, Sequence=Sequence, **more, **operations)

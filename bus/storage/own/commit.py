@@ -99,6 +99,16 @@ _EVENTS = """
         RETURNING position
     )"""
 
+_AUDITED = """
+    audited AS (
+        INSERT INTO bus.audit (at, id, actor, kind, entity, entity_id, ip, detail)
+        SELECT clock_timestamp(), a.id, a.actor, a.kind, a.entity, a.entity_id, a.ip, a.detail
+        FROM json_to_recordset(CAST(:audited AS json)) AS a (
+            id uuid, actor text, kind text, entity text, entity_id text, ip inet, detail jsonb
+        )
+        {only_if}
+    )"""
+
 _REQUESTS = """
     kept AS (
         INSERT INTO bus.requests (caller, key, fingerprint, status, reply, position)
@@ -157,6 +167,7 @@ async def write(
     *,
     changes: Changes | None = None,
     events: Sequence[bytes] = (),
+    audited: Sequence[bytes] = (),
     replies: Sequence[KeptReply] = (),
     unless: Mapping[Compiled, Sequence[Any]] | None = None,
 ) -> Written:
@@ -171,6 +182,7 @@ async def write(
     statement = _writing(
         changes.form() if changes else None,
         bool(events),
+        bool(audited),
         bool(replies),
         tuple(unless),
     )
@@ -179,6 +191,8 @@ async def write(
         values |= changes.values()
     if events:
         values["events"] = (b"[" + b",".join(events) + b"]").decode()
+    if audited:
+        values["audited"] = (b"[" + b",".join(audited) + b"]").decode()
     if replies:
         columns = map(list, zip(*replies, strict=True))
         values |= zip(("keys", "fingerprints", "statuses", "replies"), columns, strict=True)
@@ -211,6 +225,7 @@ def _opening(entity: type[Entity], *, lock: bool, keyed: bool) -> Compiled:
 def _writing(
     changed: Form | None,
     told: bool,
+    audited: bool,
     keyed: bool,
     conditions: tuple[Compiled, ...],
 ) -> Compiled:
@@ -227,6 +242,8 @@ def _writing(
         only_if.append("NOT (SELECT holds FROM condition)")
     where = f"WHERE {' AND '.join(only_if)}" if only_if else ""
     position = "(SELECT max(position) FROM events)" if told else "CAST(NULL AS bigint)"
+    if audited:
+        parts.append(_AUDITED.format(only_if=where))
     if told:
         parts.append(_EVENTS.format(only_if=where))
     if keyed:
