@@ -12,6 +12,7 @@ from bus.handling.shapes import HANDLERS
 from bus.running import failures
 from bus.running.registry import Registry, _bind
 from bus.storage import TABLES
+from bus.storage.tables import ENDS_WITH
 from tests.laws.declaring import forgotten
 
 with forgotten():
@@ -30,6 +31,8 @@ with forgotten():
         one for one in HANDLERS.reactions if one.function.__module__.startswith(__package__)
     ]
     HELD = {entity: TABLES.pop(entity) for entity in (Door, Key)}
+    for held in _tables.DOORS.tables:
+        ENDS_WITH.pop(held, None)
 
 
 def with_doors(registry: Registry) -> Registry:
