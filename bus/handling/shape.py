@@ -56,7 +56,7 @@ class Shape:
     batched: bool = False
     """Whether calls of its operation are gathered."""
     entities: Literal["none", "the one", "any"] = "none"
-    """Which entities it is handed: the one that the query's id names, or any."""
+    """Which entities it is handed: the one that the query names, and what it leads to, or any."""
     prepared: bool = False
     """Whether it may take what was prepared before the transaction."""
     returns: Returns = lambda _, __: ""
@@ -87,6 +87,12 @@ def _the_reply_unless_kept(returns: Any, reply: type[Any]) -> str:
 def _said(returns: Any) -> set[Any]:
     """What a handler answers, beside a refusal of which something is kept."""
     return {*union(returns)} - {Kept}
+
+
+def keeps(returns: Any) -> bool:
+    """Whether a function may refuse and keep something."""
+    said = get_args(returns)[0] if get_origin(returns) is list else returns
+    return get_origin(returns) is Decision or Kept in union(said)
 
 
 def _a_decision(returns: Any, _: type[Any]) -> str:
@@ -123,6 +129,7 @@ LOOKUP: Final = Shape(
     "query",
     "a plain function",
     asynchronous=False,
+    special=frozenset({"now"}),
     batched=True,
     entities="the one",
     returns=_the_reply,

@@ -23,7 +23,9 @@ asked for by its type (``keys: KeyRing``), and a setting by its name
 A decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
 subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
 ``phase_id``: None where that is, or is required and names none. What must only exist is no
-parameter: the contract says ``phase_id: Ref[Phase]``.
+parameter: the contract says ``phase_id: Ref[Phase]``. A query by id takes the entity first, then
+what lies beside it or is named by it (``lookups.py``). A handler that refuses and keeps what it did
+returns ``Kept(refusal)``.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from bus.contract.operation import Operation
 from bus.contract.refusals import snake_case
 from bus.handling.decisions import Decision
 from bus.handling.dependencies import Asked, dependencies
+from bus.handling.lookups import LookedUp, looked_up
 from bus.handling.needs import Needed, needed, referred
 from bus.handling.preparing import Prepared, operation_of, prepared_by
 from bus.handling.shape import (
@@ -50,6 +53,7 @@ from bus.handling.shape import (
     QUERY,
     TOGETHER,
     Shape,
+    keeps,
 )
 from bus.handling.signatures import signature, wrong
 from bus.storage.driver import Compiled
@@ -71,6 +75,8 @@ class Handling:
     entities: tuple[Needed, ...] = ()
     references: tuple[Needed, ...] = ()
     """What must exist, of a decider, and is not handed to its function."""
+    looked_up: LookedUp | None = None
+    """What a query by id is handed."""
     dependencies: frozenset[str] = frozenset()
     """What it asks for by names that the bus knows."""
     provided: Mapping[str, Asked] = field(default_factory=dict)
@@ -213,10 +219,7 @@ def _operation(shape: Shape, function: F) -> F:
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
     returns = hints.get("return")
-    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
-    entities = tuple(
-        needed(function, operation, p.name, hints[p.name], decided) for p in positional
-    )
+    looked, entities = _taken(shape, function, operation, hints, positional)
     preparation = HANDLERS.preparations.get(operation)
     prepared_as = ""
     if preparation is not None and preparation.prepares is not None:
@@ -230,19 +233,46 @@ def _operation(shape: Shape, function: F) -> F:
         emits=operation.declared.emits,
         entities=entities,
         references=referred(operation, entities) if shape.decides else (),
+        looked_up=looked,
         dependencies=asked.special,
         provided=asked.provided,
         preparation=preparation,
         prepared_as=prepared_as,
     )
     check_written(handling)
-    if wrongly := shape.returns(returns, operation.declared.reply):
-        raise wrong(function, wrongly)
+    _check_returns(handling, operation, returns)
     if shape.emits:
         check_emits(handling)
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
         raise wrong(function, f"{operation.__name__} has a handler already")
     return function
+
+
+def _taken(
+    shape: Shape,
+    function: Callable[..., Any],
+    operation: type[Operation[Any]],
+    hints: Mapping[str, Any],
+    parameters: Sequence[inspect.Parameter],
+) -> tuple[LookedUp | None, tuple[Needed, ...]]:
+    """What a function takes by its positional parameters, and which entities are among it."""
+    if shape.entities == "the one":
+        looked = looked_up(function, operation, hints, parameters)
+        return looked, looked.entities
+    returns = hints.get("return")
+    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
+    return None, tuple(
+        needed(function, operation, p.name, hints[p.name], decided) for p in parameters
+    )
+
+
+def _check_returns(handling: Handling, operation: type[Operation[Any]], returns: Any) -> None:
+    function, declared = handling.function, operation.declared
+    if wrongly := handling.shape.returns(returns, declared.reply):
+        raise wrong(function, wrongly)
+    if declared.judges and not keeps(returns):
+        reply = declared.reply.__name__
+        raise wrong(function, f"it judges a guess, so that one is counted: say {reply} | Kept")
 
 
 def check_emits(handling: Handling) -> None:
@@ -263,7 +293,5 @@ def check_written(handling: Handling) -> None:
     shape, function = handling.shape, handling.function
     if inspect.iscoroutinefunction(function) != shape.asynchronous:
         raise wrong(function, f"a {shape} is {shape.written}")
-    if shape.entities == "the one" and [need.field for need in handling.entities] != ["id"]:
-        raise wrong(function, "a plain query takes the entity that its id names, and only that")
     if shape.entities == "none" and handling.entities:
         raise wrong(function, f"a {shape} is handed no entities: an async one fetches its own")

@@ -42,6 +42,8 @@ def without_what_is_too_large(
     given: Mapping[str, Any],
     refusal: EntityTooLarge,
     decision: Decision[Any],
+    *,
+    max_payload: int,
 ) -> Decision[Any]:
     """What is done of a command that makes its entity too large: nothing, save if it is vital.
 
@@ -56,5 +58,7 @@ def without_what_is_too_large(
     needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
     message = call.bound.operation.model_construct(None, **needed)
     bare: Decision[Any] = call.bound.handling.function(message, *entities, **given)
+    if (still := beside_too_large(bare.beside, max_payload)) is not None:
+        raise still
     bare.refusal = refusal
     return bare

@@ -141,7 +141,9 @@ async def decide(
             decision = handling.function(call.message, *entities, **given)
             _require_declared(call, decision)
             if (refusal := decision_too_large(decision, own, max_payload)) is not None:
-                decision = without_what_is_too_large(call, entities, given, refusal, decision)
+                decision = without_what_is_too_large(
+                    call, entities, given, refusal, decision, max_payload=max_payload
+                )
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error
             continue
@@ -259,7 +261,7 @@ def _record(tx: Transaction, records: Records, said: Reply | Refusal | Kept) -> 
 
 def _require_declared(call: Call, said: Reply | Refusal | Kept | Decision[Any]) -> None:
     """Fail what would be kept of a refusal that nobody has declared: it is a bug."""
-    refusal = said.refusal if isinstance(said, Kept | Decision) else None
+    refusal = said.refusal if isinstance(said, (Kept, Decision)) else None
     if refusal is not None and not isinstance(refusal, call.bound.may_raise):
         raise refusal
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.contract.entity import Entity
 from bus.storage.companions import CompanionRow
 from bus.storage.driver import Compiled, compiled, fetch
-from bus.storage.entities import entity_of
+from bus.storage.entities import entity_of, load
 from bus.storage.tables import TABLES, attributes, table
 
 Kind: TypeAlias = type[Entity] | type[CompanionRow]
@@ -54,6 +54,8 @@ async def look_up(
     db: AsyncConnection, parts: tuple[Part, ...], ids: Iterable[Any], *, clock: bool
 ) -> Found:
     """Everything that these ids of the first part name."""
+    if len(parts) == 1 and issubclass(kind := parts[0].kind, Entity) and not clock:
+        return Found(None, {id_: (one,) for id_, one in (await load(db, kind, ids)).items()})
     reading = _reading(parts, clock)
     records = await fetch(db, reading.statement, {"ids": list(ids)})
     ends = [int(clock)]

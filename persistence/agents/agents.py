@@ -6,14 +6,14 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, bindparam, exists, literal_column, select
+from sqlalchemy import Integer, bindparam, exists, literal_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import Listing, columns, entity_from, equal, is_set, require_fitting
 from bus.storage.own.tables import pulse
-from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
-from persistence.agents.tables import Prompt, agent, prompt
+from contracts.agents.agents import Agent, AgentNotFound, FindAgent, ListAgents
+from persistence.agents.tables import Prompt, agent
 
 Listing(
     ListAgents,
@@ -58,15 +58,6 @@ async def find(db: AsyncConnection, query: FindAgent) -> Agent:
     if row is None:
         raise AgentNotFound(**given)
     return entity_from(Agent, row)
-
-
-async def prompt_of(db: AsyncConnection, id_: UUID) -> AgentPrompt:
-    """What an agent was told to do, or ``AgentNotFound``."""
-    found = select(prompt.c.prompt).select_from(agent.outerjoin(prompt, prompt.c.id == agent.c.id))
-    row = (await db.execute(found.where(agent.c.id == id_))).one_or_none()
-    if row is None:
-        raise AgentNotFound(id=id_)
-    return AgentPrompt(id=id_, prompt=row.prompt)
 
 
 def prompt_for(agent: Agent, words: str | None, *, now: datetime) -> list[Prompt]:

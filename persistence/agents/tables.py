@@ -134,5 +134,4 @@ class LogChunk(
 account = table(Account)
 credentials = Credentials.sealed
 agent = table(Agent)
-prompt = table(Prompt)
 log_chunk = table(LogChunk)

@@ -95,6 +95,20 @@ class TestDecider:
         """
         assert len((await db.execute(text(writers))).all()) == 1
 
+    async def test_what_follows_sees_it(
+        self, ask: Asker, outbox: Outbox, statements: Statements
+    ) -> None:
+        """A reaction that reads comes after what is written, which waits for none that does not."""
+        id_ = await door(ask)
+        await ask(KNOCK, {"id": id_, "who": "dog"})
+
+        with statements() as counted:
+            await ask(KNOCK, {"id": id_})
+
+        assert counted.total == 4
+        told = [(row.type, row.data.get("visits")) for row in await outbox()]
+        assert told == [("door.knocked", None), ("door.knocked", None), ("door.barked_at", 3)]
+
     async def test_a_repetition_adds_nothing(self, ask: Asker, db: AsyncConnection) -> None:
         id_ = await door(ask)
 
@@ -196,9 +210,10 @@ class TestHandler:
 class TestTogether:
     async def test_each_is_written_with_its_change(self, ask: Asker, db: AsyncConnection) -> None:
         new = str(uuid7())
-        steps = [("db.doors.create", {"id": new}), (KNOCK, {"id": new}), (CALL, {"ids": [new]})]
 
-        got = await execute(ask, *steps)
+        got = await execute(
+            ask, ("db.doors.create", {"id": new}), (KNOCK, {"id": new}), (CALL, {"ids": [new]})
+        )
 
         assert [reply["knocks"] for reply in got.body["replies"]] == [0, 1, 2]
         assert await visits(db, new) == [(0, "builder"), (1, "me"), (2, "me")]

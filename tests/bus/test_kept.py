@@ -85,6 +85,20 @@ class TestKept:
         assert [row.cause for row in await outbox()] == ["k"]
 
     @BOTH
+    async def test_of_repetitions_at_once_one_is_counted(
+        self, ask: Asker, db: AsyncConnection, subject: str
+    ) -> None:
+        id_ = await door(ask)
+
+        got = await asyncio.gather(
+            *(ask(subject, {"id": id_, "code": "0"}, key="k") for _ in range(6))
+        )
+
+        assert {one.data for one in got} == {got[0].data}
+        assert [one.replayed for one in got].count(False) == 1
+        assert await wrong(db, id_) == 1
+
+    @BOTH
     async def test_of_those_at_once_each_is_counted(
         self, ask: Asker, db: AsyncConnection, subject: str
     ) -> None:

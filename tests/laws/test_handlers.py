@@ -73,7 +73,7 @@ WRONG = [
             "@query\ndef see_task(query: SeeTask, task: Task, *, "
             "retention: Annotated[timedelta, Configured('retention')]) -> Task: ..."
         ),
-        "retention is no dependency of a lookup (there are: none)",
+        "retention is no dependency of a lookup (there are: now)",
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, keys: KeyRing | None) -> Task: ...",
@@ -88,16 +88,16 @@ WRONG = [
         "a decider is a plain function, without I/O",
     ),
     (
-        "@query\ndef see_task(query: SeeTask, *, now: datetime) -> Task: ...",
-        "now is no dependency of a lookup",
+        "@query\ndef see_task(query: SeeTask, task: Task, *, room: int) -> Task: ...",
+        "room is no dependency of a lookup",
     ),
     (
         "@query\ndef see_task(query: SeeTask) -> Task: ...",
-        "a plain query takes the entity that its id names, and only that",
+        "a plain query takes the entity that its id or token names, first",
     ),
     (
         "@query\ndef see_fleet(query: SeeFleet, task: Task) -> Page[Task]: ...",
-        "SeeFleet has no field task_id to find task by",
+        "SeeFleet has no field id, nor one token, to find task by",
     ),
     (
         "@handler\nasync def wave_task(command: WaveTask, task: Task) -> Task: ...",

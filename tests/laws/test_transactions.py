@@ -1,13 +1,14 @@
 """Laws of what stands in a transaction with others: which commands do, and what they name."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from bus.contract.errors import DryRunRefused
 from bus.contract.refusals import Conflict, DeclarationError
 from bus.running.registry import Bound, Registry
-from tests.laws.declaring import CONTRACT, execute, forgotten
+from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
 
 NAMED_OTHERWISE = {
     "db.daily_summaries.compute": "day",
@@ -52,6 +53,18 @@ class TestJudging:
         declared = execute(self.WAVE.format("Command"), CONTRACT)["WaveTask"].declared
         assert declared.errors == (DryRunRefused,)
         assert (declared.judges, declared.transactional) == (True, False)
+
+    @pytest.mark.parametrize(
+        ("returns", "fits"), [("Task", False), ("Task | Kept", True), ("Kept | Task", True)]
+    )
+    def test_who_judges_can_count(self, returns: str, fits: bool) -> None:
+        wave = execute(self.WAVE.format("Command"), CONTRACT)["WaveTask"]
+        source = f"@handler\nasync def wave_task(command: WaveTask) -> {returns}: ..."
+        expected = (
+            nullcontext() if fits else pytest.raises(DeclarationError, match=r"say Task \| Kept")
+        )
+        with expected:
+            execute(source, HANDLER, WaveTask=wave)
 
     def test_no_query_judges(self) -> None:
         with pytest.raises(DeclarationError, match="is a query and cannot count what it judges"):

@@ -58,6 +58,14 @@ class DoorTried(Event, type="door.tried"):
     door: Door
 
 
+class DoorBarkedAt(Event, type="door.barked_at"):
+    """A dog barked, for it has been here before."""
+
+    door: Door
+    visits: int
+    """What it had seen by then."""
+
+
 class CreateDoor(Command[Door], subject="db.doors.create", errors=(AlreadyExists,)):
     """Create a door."""
 

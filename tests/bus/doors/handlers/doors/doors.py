@@ -8,14 +8,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Refusal
-from bus.handling import Decision, Emit, Kept, carry_out, decider, handler
-from bus.storage import get_locked, lock, save
+from bus.handling import Decision, Emit, Kept, carry_out, decider, handler, reaction
+from bus.storage import fetch, get_locked, lock, numbered, save
 from tests.bus.doors.contracts.doors.doors import (
     UNDECLARED,
     CallAtDoors,
     CodeWrong,
     CreateDoor,
     Door,
+    DoorBarkedAt,
     DoorKnocked,
     DoorNotFound,
     DoorTried,
@@ -71,6 +72,17 @@ def knock_at_door(command: KnockAtDoor, door: Door, *, now: datetime) -> Decisio
     if how == "refuse_undeclared":
         decision.refusal = UNDECLARED
     return decision
+
+
+DOG = numbered("SELECT 1 FROM doors.visits WHERE door_id = ANY(:ids) AND who = 'dog'")
+VISITS = numbered("SELECT count(*) AS count FROM doors.visits WHERE door_id = :id")
+
+
+@reaction(where=DOG, emits=(DoorBarkedAt,))
+async def bark(events: Sequence[DoorKnocked], *, db: AsyncConnection, emit: Emit) -> None:
+    for event in events:
+        [row] = await fetch(db, VISITS, {"id": event.door.id})
+        emit(DoorBarkedAt(door=event.door, visits=row["count"]))
 
 
 @handler
