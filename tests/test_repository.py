@@ -19,7 +19,7 @@ LINES_PER_FILE = 300
 
 # What is longer, and how long. The list only shrinks: nothing is added, no number grows.
 LONGER = {
-    "bus/running/executor.py": 364,
+    "bus/running/executor.py": 354,
     "bus/storage/database.py": 345,
     "contracts/agents/agents.py": 419,
     "contracts/planning/initiatives.py": 362,

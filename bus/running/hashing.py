@@ -26,7 +26,7 @@ WAITING_PER_THREAD = 16
 RETRY_AFTER_MS = 1000
 """When a call that was shed is worth another attempt."""
 
-NICENESS = 10
+NICENESS = 5
 """How much the threads stand back behind those that answer, where there are too few processors."""
 
 

@@ -59,7 +59,12 @@ class Preparing:
 
         async def run(calls: Sequence[Call]) -> None:
             async with asyncio.timeout(self._left(calls)):
+                if call.key is not None:
+                    async with self._database.connection(read_only=True) as db:
+                        await self._opened(call, db, keyed=True)
                 for index, part in enumerate(call.parts):
+                    if call.answered:
+                        return
                     call.part = index
                     await self._prepare(part, keyed=False)
 

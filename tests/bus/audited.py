@@ -101,7 +101,7 @@ def declare() -> list[type[Operation[Any]]]:
         for command, audit in zip(commands, audits, strict=True):
             _record(audit, command.note, command.then)
             refusal = ProbeRefused(why="asked for")
-            ends = {"refuse": refusal, "keep": Kept(refusal)}
+            ends: dict[str, Refusal | Kept] = {"refuse": refusal, "keep": Kept(refusal)}
             answers.append(ends.get(command.then, Watched(note=command.note)))
         return answers
 

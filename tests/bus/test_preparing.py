@@ -243,6 +243,24 @@ class TestTogether:
         digests = [first["digest"], noted["summary"], last["digest"]]
         assert digests == [digest_of(secret) for secret in "abc"]
         assert (await execute(ask, (OPEN, {"secret": "z"}), key="k")).status == 409
+        assert GATE.prepared == 3
+
+    async def test_a_repeat_is_not_prepared_again(self, ask: Asker) -> None:
+        steps = [(OPEN, {"secret": "a"}), (OPEN_ALL, {"secret": "b"})]
+
+        first, second = [await execute(ask, *steps, key="k") for _ in range(2)]
+
+        assert (first.status, first.data, second.replayed) == (200, second.data, True)
+        assert GATE.prepared == 2
+
+    async def test_a_deadline_ends_it(self, ask: Asker, db: AsyncConnection) -> None:
+        GATE.opened.clear()
+        got = await execute(ask, *[(OPEN, {"secret": "a"})] * 3, deadline=0.4)
+        assert_problem(got, 504, "deadline_exceeded", retryable=True)
+        GATE.opened.set()
+
+        assert (await ask(OPEN, {"secret": "s"})).status == 200
+        assert (GATE.prepared, await count_of(db, "bus.sweeps")) == (2, 1)
 
     @pytest.mark.parametrize("then", ["refuse", "refuse_slowly"])
     async def test_the_one_that_is_refused_is_named(
