@@ -164,6 +164,15 @@ class TestDecider:
         assert (got.body["entity"], got.body["limit"]) == ("visit", 1024 * 1024 - 36 * 1024)
         assert got.body["bytes"] > 2_200_000, "it holds the text twice"
 
+    async def test_what_is_vital_is_done_without_it(self, ask: Asker, db: AsyncConnection) -> None:
+        """As a heartbeat with too much progress is: refused, and heard."""
+        id_ = await door(ask)
+
+        got = await ask("db.doors.ring", {"id": id_, "who": "x" * 600_000})
+
+        assert_problem(got, 413, "entity_too_large")
+        assert await visits(db, id_) == [(0, "builder"), (1, "bell")]
+
     async def test_a_dry_run_leaves_nothing(self, ask: Asker, db: AsyncConnection) -> None:
         id_ = await door(ask)
 

@@ -100,6 +100,19 @@ class KnockAtDoor(
     how: How = "open"
 
 
+class RingAtDoor(
+    Command[Door],
+    subject="db.doors.ring",
+    errors=(DoorNotFound,),
+    emits=(DoorKnocked,),
+    vital=True,
+):
+    """Ring, which has to be heard whatever is said with it."""
+
+    id: Id
+    who: Text = "bell"
+
+
 class CallAtDoors(
     Command[Door],
     subject="db.doors.call",

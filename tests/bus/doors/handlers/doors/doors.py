@@ -23,6 +23,7 @@ from tests.bus.doors.contracts.doors.doors import (
     KnockAtDoor,
     NobodyIn,
     OpenDoor,
+    RingAtDoor,
     TryDoor,
     TryDoors,
 )
@@ -72,6 +73,11 @@ def knock_at_door(command: KnockAtDoor, door: Door, *, now: datetime) -> Decisio
     if how == "refuse_undeclared":
         decision.refusal = UNDECLARED
     return decision
+
+
+@decider
+def ring_at_door(command: RingAtDoor, door: Door, *, now: datetime) -> Decision[Door]:
+    return knocked(door, command.who, now)
 
 
 DOG = numbered("SELECT 1 FROM doors.visits WHERE door_id = ANY(:ids) AND who = 'dog'")
