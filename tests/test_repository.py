@@ -19,8 +19,7 @@ LINES_PER_FILE = 300
 
 # What is longer, and how long. The list only shrinks: nothing is added, no number grows.
 LONGER = {
-    "bus/handling/shapes.py": 377,
-    "bus/running/executor.py": 369,
+    "bus/running/executor.py": 354,
     "bus/storage/database.py": 345,
     "contracts/agents/agents.py": 419,
     "contracts/planning/initiatives.py": 362,

@@ -42,6 +42,10 @@ class InvalidRequest(BadRequest):
         return f"{first.field[:200] or 'body'}: {first.message[:300]}{more}"
 
 
+class DryRunRefused(BadRequest):
+    """The operation judges a guess, or reveals a secret: it is never a dry run."""
+
+
 class CallerUnknown(Unauthenticated):
     """The caller could not be identified."""
 

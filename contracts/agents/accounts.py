@@ -239,11 +239,15 @@ class SetAccountCredentials(
 
 
 class RevealAccountCredentials(
-    Query[Credentials],
+    Command[Credentials],
     subject="db.accounts.reveal_credentials",
     errors=(AccountNotFound, CredentialsNotSet, CredentialsUnreadable),
     secret=True,
+    reveals=True,
 ):
-    """Reveal the credentials of an account in plain text; no other operation returns them."""
+    """Reveal the credentials of an account in plain text; no other operation returns them.
+
+    It is a command, because it is put on record.
+    """
 
     id: AccountId

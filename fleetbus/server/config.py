@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import version as _version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.running.admission import MEBIBYTE, Limits
-from bus.running.executor import ExecutorSettings
+from bus.running.executor_settings import ExecutorSettings
 from bus.storage.database import PoolSettings
 from fleetbus.client.connection.answering import checked_prefix
 from fleetbus.client.connection.client import inbox_prefix_or_default
@@ -109,6 +110,9 @@ class Settings(BaseSettings):
     """Searches, counts and dashboards in progress or waiting in a process; beyond it 429."""
     expensive_timeout: Timeout = 10.0
     """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
+    hashing: Positive = 2
+    """Threads that hash passwords and do other slow work of the processor; what waits too long for
+    one is refused with 429."""
     request_timeout: Timeout = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
@@ -119,6 +123,8 @@ class Settings(BaseSettings):
     """Days that test runs and calls to models are kept."""
     log_retention_days: Days = 30.0
     """Days that log chunks are kept."""
+    audit_retention_days: Days = 90.0
+    """Days that records are kept of what no event tells, such as who revealed credentials."""
     credentials_keys: str = Field("", repr=False)
     """Keys for the credentials of accounts, each ``id:base64`` of 32 bytes, separated by commas;
     the first one encrypts, all of them decrypt."""
@@ -195,10 +201,21 @@ class Settings(BaseSettings):
             concurrent_batches=self.concurrent_batches,
         )
 
+    @property
+    def provided(self) -> dict[str, timedelta | None]:
+        """The settings that handlers, reactions and jobs may ask for, by name."""
+        stall_after = self.stall_after
+        return {
+            "history_retention": timedelta(days=self.history_retention_days),
+            "stall_after": None if stall_after is None else timedelta(seconds=stall_after),
+        }
+
     def executor(self) -> ExecutorSettings:
         """The settings of the executor."""
         return ExecutorSettings(
-            timeout=self.request_timeout, expensive_in_flight=self.max_expensive_in_flight
+            timeout=self.request_timeout,
+            expensive_in_flight=self.max_expensive_in_flight,
+            hashing=self.hashing,
         )
 
     @property
