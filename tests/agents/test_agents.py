@@ -227,6 +227,11 @@ class TestUpdateAgent:
         with pytest.raises(VersionConflict):
             await bus.call(UpdateAgent(id=agent.id, pid=1, expected_version=7))
 
+    async def test_no_incarnation_is_as_if_it_were_left_out(self, bus: Bus) -> None:
+        agent = await register(bus)
+        updated = await bus.call(UpdateAgent(id=agent.id, pid=1, incarnation=None))
+        assert (updated.pid, updated.incarnation) == (1, agent.incarnation)
+
     async def test_a_name_that_is_taken(self, bus: Bus) -> None:
         await register(bus, name="brave-otter")
         agent = await register(bus)
