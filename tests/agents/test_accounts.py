@@ -62,15 +62,6 @@ class TestCreateAccount:
         assert refused.value.fields == "provider and email"
 
 
-class TestGetAccount:
-    async def test_by_id(self, bus: Bus) -> None:
-        account = await create(bus)
-
-        assert await bus.call(GetAccount(id=account.id)) == account
-        with pytest.raises(AccountNotFound):
-            await bus.call(GetAccount(id=uuid7()))
-
-
 class TestListAccounts:
     async def test_exhausted_now(self, bus: Bus) -> None:
         free, over, until, ever = [

@@ -58,10 +58,6 @@ async def key_ids(db: AsyncConnection) -> list[str]:
 
 
 class TestSetAccountCredentials:
-    async def test_of_an_unknown_account(self, bus: Bus) -> None:
-        with pytest.raises(AccountNotFound):
-            await bus.call(SetAccountCredentials(id=uuid7(), credentials=CREDENTIALS))
-
     async def test_kept_sealed_and_revealed(
         self, bus: Bus, account: Account, db: AsyncConnection, outbox: Outbox
     ) -> None:

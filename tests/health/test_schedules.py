@@ -74,10 +74,6 @@ class TestGetSchedule:
         made = await schedule(bus)
         assert await bus.call(schedules.GetSchedule(name="nightly")) == made
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(schedules.ScheduleNotFound, match="schedule nobody does not exist"):
-            await bus.call(schedules.GetSchedule(name="nobody"))
-
 
 class TestListSchedules:
     async def test_enabled_or_not(self, bus: Bus) -> None:
@@ -98,10 +94,6 @@ class TestDeleteSchedule:
         with pytest.raises(schedules.ScheduleNotFound):
             await bus.call(schedules.GetSchedule(name="nightly"))
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(schedules.ScheduleNotFound):
-            await bus.call(schedules.DeleteSchedule(name="nobody"))
-
 
 class TestTriggerSchedule:
     async def test_due_now_and_its_own_times_stay(self, bus: Bus, outbox: Outbox) -> None:
@@ -111,10 +103,6 @@ class TestTriggerSchedule:
         [due] = await told(outbox, "schedule.due")
         assert due["trigger"] == "on_demand"
         assert datetime.fromisoformat(due["due_at"]) == triggered.last_due_at
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(schedules.ScheduleNotFound):
-            await bus.call(schedules.TriggerSchedule(name="nobody"))
 
 
 class TestDue:
