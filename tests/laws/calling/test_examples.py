@@ -33,3 +33,7 @@ async def test_what_was_made_is_got_by_its_id(
 
     assert (made.status, got.status) == (200, 200)
     assert got.data == made.data
+
+
+def test_what_is_out_of_reach_is_there(called: Service) -> None:
+    assert OUT_OF_REACH.keys() <= called.registry.operations.keys()

@@ -93,7 +93,8 @@ async def test_pages_join(bound: Bound, order: str, ask: Asker, arranged: Arrang
     whole = await pages(ask, bound, body | {"limit": 500})
     assert len({str(item) for item in whole}) == len(whole)
 
-    assert await pages(ask, bound, body | {"limit": max(1, len(whole) // 3)}) == whole
+    limit = max(1, min(len(whole) // 3, 499))
+    assert await pages(ask, bound, body | {"limit": limit}) == whole
     back = order.removeprefix("-") if order.startswith("-") else f"-{order}"
     if back in choices(bound.operation.model_fields["order"].annotation):
         turned = await pages(ask, bound, body | {"order": back, "limit": 500})
@@ -117,8 +118,9 @@ async def test_filter_alone(
 
     assert got.status == 200, got.body
     assert all(item.get(name, value) == value for item in got.body["items"])
-    if takes in {UUID, str} and name != "search" and (bound.subject, name) not in NOT_ALONE:
+    if takes in {UUID, str} and name != "search":
         asked = [*zip(counted.texts, counted.values, strict=True)]
         # A page may follow the index of its order; who counts has no order to follow.
         statement, values = next(one for one in asked if ("count(" in one[0]) == counts(bound))
-        assert await plans.is_led_by_an_index(statement, values), statement
+        alone = (bound.subject, name) not in NOT_ALONE
+        assert await plans.is_led_by_an_index(statement, values) == alone, statement
