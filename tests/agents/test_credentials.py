@@ -17,7 +17,6 @@ from bus.running.transaction import begin
 from bus.storage.sealed import KeyRing
 from contracts.agents.accounts import (
     Account,
-    AccountNotFound,
     CreateAccount,
     Credentials,
     RevealAccountCredentials,
@@ -95,8 +94,6 @@ class TestRevealAccountCredentials:
     async def test_without_any(self, bus: Bus, account: Account) -> None:
         with pytest.raises(CredentialsNotSet):
             await bus.call(RevealAccountCredentials(id=account.id))
-        with pytest.raises(AccountNotFound):
-            await bus.call(RevealAccountCredentials(id=uuid7()))
 
     @pytest.mark.parametrize(
         ("keys", "reason"),
