@@ -98,7 +98,7 @@ async def find_agent(query: FindAgent, *, db: AsyncConnection) -> Agent:
 def update_agent(command: UpdateAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
     require_incarnation(agent, command.incarnation)
     agent.expect(command.expected_version)
-    if not (changed := changes(command, agent)):
+    if not (changed := changes(command, agent, besides=("incarnation",))):
         return Decision.unchanged(agent)
 
     updated = agent.evolve(now, **changed)

@@ -17,7 +17,6 @@ from bus.running.transaction import begin
 from bus.storage.sealed import KeyRing
 from contracts.agents.accounts import (
     Account,
-    AccountNotFound,
     CreateAccount,
     Credentials,
     RevealAccountCredentials,
@@ -58,10 +57,6 @@ async def key_ids(db: AsyncConnection) -> list[str]:
 
 
 class TestSetAccountCredentials:
-    async def test_of_an_unknown_account(self, bus: Bus) -> None:
-        with pytest.raises(AccountNotFound):
-            await bus.call(SetAccountCredentials(id=uuid7(), credentials=CREDENTIALS))
-
     async def test_kept_sealed_and_revealed(
         self, bus: Bus, account: Account, db: AsyncConnection, outbox: Outbox
     ) -> None:
@@ -122,8 +117,6 @@ class TestRevealAccountCredentials:
     async def test_without_any(self, bus: Bus, account: Account, db: AsyncConnection) -> None:
         with pytest.raises(CredentialsNotSet):
             await bus.call(RevealAccountCredentials(id=account.id))
-        with pytest.raises(AccountNotFound):
-            await bus.call(RevealAccountCredentials(id=uuid7()))
         assert (await db.execute(text("SELECT count(*) FROM bus.audit"))).scalar_one() == 0
 
     @pytest.mark.parametrize(
