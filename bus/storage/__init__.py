@@ -15,6 +15,7 @@ from bus.storage.entities import (
 )
 from bus.storage.filters import contains, either, equal, is_set
 from bus.storage.keyed import get_by, get_locked_by, lock_by, lock_or_reserve
+from bus.storage.locks import AdvisoryLock
 from bus.storage.paging import Listing
 from bus.storage.partitions import Daily
 from bus.storage.sealed import KeyRing, SealedRow
@@ -34,6 +35,7 @@ __all__ = [
     "DERIVED",
     "INSERTED",
     "TABLES",
+    "AdvisoryLock",
     "Compiled",
     "Daily",
     "EntityRow",

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from bus.kit.urls import without_secrets
 from bus.storage.connecting import CONNECT_TIMEOUT
 from bus.storage.database import describe, driver_url
+from bus.storage.locks import RELAY
 from bus.storage.own import outbox as _outbox
 from bus.storage.own import reconciliation as _reconciliation
 from bus.storage.own import sweeps as _sweeps
@@ -50,15 +51,6 @@ RUNS = 5
 
 LATE_ROUNDS = 20
 """Rounds that a job of the sweeper may miss before it counts as not running."""
-
-_RELAY_LOCKED = text("""
-    SELECT EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND granted AND objsubid = 1
-          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (CAST(classid AS bigint) << 32) + CAST(objid AS bigint) = :key
-    )
-""")
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,7 @@ async def _schema(engine: AsyncEngine) -> Check:
 
 
 async def _relay(db: AsyncConnection) -> Check:
-    active = await db.scalar(_RELAY_LOCKED, {"key": _outbox.RELAY_LOCK})
+    active = await RELAY.is_held(db)
     found = await _outbox.backlog(db)
     oldest = found.oldest
     detail = f"{'active' if active else 'none is active'}, {found.waiting} events wait"

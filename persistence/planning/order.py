@@ -21,8 +21,12 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import fetch, numbered
+from bus.storage import AdvisoryLock, fetch, numbered
 from persistence.planning.tables import task
+
+ORDER = AdvisoryLock(
+    "planning.order", "One at a time changes what waits for what in an initiative."
+)
 
 _parent = task.alias("parent")
 
@@ -86,8 +90,7 @@ _AROUND = numbered(
 
 async def lock(db: AsyncConnection, initiative_id: UUID | None) -> None:
     """Let nobody else change the order of this initiative until the transaction ends."""
-    name = f"planning.order:{initiative_id}"
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    await ORDER.hold(db, initiative_id)
 
 
 async def around(db: AsyncConnection, seeds: Collection[Node]) -> dict[Node, list[Node]]:

@@ -1,0 +1,47 @@
+"""One idiom for each thing that repeats: what is written another way is found here."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from bus.storage.locks import LOCKS
+from fleetbus import domain
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("bus", "contracts", "persistence", "handlers", "fleetbus")
+
+
+@cache
+def sources() -> dict[str, str]:
+    """Every module of the packages, by its path."""
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+ADVISORY = re.compile(r"\bpg_\w*advisory\w*|'advisory'")
+
+
+class TestAdvisoryLocks:
+    def test_one_module_asks_the_database_for_them(self) -> None:
+        asking = [name for name, text in sources().items() if ADVISORY.search(text)]
+        assert asking == ["bus/storage/locks.py"]
+
+    def test_each_says_what_it_is_for(self) -> None:
+        domain.registry()
+        odd = [lock.name for lock in LOCKS.values() if not re.match(r"[A-Z].*\.$", lock.about)]
+        assert odd == []
+
+    def test_those_of_contexts_say_so(self) -> None:
+        contexts = {context.name for context in domain.catalogue().contexts}
+        owned = re.compile(r'AdvisoryLock\(\s*"(\w+)\.')
+        owners = {
+            (name.split("/")[1], owner)
+            for name, text in sources().items()
+            if name.startswith("persistence/")
+            for owner in owned.findall(text)
+        }
+        assert {context for context, _ in owners} <= contexts
+        assert [pair for pair in owners if pair[0] != pair[1]] == []
