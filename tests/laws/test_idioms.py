@@ -45,3 +45,11 @@ class TestAdvisoryLocks:
         }
         assert {context for context, _ in owners} <= contexts
         assert [pair for pair in owners if pair[0] != pair[1]] == []
+
+
+PLURALS = re.compile(r"""(?:removesuffix|endswith|rstrip)\(["'](?:ie)?s["']\)""")
+
+
+def test_what_a_row_is_called_is_asked_of_its_table() -> None:
+    cutting = [name for name, text in sources().items() if PLURALS.search(text)]
+    assert cutting == [], "bus.storage.tables.noun_of knows"
