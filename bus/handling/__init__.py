@@ -2,7 +2,7 @@
 
 from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
-from bus.handling.decisions import Decision, Emit, carry_out
+from bus.handling.decisions import Decision, Emit, carry_out, emit_all
 from bus.handling.published import Published
 from bus.handling.shapes import decider, handler, periodic, query, reaction, together
 from bus.handling.transitions import Transitions
@@ -16,6 +16,7 @@ __all__ = [
     "carry_out",
     "changes",
     "decider",
+    "emit_all",
     "handler",
     "periodic",
     "query",

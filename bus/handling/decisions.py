@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +11,7 @@ from bus.contract.entity import Entity
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.storage.entities import save
+from bus.storage.entities import add, save
 
 E = TypeVar("E", bound=Entity)
 
@@ -54,18 +54,25 @@ class Decision(Generic[E]):
         return decision
 
 
-async def carry_out(decisions: Sequence[Decision[Any]], *, db: AsyncConnection, emit: Emit) -> None:
+async def carry_out(
+    decisions: Sequence[Decision[Any]], *, db: AsyncConnection, emit: Emit, new: bool = False
+) -> None:
     """Save the entities that these decisions changed, and emit their events in this order.
 
-    The entities are there and locked, each decided once; one statement saves all of a kind.
+    The entities are there and locked, or ``new``; each is decided once. One statement writes all of
+    a kind.
     """
     kinds: dict[type[Entity], list[Entity]] = {}
     for decision in decisions:
         if decision.changed:
             kinds.setdefault(type(decision.entity), []).append(decision.entity)
     for changed in kinds.values():
-        await save(db, changed)
+        await (add if new else save)(db, changed)
 
-    for decision in decisions:
-        for event in decision.events:
-            emit(event)
+    emit_all((event for decision in decisions for event in decision.events), emit=emit)
+
+
+def emit_all(events: Iterable[Event], *, emit: Emit) -> None:
+    """Emit events of which nothing is to be saved here, in this order."""
+    for event in events:
+        emit(event)

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, reaction
-from bus.storage import lock, save
+from bus.handling import Decision, Emit, carry_out, reaction
+from bus.storage import lock
 from contracts.agents.agents import Agent, AgentUpdated
 from contracts.planning.initiatives import InitiativeDeleted
 from contracts.planning.phases import PhaseDeleted
@@ -46,14 +46,13 @@ async def let_go(
         return
     targets = {field: set(references.values()) for field, references in gone.items()}
 
-    changed = []
+    decisions = []
     for agent in (await lock(db, Agent, agents)).values():
         emptied: dict[str, Any] = {
             field: None for field in gone if getattr(agent, field) in targets[field]
         }
         if emptied:
-            changed.append(agent.evolve(now, **emptied))
+            updated = agent.evolve(now, **emptied)
+            decisions.append(Decision(updated, AgentUpdated(agent=updated)))
 
-    await save(db, changed)
-    for agent in changed:
-        emit(AgentUpdated(agent=agent))
+    await carry_out(decisions, db=db, emit=emit)

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Event
-from bus.handling import Emit, reaction
-from bus.storage import load, lock, save
+from bus.handling import Decision, Emit, carry_out, reaction
+from bus.storage import load, lock
 from contracts.planning.initiatives import (
     ExecutionMode,
     Initiative,
@@ -201,16 +200,17 @@ async def take_up_again(
         if initiative.status == "archived":
             raise InitiativeClosed(id=initiative.id, initiative_status=initiative.status)
 
-    begun = [(one, one.evolve(now, status="in_progress")) for one in phases.values()]
-    begun = [(before, after) for before, after in begun if before.status in OVER]
-    active = [(one, one.evolve(now, status="active")) for one in initiatives.values()]
-    active = [(before, after) for before, after in active if before.status in OVER]
-    await save(db, [after for _, after in begun])
-    await save(db, [after for _, after in active])
-    for phase, started in begun:
-        emit(PhaseStarted(phase=started, previous_status=phase.status))
-    for initiative, reopened in active:
-        emit(InitiativeReopened(initiative=reopened, previous_status=initiative.status))
+    begun = [
+        _settled_phase(phase, "in_progress", now)
+        for phase in phases.values()
+        if phase.status in OVER
+    ]
+    active = [
+        _settled_initiative(initiative, "active", now)
+        for initiative in initiatives.values()
+        if initiative.status in OVER
+    ]
+    await carry_out([*begun, *active], db=db, emit=emit)
 
 
 async def _settle_phases(
@@ -223,19 +223,9 @@ async def _settle_phases(
         if (status := phase_status(phase.status, phase.mode, phase.tasks)) != phase.status
     }
     before = await load(db, Phase, become) if become else {}
-    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
 
-    await save(db, after)
-    for phase in after:
-        emit(_told(phase, before[phase.id].status))
-
-
-def _told(phase: Phase, previous: PhaseStatus) -> Event:
-    if phase.status == "completed":
-        return PhaseCompleted(phase=phase, previous_status=previous)
-    if phase.status == "pending_review":
-        return PhasePendingReview(phase=phase, previous_status=previous)
-    return PhaseStarted(phase=phase, previous_status=previous)
+    decisions = [_settled_phase(before[id_], status, now) for id_, status in become.items()]
+    await carry_out(decisions, db=db, emit=emit)
 
 
 async def _settle_initiatives(
@@ -249,12 +239,26 @@ async def _settle_initiatives(
         if (status := initiative_status(one.status, one.children)) != one.status
     }
     before = await load(db, Initiative, become) if become else {}
-    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
 
-    await save(db, after)
-    for initiative in after:
-        previous = before[initiative.id].status
-        if initiative.status == "active":
-            emit(InitiativeReopened(initiative=initiative, previous_status=previous))
-        else:
-            emit(InitiativePendingReview(initiative=initiative, previous_status=previous))
+    decisions = [_settled_initiative(before[id_], status, now) for id_, status in become.items()]
+    await carry_out(decisions, db=db, emit=emit)
+
+
+def _settled_phase(phase: Phase, status: PhaseStatus, now: datetime) -> Decision[Phase]:
+    settled = phase.evolve(now, status=status)
+    event: type[PhaseCompleted | PhasePendingReview | PhaseStarted] = PhaseStarted
+    if status == "completed":
+        event = PhaseCompleted
+    elif status == "pending_review":
+        event = PhasePendingReview
+
+    return Decision(settled, event(phase=settled, previous_status=phase.status))
+
+
+def _settled_initiative(
+    initiative: Initiative, status: InitiativeStatus, now: datetime
+) -> Decision[Initiative]:
+    settled = initiative.evolve(now, status=status)
+    event = InitiativeReopened if status == "active" else InitiativePendingReview
+
+    return Decision(settled, event(initiative=settled, previous_status=initiative.status))

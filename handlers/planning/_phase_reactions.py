@@ -7,8 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, reaction
-from bus.storage import add, save
+from bus.handling import Decision, Emit, carry_out, reaction
 from contracts.planning.initiatives import InitiativeChangesRequested
 from contracts.planning.phases import (
     CreatePhase,
@@ -19,7 +18,7 @@ from contracts.planning.phases import (
     PhaseDispatchable,
     PhaseUnblocked,
 )
-from contracts.planning.tasks import TaskCreated, TaskUpdated
+from contracts.planning.tasks import Task, TaskCreated, TaskUpdated
 from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after, review_task
 from persistence.planning import phases
@@ -77,16 +76,19 @@ async def take_up_finalization(
         for id_, phase in before.items()
     }
 
-    await add(db, [after[id_] for id_ in made])
-    await save(db, [after[id_] for id_ in known])
-    for id_, summary in asked.items():
-        if id_ in made:
-            emit(PhaseCreated(phase=made[id_]))
-        emit(
-            PhaseChangesRequested(
-                phase=after[id_], previous_status=before[id_].status, summary=summary
-            )
+    requested = {
+        id_: PhaseChangesRequested(
+            phase=after[id_], previous_status=before[id_].status, summary=summary
         )
+        for id_, summary in asked.items()
+    }
+    created = [
+        Decision(after[id_], PhaseCreated(phase=phase), requested[id_])
+        for id_, phase in made.items()
+    ]
+    taken_up = [Decision(after[id_], requested[id_]) for id_ in known]
+    await carry_out(created, db=db, emit=emit, new=True)
+    await carry_out(taken_up, db=db, emit=emit)
 
 
 @reaction(emits=(TaskUpdated, TaskCreated))
@@ -96,19 +98,20 @@ async def add_review_tasks(
     """Changes that a phase needs are its review task; one is open at most."""
     asked = {event.phase.id: event for event in events}
     reviews = await phases.lock_open_reviews(db, asked)
-    updated = [
-        task.evolve(now, description=asked[phase_id].summary) for phase_id, task in reviews.items()
-    ]
+    updated = [_ask_for(task, asked[phase_id].summary, now) for phase_id, task in reviews.items()]
     missing = [event for phase_id, event in asked.items() if phase_id not in reviews]
     fresh = await phases.fresh_ids(db, len(missing))
-    created = [
+    tasks = [
         review_task(id_, event.phase, event.summary, now)
         for id_, event in zip(fresh, missing, strict=True)
     ]
+    created = [Decision(task, TaskCreated(task=task)) for task in tasks]
 
-    await save(db, updated)
-    await add(db, created)
-    for task in updated:
-        emit(TaskUpdated(task=task))
-    for task in created:
-        emit(TaskCreated(task=task))
+    await carry_out(updated, db=db, emit=emit)
+    await carry_out(created, db=db, emit=emit, new=True)
+
+
+def _ask_for(task: Task, changes: str, now: datetime) -> Decision[Task]:
+    updated = task.evolve(now, description=changes)
+
+    return Decision(updated, TaskUpdated(task=updated))

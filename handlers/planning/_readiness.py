@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, reaction
+from bus.handling import Emit, emit_all, reaction
 from contracts.planning.initiatives import (
     InitiativeApproved,
     InitiativeArchived,
@@ -152,8 +152,7 @@ async def follow_initiatives(
 
 
 def _tell(tasks: Iterable[Task], emit: Emit) -> None:
-    for task in tasks:
-        emit(TaskReady(task=task))
+    emit_all((TaskReady(task=task) for task in tasks), emit=emit)
 
 
 def _not_new(tasks: Iterable[Task], now: datetime) -> Iterator[Task]:

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference
-from bus.handling import Decision, Emit, changes, decider, handler
+from bus.handling import Decision, Emit, carry_out, changes, decider, handler
 from bus.storage import add, get, get_locked, load, lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
@@ -94,9 +94,8 @@ async def reorder_phases(
         if phase.position != position
     ]
 
-    await save(db, moved)
-    for phase in moved:
-        emit(PhaseUpdated(phase=phase))
+    decisions = [Decision(phase, PhaseUpdated(phase=phase)) for phase in moved]
+    await carry_out(decisions, db=db, emit=emit)
 
     return PhaseSequence(ids=[phase.id for phase in ordered], moved=[phase.id for phase in moved])
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference, Refusal
-from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.handling import Decision, Emit, carry_out, changes, decider, handler, query
 from bus.storage import entities as _entities
 from bus.storage import lock_for_deletion
 from contracts.planning.initiatives import Initiative
@@ -97,14 +97,15 @@ async def create_many_tasks(
     planned = plan(command.items, new_id)
     made = await build(db, planned, now=now)
 
-    await _entities.add(db, made)
+    created = [
+        Decision(task, TaskCreated(task=task, depends_on=list(one.depends_on)))
+        for one, task in zip(planned, made, strict=True)
+    ]
+    await carry_out(created, db=db, emit=emit, new=True)
     if related := [one for one in planned if one.depends_on or one.parent_id is not None]:
         pairs = ((one.id, other) for one in related for other in one.depends_on)
         await _new_tasks.relate(db, [one.id for one in related], pairs)
     await refuse_circles_over_phases(db, planned, made)
-
-    for one, task in zip(planned, made, strict=True):
-        emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
 
     return NewTasks(items=[NewTaskRef(ref=one.item.ref, id=one.id) for one in planned])
 

@@ -100,7 +100,8 @@ def test_a_check_ends_with_its_last_worker_however_they_are_batched(
         batch, done = done[:size], done[size:]
         check = count(check, tally(batch), NOW)
     assert nobody_left(check)
-    closed, event = close(check, None, NOW)
+    decision = close(check, None, NOW)
+    closed, [event] = decision.entity, decision.events
     good = sum(verdict in {"healthy", "degraded"} for verdict in verdicts)
     silent = verdicts.count("silent")
     assert (closed.workers_passed, closed.workers_completed) == (good, len(verdicts) - silent)
