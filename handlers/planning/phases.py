@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference
-from bus.handling import Decision, Emit, carry_out, changes, decider, handler
+from bus.handling import Decision, Emit, carry_out, changes, decider, emit_all, handler
 from bus.storage import add, get, get_locked, load, lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
@@ -250,14 +250,12 @@ async def delete_phase(
     let_go_of = await let_go(db, tree, now=now)
 
     await remove(db, phase)
-    freed = [dependent.evolve(now) for dependent in dependents.values()]
-    await save(db, freed)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted, task_ids=task_ids))
-    for dependent in freed:
-        emit(PhaseUpdated(phase=dependent))
+    freed = [dependent.evolve(now) for dependent in dependents.values()]
+    decisions = [Decision(dependent, PhaseUpdated(phase=dependent)) for dependent in freed]
+    await carry_out(decisions, db=db, emit=emit)
     if phase.status != "completed":
         await tell_dispatchable(dependents, db=db, emit=emit)
-    for each in let_go_of:
-        emit(each)
+    emit_all(let_go_of, emit=emit)
 
     return PhaseDeletion(id=phase.id, deleted=deleted)

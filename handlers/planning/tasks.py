@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference, Refusal
-from bus.handling import Decision, Emit, carry_out, changes, decider, handler, query
+from bus.handling import Decision, Emit, carry_out, changes, decider, emit_all, handler, query
 from bus.storage import entities as _entities
 from bus.storage import lock_for_deletion
 from contracts.planning.initiatives import Initiative
@@ -147,8 +147,7 @@ async def delete_task(
 
     deleted, freed = await delete_tree(db, task, now=now)
 
-    for each in [deleted, *freed]:
-        emit(each)
+    emit_all([deleted, *freed], emit=emit)
 
     return TaskDeletion(id=task.id, deleted=deleted.deleted)
 

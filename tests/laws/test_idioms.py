@@ -1,6 +1,8 @@
 """One idiom for each thing that repeats: what is written another way is found here."""
 
+import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -53,3 +55,41 @@ PLURALS = re.compile(r"""(?:removesuffix|endswith|rstrip)\(["'](?:ie)?s["']\)"""
 def test_what_a_row_is_called_is_asked_of_its_table() -> None:
     cutting = [name for name, text in sources().items() if PLURALS.search(text)]
     assert cutting == [], "bus.storage.tables.noun_of knows"
+
+
+LOOPS = (
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+)
+
+
+def loops_that_emit(text: str) -> Iterator[int]:
+    """The lines of the loops that call ``emit`` themselves."""
+    for loop in ast.walk(ast.parse(text)):
+        if isinstance(loop, LOOPS):
+            calls = [node.func for node in ast.walk(loop) if isinstance(node, ast.Call)]
+            if any(isinstance(called, ast.Name) and called.id == "emit" for called in calls):
+                yield loop.lineno
+
+
+class TestManyDecisions:
+    def test_nobody_emits_one_by_one(self) -> None:
+        by_hand = [
+            f"{name}:{line}"
+            for name, text in sources().items()
+            if name.startswith("handlers/")
+            for line in loops_that_emit(text)
+        ]
+        assert by_hand == [], "carry_out does it, or emit_all where nothing is saved"
+
+    def test_it_would_be_seen(self) -> None:
+        assert list(loops_that_emit("for task in tasks:\n    emit(TaskReady(task=task))\n")) == [1]
+        assert list(loops_that_emit("[emit(event) for event in events]")) == [1]
+        assert (
+            list(loops_that_emit("emit_all((TaskReady(task=t) for t in tasks), emit=emit)")) == []
+        )
