@@ -1,7 +1,7 @@
 """What queries are written with: tables, entities, lists."""
 
 from bus.storage.deletion import lock_for_deletion, remove
-from bus.storage.driver import Compiled, compiled, execute, fetch, numbered
+from bus.storage.driver import Compiled, compiled, execute, fetch, numbered, part, written
 from bus.storage.entities import (
     add,
     columns,
@@ -14,6 +14,7 @@ from bus.storage.entities import (
     save,
 )
 from bus.storage.filters import contains, either, equal, is_set
+from bus.storage.graph import Graph, Order, pairs_of
 from bus.storage.keyed import get_by, get_locked_by, lock_by, lock_or_reserve
 from bus.storage.locks import AdvisoryLock
 from bus.storage.paging import Listing
@@ -39,8 +40,10 @@ __all__ = [
     "Compiled",
     "Daily",
     "EntityRow",
+    "Graph",
     "KeyRing",
     "Listing",
+    "Order",
     "SealedRow",
     "VersionedRow",
     "add",
@@ -66,9 +69,12 @@ __all__ = [
     "lock_or_reserve",
     "numbered",
     "one_of",
+    "pairs_of",
+    "part",
     "remove",
     "require_fitting",
     "room_for_page",
     "save",
     "table",
+    "written",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Literal
 from uuid import UUID
@@ -11,10 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import reaction
 from contracts.planning.phases import Phase
-from contracts.planning.tasks import DependencyCycle, Named, Task, TaskCreated, TaskUpdated, Waiting
-from handlers.planning._cycles import cycle_through
+from contracts.planning.tasks import (
+    DependencyCycle,
+    DifferentInitiatives,
+    Named,
+    Task,
+    TaskCreated,
+    TaskUpdated,
+    Waiting,
+)
 from persistence.planning import order as _order
-from persistence.planning.order import Kind, Node
+from persistence.planning.order import ORDER, Kind, Node
 
 _ENTITY: Mapping[Kind, Literal["task", "phase"]] = {
     "task": "task",
@@ -43,16 +50,28 @@ def of_phase(phase: Phase) -> list[Node]:
 async def refuse_circles(
     db: AsyncConnection,
     entity: Literal["task", "phase"],
-    changed: Collection[Node],
+    changed: Sequence[Node],
     names: Mapping[UUID, Named] | None = None,
 ) -> None:
     """Refuse what this transaction has written if something of it is on a circle.
 
-    The order of the initiative is locked: of two that write half of one each, the later sees both.
+    The order of the initiative is locked.
     """
-    edges = await _order.around(db, changed)
-    if cycle := cycle_through(edges, changed):
-        raise circle(entity, cycle, names or {})
+    if found := await ORDER.circle(db, changed):
+        raise circle(entity, found, names or {})
+
+
+def refuse_self_and_elsewhere(
+    entity: Literal["task", "phase"], one: Task | Phase, other: Task | Phase
+) -> None:
+    """Refuse that something depends on itself, or on what is in another initiative."""
+    if other.initiative_id != one.initiative_id:
+        raise DifferentInitiatives(entity=entity, id=one.id, other_id=other.id)
+    if other.id == one.id:
+        itself = [Node("task", one.id)] * 2
+        if entity == "phase":
+            itself = [Node("begun", one.id), Node("done", one.id)]
+        raise circle(entity, itself, {})
 
 
 def circle(
@@ -91,7 +110,7 @@ async def refuse_circles_of_phases(
     if not tasks:
         return
     for initiative_id in sorted({task.initiative_id for task in tasks.values()}, key=str):
-        await _order.lock(db, initiative_id)
+        await ORDER.lock(db, initiative_id)
 
     below = [Node("held", id_) for id_ in moved]
     await refuse_circles(db, "task", [node for id_ in tasks for node in of_task(id_)] + below)

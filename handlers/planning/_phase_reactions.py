@@ -22,6 +22,7 @@ from contracts.planning.tasks import Task, TaskCreated, TaskUpdated
 from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after, review_task
 from persistence.planning import phases
+from persistence.planning.phase_graph import PHASE_GRAPH
 
 
 @reaction(emits=(PhaseDispatchable,))
@@ -34,7 +35,7 @@ async def tell_dispatchable_dependents(
     comes second.
     """
     completed = {event.phase.id for event in events}
-    locked = await phases.lock_dependents(db, completed)
+    locked = await PHASE_GRAPH.lock_dependents(db, completed)
     await tell_dispatchable(locked, db=db, emit=emit, needing=completed)
 
 

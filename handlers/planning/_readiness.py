@@ -41,6 +41,7 @@ from contracts.planning.tasks import (
     TaskUpdated,
 )
 from persistence.planning import readiness as _readiness
+from persistence.planning.task_graph import TASK_GRAPH
 
 PhaseMoved = (
     PhaseStarted
@@ -69,7 +70,7 @@ def _is_elsewhere(event: TaskUpdated) -> bool:
 
 
 # Whoever makes a task depend on another one locks that one first: none appears meanwhile.
-@reaction(where=_readiness.HAVE_DEPENDENTS, emits=(TaskReady,))
+@reaction(where=TASK_GRAPH.have_dependents, emits=(TaskReady,))
 async def tell_ready_dependents(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:

@@ -48,7 +48,7 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from handlers.planning._late_results import evolve, keep_late_result, take_late_result
-from handlers.planning._order import circle, of_task, refuse_circles
+from handlers.planning._order import of_task, refuse_circles, refuse_self_and_elsewhere
 from handlers.planning._shortening import shorten
 from handlers.planning._task_dependencies import delete_tree, lock_ends
 from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
@@ -70,9 +70,8 @@ from handlers.planning.task_rules import (
 )
 from persistence.planning import new_tasks as _new_tasks
 from persistence.planning import task_context as _task_context
-from persistence.planning import task_graph as _task_graph
 from persistence.planning import tasks
-from persistence.planning.order import Node
+from persistence.planning.task_graph import TASK_GRAPH
 
 
 @decider
@@ -160,13 +159,10 @@ async def add_task_dependency(
     if other is None:
         raise InvalidReference(field="depends_on_task_id", entity="task")
     TASK.require(task, "add_dependency")
-    if other.initiative_id != task.initiative_id:
-        raise DifferentInitiatives(entity="task", id=task.id, other_id=other.id)
-    if other.id == task.id:
-        raise circle("task", [Node("task", task.id), Node("task", task.id)], {})
+    refuse_self_and_elsewhere("task", task, other)
 
     changed = task.evolve(now)
-    await _task_graph.add_dependencies(db, [(task.id, other.id)])
+    await TASK_GRAPH.add(db, [(task.id, other.id)])
     await refuse_circles(db, "task", of_task(task))
     await _entities.save(db, [changed])
 
@@ -180,7 +176,7 @@ async def remove_task_dependency(
     command: RemoveTaskDependency, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Task:
     task, _ = await lock_ends(db, command)
-    if not await _task_graph.remove_dependency(db, task.id, command.depends_on_task_id):
+    if not await TASK_GRAPH.remove(db, task.id, command.depends_on_task_id):
         raise DependencyNotFound(id=task.id, depends_on=command.depends_on_task_id)
 
     changed = task.evolve(now)

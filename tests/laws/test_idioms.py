@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from bus.running.discovery import metadata
 from bus.storage.locks import LOCKS
 from fleetbus import domain
 
@@ -47,6 +48,24 @@ class TestAdvisoryLocks:
         }
         assert {context for context, _ in owners} <= contexts
         assert [pair for pair in owners if pair[0] != pair[1]] == []
+
+
+def test_what_depends_on_what_is_asked_of_a_graph() -> None:
+    edges = [
+        table.name
+        for table in metadata("persistence").sorted_tables
+        if any(column.name.startswith("depends_on_") for column in table.columns)
+    ]
+    assert edges
+    named = re.compile("|".join(rf"\b{edge.removesuffix('ies')}(?:y|ies)\b" for edge in edges))
+    asking = [
+        name
+        for name, text in sources().items()
+        if name.startswith("persistence/")
+        and not name.endswith(("/tables.py", "_graph.py"))
+        and named.search(text)
+    ]
+    assert asking == [], "bus.storage.Graph knows"
 
 
 PLURALS = re.compile(r"""(?:removesuffix|endswith|rstrip)\(["'](?:ie)?s["']\)""")
