@@ -18,8 +18,8 @@ from bus.contract import (
     Time,
     TimeZone,
 )
+from contracts.health._check_workers import TimeoutMinutes, WorkerFilters
 from contracts.health._fields import Cron, InvalidSchedule
-from contracts.health._workers import TimeoutMinutes, WorkerFilters
 
 ScheduleId = Id
 

@@ -16,7 +16,7 @@ from contracts.agents.accounts import (
     NoAccountAvailable,
 )
 from contracts.agents.agents import Agent, AgentAccountNeeded, AgentAccountSwitched
-from handlers.agents._accounts import take_next
+from handlers.agents._account_turns import take_next
 from persistence.agents import agents
 
 

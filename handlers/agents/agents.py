@@ -38,7 +38,11 @@ from contracts.agents.agents import (
     UpdateAgent,
 )
 from handlers.agents._account_switching import switched
-from handlers.agents._accounts import take_next
+from handlers.agents._account_turns import take_next
+from handlers.agents._agent_aliases import add_with_alias
+from handlers.agents._agent_crashes import confirm, report
+from handlers.agents._agent_endings import dissolve, finish, stop
+from handlers.agents._agent_liveness import beat, reinstate, suspect
 from handlers.agents._agent_rules import (
     is_between_runs,
     new_agent,
@@ -47,13 +51,9 @@ from handlers.agents._agent_rules import (
     resumed,
     start_work,
 )
-from handlers.agents._aliases import add_with_alias
-from handlers.agents._crashes import confirm, report
-from handlers.agents._endings import dissolve, finish, stop
-from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents.states import AGENT
+from persistence.agents import agent_tasks as _agent_tasks
 from persistence.agents import agents
-from persistence.agents import held as _held
 
 
 @handler
@@ -128,7 +128,7 @@ def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decisi
 async def finish_agent(
     command: FinishAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    finished = finish(command, await _held.lock(db, command.id), now)
+    finished = finish(command, await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(finished.decisions, db=db, emit=emit)
 
@@ -139,7 +139,7 @@ async def finish_agent(
 async def stop_agent(
     command: StopAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    stopped = stop(command, await _held.lock(db, command.id), now)
+    stopped = stop(command, await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(stopped.decisions, db=db, emit=emit)
 
@@ -150,7 +150,7 @@ async def stop_agent(
 async def crash_agent(
     command: CrashAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    crashed = report(command, await _held.lock(db, command.id), now)
+    crashed = report(command, await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(crashed.decisions, db=db, emit=emit)
 
@@ -185,7 +185,7 @@ async def reinstate_agent(
 async def confirm_suspicion(
     command: ConfirmSuspicion, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    held = await _held.lock(db, command.id)
+    held = await _agent_tasks.lock(db, command.id)
     crashed = confirm(command, held, now)
     if crashed is None:
         return held.agents[0]
@@ -251,7 +251,7 @@ def dismiss_agent(
 async def delete_agent(
     command: DeleteAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> AgentDeletion:
-    deleted = dissolve(await _held.lock(db, command.id), now)
+    deleted = dissolve(await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(deleted.decisions, db=db, emit=emit)
     agent = deleted.agent.entity

@@ -13,7 +13,7 @@ from contracts.events.events import (
     TimelineItem,
     WaitForPosition,
 )
-from handlers.events._changes import item
+from handlers.events._event_changes import item
 from persistence.events import events
 
 

@@ -17,7 +17,7 @@ from contracts.health.daily_summaries import (
     NoRunsOfDay,
     UpsertDailySummary,
 )
-from handlers.health._status import day_status
+from handlers.health._health_status import day_status
 from persistence.health import daily_summaries
 
 

@@ -18,7 +18,7 @@ from contracts.health.schedules import (
     TriggerSchedule,
     UpsertSchedule,
 )
-from handlers.health._first_due import first_due
+from handlers.health._schedule_first_due import first_due
 
 
 @handler

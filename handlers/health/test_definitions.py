@@ -16,8 +16,8 @@ from contracts.health.test_definitions import (
     TestDefinitionDeletion,
     UpsertTestDefinition,
 )
-from handlers.health import _departing_runs
-from handlers.health._first_due import first_due
+from handlers.health import _test_run_departures
+from handlers.health._schedule_first_due import first_due
 from persistence.health import test_runs
 
 
@@ -51,7 +51,7 @@ async def delete_test_definition(
     definition = await get_locked_by(db, TestDefinition, id=command.id)
     runs = await test_runs.lock_of(db, definition.id)
 
-    await _departing_runs.remove(runs, db=db, emit=emit, now=now)
+    await _test_run_departures.remove(runs, db=db, emit=emit, now=now)
     await remove(db, definition)
     deleted = TestDefinitionContents(runs=len(runs))
     gone = definition.evolve(now)

@@ -23,7 +23,7 @@ from contracts.health.test_runs import (
     TestRuns,
     TestRunStarted,
 )
-from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
+from handlers.health._test_run_rules import duration_ms, recorded_run, refuse_contradiction
 from handlers.health.states import TEST_RUN
 from persistence.health import test_runs
 

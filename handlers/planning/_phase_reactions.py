@@ -1,4 +1,4 @@
-"""What follows in the same transaction from phases and reviews; see also ``_containers.py``."""
+"""What follows in the same transaction from phases and reviews; see ``_task_containers.py`` too."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from contracts.planning.tasks import (
 )
 from persistence.planning import task_trees as _task_trees
 from persistence.planning import tasks
-from persistence.planning.order import ORDER
 from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_order import ORDER
 
 
 async def lock_ends(

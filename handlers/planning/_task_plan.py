@@ -16,9 +16,9 @@ from bus.storage import entities as _entities
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import DifferentInitiatives, NewTaskItem, Task
-from handlers.planning._order import circle, refuse_circles
+from handlers.planning._task_order import circle, refuse_circles
 from handlers.planning.task_rules import new_task
-from persistence.planning.order import ORDER, Kind, Node
+from persistence.planning.task_order import ORDER, Kind, Node
 
 E = TypeVar("E", bound=Entity)
 

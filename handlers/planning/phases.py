@@ -38,15 +38,15 @@ from contracts.planning.phases import (
     UpdatePhase,
 )
 from contracts.planning.tasks import DependencyNotFound
-from handlers.planning._order import of_phase, refuse_circles, refuse_self_and_elsewhere
 from handlers.planning._phase_dependencies import tell_dispatchable
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
 from handlers.planning._task_dependencies import let_go
+from handlers.planning._task_order import of_phase, refuse_circles, refuse_self_and_elsewhere
 from handlers.planning.states import PHASE
 from persistence.planning import phases
 from persistence.planning import task_trees as _task_trees
-from persistence.planning.order import ORDER
 from persistence.planning.phase_graph import PHASE_GRAPH
+from persistence.planning.task_order import ORDER
 
 
 @handler

@@ -47,12 +47,13 @@ from contracts.planning.tasks import (
     TaskUpdated,
     UpdateTask,
 )
-from handlers.planning._late_results import evolve, keep_late_result, take_late_result
-from handlers.planning._order import of_task, refuse_circles, refuse_self_and_elsewhere
-from handlers.planning._shortening import shorten
 from handlers.planning._task_dependencies import delete_tree, lock_ends
+from handlers.planning._task_late_results import evolve, keep_late_result, take_late_result
+from handlers.planning._task_order import of_task, refuse_circles, refuse_self_and_elsewhere
 from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
-from handlers.planning.claims import (
+from handlers.planning._task_shortening import shorten
+from handlers.planning.states import TASK
+from handlers.planning.task_claims import (
     Dealt,
     alike,
     deal,
@@ -61,15 +62,14 @@ from handlers.planning.claims import (
     take_first,
     take_ready,
 )
-from handlers.planning.states import TASK
 from handlers.planning.task_rules import (
     UNCLAIMED,
     is_over,
     new_task,
     require_attempt,
 )
-from persistence.planning import new_tasks as _new_tasks
 from persistence.planning import task_context as _task_context
+from persistence.planning import task_creation as _task_creation
 from persistence.planning import tasks
 from persistence.planning.task_graph import TASK_GRAPH
 
@@ -103,7 +103,7 @@ async def create_many_tasks(
     await carry_out(created, db=db, emit=emit, new=True)
     if related := [one for one in planned if one.depends_on or one.parent_id is not None]:
         pairs = ((one.id, other) for one in related for other in one.depends_on)
-        await _new_tasks.relate(db, [one.id for one in related], pairs)
+        await _task_creation.relate(db, [one.id for one in related], pairs)
     await refuse_circles_over_phases(db, planned, made)
 
     return NewTasks(items=[NewTaskRef(ref=one.item.ref, id=one.id) for one in planned])

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.storage import Listing, columns, entity_from, equal
 from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase, PhaseContents
 from contracts.planning.tasks import Task
-from persistence.planning import deletion as _deletion
+from persistence.planning import task_deletion as _task_deletion
 from persistence.planning.phase_graph import PHASE_GRAPH
 from persistence.planning.tables import phase, task
 
@@ -96,7 +96,7 @@ async def tasks_in(db: AsyncConnection, id_: UUID) -> list[UUID]:
 
 async def contents(db: AsyncConnection, locked: Phase) -> tuple[PhaseContents, list[UUID]]:
     """What goes along when this phase is deleted, and its tasks among that."""
-    tasks = await _deletion.tasks_going(db, task.c.phase_id == locked.id)
+    tasks = await _task_deletion.tasks_going(db, task.c.phase_id == locked.id)
     dependencies = await PHASE_GRAPH.count(db, [locked.id])
     return PhaseContents(tasks=tasks.number, dependencies=dependencies), tasks.ids
 

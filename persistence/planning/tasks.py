@@ -23,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import Listing, columns, contains, either, entity_from, equal
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
-from persistence.planning.readiness import READY
 from persistence.planning.tables import task
 from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_readiness import READY
 
 # Written into the text: a plan for any value of a parameter could neither use the partial indexes
 # nor know how many rows have the status.

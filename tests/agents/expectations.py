@@ -25,14 +25,14 @@ from contracts.planning.tasks import (
     TaskReleased,
     TaskRetried,
 )
+from handlers.agents._agent_departures import Departure
 from handlers.agents._agent_rules import (
     LIVE,
     require_live,
 )
-from handlers.agents._departures import Departure
 from handlers.agents.states import AGENT
 from handlers.planning.task_rules import MAX_RETRIES, new_task
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import Held
 
 ENDS = (AgentFinished, AgentStopped, AgentCrashed)
 GIVEN_BACK = (TaskReleased, TaskRetried, TaskBlocked)

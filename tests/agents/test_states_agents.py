@@ -41,21 +41,21 @@ from contracts.planning.tasks import (
 )
 from handlers.agents import agents
 from handlers.agents._account_switching import switched
+from handlers.agents._agent_claims import take_up
+from handlers.agents._agent_crashes import confirm, expire, report
+from handlers.agents._agent_departures import Departure
+from handlers.agents._agent_endings import finish, stop
+from handlers.agents._agent_liveness import IN_FLIGHT, reinstate, suspect
+from handlers.agents._agent_progress import stall
 from handlers.agents._agent_rules import (
     LIVE,
     new_agent,
     start_work,
 )
-from handlers.agents._claims import take_up
-from handlers.agents._crashes import confirm, expire, report
-from handlers.agents._departures import Departure
-from handlers.agents._endings import finish, stop
-from handlers.agents._liveness import IN_FLIGHT, reinstate, suspect
-from handlers.agents._progress import stall
 from handlers.agents.log_chunks import append_log_chunk
-from handlers.planning.claims import claimed
+from handlers.planning.task_claims import claimed
 from handlers.planning.task_rules import MAX_RETRIES
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import Held
 from tests.agents.expectations import Expectations
 from tests.agents.making import QUESTIONS
 

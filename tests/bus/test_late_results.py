@@ -27,8 +27,8 @@ from contracts.planning.tasks import (
 )
 from fleetbus.server.service import Service
 from handlers.planning import tasks
-from handlers.planning._late_results import MAX_LATE_RESULTS, MAX_TASK_BYTES
-from handlers.planning.claims import claimed
+from handlers.planning._task_late_results import MAX_LATE_RESULTS, MAX_TASK_BYTES
+from handlers.planning.task_claims import claimed
 from handlers.planning.task_rules import new_task
 from tests.bus.asking import Asker, Got, assert_problem
 

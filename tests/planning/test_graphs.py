@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit.cycles import find_cycle
 from bus.storage import Graph
-from persistence.planning.order import ORDER, Node
-from persistence.planning.order import Kind as NodeKind
 from persistence.planning.phase_graph import PHASE_GRAPH
 from persistence.planning.tables import phase, task
 from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_order import ORDER, Node
+from persistence.planning.task_order import Kind as NodeKind
 from tests.planning.arranging import add_initiative, add_phase, add_task
 
 SIZE = 6

@@ -23,9 +23,9 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from handlers.planning import tasks
-from handlers.planning._leases import expire_lease
-from handlers.planning.claims import claimed
+from handlers.planning._task_leases import expire_lease
 from handlers.planning.states import TASK
+from handlers.planning.task_claims import claimed
 from handlers.planning.task_rules import MAX_RETRIES, lose_agent, new_task
 
 ATTEMPTS = st.integers(0, 6)

@@ -18,7 +18,7 @@ from bus.running.inside import Inside, NotDone
 from bus.storage.database import Database
 from contracts.agents.agents import ReinstateAgent, SuspectAgent
 from fleetbus.server.detector.advisories import Fact
-from persistence.agents import suspicions as _suspicions
+from persistence.agents import agent_suspicions as _agent_suspicions
 
 log = logging.getLogger("fleetbus.detector")
 
@@ -98,7 +98,7 @@ class Reports:
         while True:
             try:
                 async with self._database.connection(read_only=True, vital=True) as db:
-                    return await _suspicions.living(db, names)
+                    return await _agent_suspicions.living(db, names)
             except Exception as error:  # noqa: BLE001  whatever it is, it may be over soon
                 if asyncio.get_running_loop().time() > end:
                     said = "%d lost connections were not checked: %s"

@@ -36,8 +36,8 @@ from contracts.planning.tasks import (
     TaskRetried,
     TaskUpdated,
 )
-from persistence.planning import containers as _containers
-from persistence.planning.containers import Children, FoundPhase
+from persistence.planning import task_containers as _task_containers
+from persistence.planning.task_containers import Children, FoundPhase
 
 OVER = {"pending_review", "completed"}
 """What is over until it gets something to do."""
@@ -70,13 +70,13 @@ def _in_an_initiative(event: TaskCompleted) -> bool:
     return event.task.initiative_id is not None or event.task.phase_id is not None
 
 
-@reaction(about=_in_an_initiative, where=_containers.MAY_BE_OVER, emits=_SETTLED)
+@reaction(about=_in_an_initiative, where=_task_containers.MAY_BE_OVER, emits=_SETTLED)
 async def finish_phases(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """What the last task of a phase or of an initiative makes of it."""
-    asked = await _containers.may_be_over(db, [event.task.id for event in events])
-    phases = await _containers.look_at_phases(db, asked.phases)
+    asked = await _task_containers.may_be_over(db, [event.task.id for event in events])
+    phases = await _task_containers.look_at_phases(db, asked.phases)
     await _settle_phases(phases, db=db, emit=emit, now=now)
 
     # Tasks may be left in a phase that somebody completed: they keep the initiative open alone.
@@ -109,7 +109,7 @@ async def settle_all(
         for event in events
     }
     initiatives = {id_ for id_ in ids if id_ is not None}
-    phases = await _containers.look_at_phases_of(db, initiatives)
+    phases = await _task_containers.look_at_phases_of(db, initiatives)
     await _settle_phases(phases, db=db, emit=emit, now=now)
 
     await _settle_initiatives(initiatives, db=db, emit=emit, now=now)
@@ -124,7 +124,7 @@ async def settle_phases(
     now: datetime,
 ) -> None:
     """What the tasks of a phase are may have changed before it was in progress."""
-    phases = await _containers.look_at_phases(db, {event.phase.id for event in events})
+    phases = await _task_containers.look_at_phases(db, {event.phase.id for event in events})
 
     await _settle_phases(phases, db=db, emit=emit, now=now)
 
@@ -178,7 +178,7 @@ def _containers_of(event: Adding) -> Iterable[UUID]:
 
 @reaction(
     about=_adds_work,
-    where=_containers.IS_OVER,
+    where=_task_containers.IS_OVER,
     of=_containers_of,
     emits=(PhaseStarted, InitiativeReopened),
 )
@@ -191,9 +191,11 @@ async def take_up_again(
 ) -> None:
     """What is over and gets something to do is taken up again; what is archived gets nothing."""
     moved = [event.task.id for event in events if isinstance(event, TaskUpdated)]
-    idle = set(moved) - await _containers.with_work(db, moved) if moved else set()
+    idle = set(moved) - await _task_containers.with_work(db, moved) if moved else set()
     adding = [e for e in events if isinstance(e, PhaseCreated) or e.task.id not in idle]
-    over = await _containers.over(db, {id_ for event in adding for id_ in _containers_of(event)})
+    over = await _task_containers.over(
+        db, {id_ for event in adding for id_ in _containers_of(event)}
+    )
     phases = await lock(db, Phase, over.phases) if over.phases else {}
     initiatives = await lock(db, Initiative, over.initiatives) if over.initiatives else {}
     for initiative in initiatives.values():
@@ -232,7 +234,7 @@ async def _settle_initiatives(
     ids: Iterable[UUID], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Let these initiatives be what their phases and tasks make of them."""
-    found = await _containers.look_at_initiatives(db, ids) if ids else []
+    found = await _task_containers.look_at_initiatives(db, ids) if ids else []
     become = {
         one.id: status
         for one in found

@@ -13,12 +13,12 @@ from contracts.agents.agents import (
     StopAgent,
 )
 from contracts.planning.tasks import Task, TaskReleased
+from handlers.agents._agent_departures import Departure
 from handlers.agents._agent_rules import ENDED, require_live
-from handlers.agents._departures import Departure
 from handlers.agents.states import AGENT
 from handlers.planning.states import TASK
 from handlers.planning.task_rules import UNCLAIMED
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import Held
 
 FINISHED = "agent_finished"
 """Why the tasks of a finished agent are released."""

@@ -1,6 +1,6 @@
 """New tasks: inserted with what follows for their readiness, and related to each other.
 
-What is above a new task is locked for it, so that nobody changes it unseen (``_readiness.py``).
+What is above a new task is locked for it: nobody changes it unseen (``_task_readiness.py``).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import INSERTED, fetch, numbered, pairs_of, part
 from contracts.planning.tasks import Task
-from persistence.planning.readiness import FURTHER, NAMED, TRUTH, WRITE
 from persistence.planning.tables import initiative, phase, task
 from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_readiness import FURTHER, NAMED, TRUTH, WRITE
 
 # A statement does not see what it inserts; new tasks have no dependencies but these.
 _ADDED = f"""added AS (

@@ -20,8 +20,8 @@ from contracts.planning.tasks import (
     TaskUpdated,
     Waiting,
 )
-from persistence.planning import order as _order
-from persistence.planning.order import ORDER, Kind, Node
+from persistence.planning import task_order as _task_order
+from persistence.planning.task_order import ORDER, Kind, Node
 
 _ENTITY: Mapping[Kind, Literal["task", "phase"]] = {
     "task": "task",
@@ -105,7 +105,7 @@ async def refuse_circles_of_phases(
     moved = {event.task.id for event in events if isinstance(event, TaskUpdated)}
     made = {event.task.id for event in events} - moved
     # A task that waits for nothing but its parent's phase closes no circle that was not there.
-    concerned = moved | await _order.elsewhere(db, made)
+    concerned = moved | await _task_order.elsewhere(db, made)
     tasks = {event.task.id: event.task for event in events if event.task.id in concerned}
     if not tasks:
         return

@@ -1,7 +1,7 @@
 """What becomes of an agent that ended without saying so, and of the tasks that it had.
 
 Several detectors may see one crash: the status, looked at under the lock, lets the first of them
-tell it. Locks are taken in one order, see ``persistence/agents/held.py``.
+tell it. Locks are taken in one order, see ``persistence/agents/agent_tasks.py``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from contracts.agents.agents import (
     LostTask,
 )
 from contracts.planning.tasks import Task
+from handlers.agents._agent_departures import Departure
 from handlers.agents._agent_rules import ENDED, LIVE, require_incarnation
-from handlers.agents._departures import Departure
 from handlers.agents.states import AGENT
 from handlers.planning.task_rules import lose_agent
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import Held
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from bus.storage import exists
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
-from handlers.planning._late_results import evolve
-from handlers.planning._shortening import FRAME, shorten, size
+from handlers.planning._task_late_results import evolve
+from handlers.planning._task_shortening import FRAME, shorten, size
 from handlers.planning.states import TASK
-from persistence.planning import claims as _claims
+from persistence.planning import task_claims as _task_claims
 
 ROUNDS = 8
 """How often a claim looks where tasks change, or others take them, under its eyes."""
@@ -59,7 +59,7 @@ async def refuse_in_vain(db: AsyncConnection, claims: Sequence[ClaimTasks]) -> l
 
 async def take_first(db: AsyncConnection, claim: ClaimTasks, now: datetime) -> ClaimedTask | None:
     """The next task, already in the hands of who claims it; None where a closer look is needed."""
-    return await _claims.take_first(db, claim, _in_hand(claim, now), now=now)
+    return await _task_claims.take_first(db, claim, _in_hand(claim, now), now=now)
 
 
 async def take_ready(
@@ -69,10 +69,10 @@ async def take_ready(
 
     ``besides`` are those that this transaction has dealt already: its own locks do not stop it.
     """
-    window = _claims.window(limit + len(besides))
+    window = _task_claims.window(limit + len(besides))
     found: list[ClaimedTask | None] = []
     for _ in range(ROUNDS):
-        found, further = await _claims.lock_ready(
+        found, further = await _task_claims.lock_ready(
             db, filters, limit=limit, besides=besides, window=window
         )
         if None in found:

@@ -10,7 +10,7 @@ from bus.handling import Decision, Emit, carry_out, periodic
 from bus.kit.cron import due_times
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
-from persistence.health import sweeping as _sweeping
+from persistence.health import health_sweeping as _health_sweeping
 
 
 @periodic(every=1.0, limit=200, emits=(TestDefinitionDue,))
@@ -18,7 +18,7 @@ async def tell_due_definitions(
     *, db: AsyncConnection, emit: Emit, now: datetime, limit: int
 ) -> int:
     """Tell which tests are to be run now; returns how many, ``limit`` at most."""
-    due = await _sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
+    due = await _health_sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
 
     decisions = [definition_due(definition, now) for definition in due]
     await carry_out(decisions, db=db, emit=emit)
@@ -29,7 +29,7 @@ async def tell_due_definitions(
 @periodic(every=1.0, limit=200, emits=(ScheduleDue,))
 async def tell_due_schedules(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Tell which checks are to be started now; returns how many, ``limit`` at most."""
-    due = await _sweeping.lock_due(db, Schedule, now=now, limit=limit)
+    due = await _health_sweeping.lock_due(db, Schedule, now=now, limit=limit)
 
     decisions = [schedule_due(schedule, now) for schedule in due]
     await carry_out(decisions, db=db, emit=emit)
