@@ -1,7 +1,7 @@
 """What queries are written with: tables, entities, lists."""
 
 from bus.storage.deletion import lock_for_deletion, remove
-from bus.storage.driver import Compiled, compiled, execute, fetch, numbered, part, written
+from bus.storage.driver import Compiled, compiled, execute, fetch, numbered, part, text_of
 from bus.storage.entities import (
     add,
     columns,
@@ -76,5 +76,5 @@ __all__ = [
     "room_for_page",
     "save",
     "table",
-    "written",
+    "text_of",
 ]

@@ -37,7 +37,7 @@ def compiled(statement: Executable) -> Compiled:
     return Compiled(str(found), found.positiontup or ())
 
 
-def written(condition: ClauseElement) -> str:
+def text_of(condition: ClauseElement) -> str:
     """The text of a condition without parameters, to be put into a larger statement."""
     return str(condition.compile(dialect=_DIALECT))
 

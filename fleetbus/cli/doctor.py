@@ -246,7 +246,7 @@ async def _stream(client: Client, settings: Settings) -> Check:
     except (NatsError, TimeoutError) as error:
         start = "start nats-server with --jetstream"
         return Check(name, False, f"JetStream does not answer: {words(error)}", start)
-    detail = await condition.described(js, info)
+    detail = await condition.description(js, info)
     if condition.refuses(info):
         return Check(name, False, f"{detail}; it is full", condition.MAKE_ROOM)
     if not info.config.allow_atomic:

@@ -20,12 +20,12 @@ RECENTLY = timedelta(hours=1)
 """How long a foreign message counts as something that goes on."""
 
 
-async def described(js: JetStreamContext, info: StreamInfo) -> str:
+async def description(js: JetStreamContext, info: StreamInfo) -> str:
     """How much is in it, what limits it, and how much room is left where that is known."""
-    return f"{_held(info)}; {_limits(info)}{await _storage(js)}"
+    return f"{_contents(info)}; {_limits(info)}{await _storage(js)}"
 
 
-def _held(info: StreamInfo) -> str:
+def _contents(info: StreamInfo) -> str:
     state = info.state
     return f"{info.config.name} holds {state.messages} events, {state.bytes / 2**20:.1f} MiB"
 

@@ -107,11 +107,11 @@ def priority(record: Record) -> Priority:
 
 def description(record: Record, relations: Iterable[SourceEdge], *, phase: bool = False) -> str:
     """Its texts, what else is known of it as a list, its metadata and its comments."""
-    return record.described(
+    return record.description_of(
         [
             ("Title", record.whole_name()),
             ("", record.text("description")),
-            *record.headed(**TEXTS),
+            *record.sections_of(**TEXTS),
             ("In Beads", _list(record, relations, phase=phase)),
             ("Metadata", record.as_json("metadata")),
             ("Comments", _comments(record)),
@@ -140,8 +140,8 @@ def _list(record: Record, relations: Iterable[SourceEdge], *, phase: bool) -> st
         f"- Type: {what}" if what not in {"", "task", "epic" if phase else ""} else "",
         f"- Status: {word}" if word not in {"", "open", CLOSED} else "",
         f"- Priority: {priority(record)}" if phase and "priority" in record.fields else "",
-        record.listed(**LINES),
-        record.listed(close_reason="Close reason") if phase or word != CLOSED else "",
+        record.bullets(**LINES),
+        record.bullets(close_reason="Close reason") if phase or word != CLOSED else "",
         *(f"- {what.capitalize()}: {', '.join(refs)}" for what, refs in named.items()),
     ]
     return "\n".join(line for line in lines if line)

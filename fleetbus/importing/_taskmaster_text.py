@@ -72,21 +72,21 @@ DERIVED = {
 
 def description(record: Record) -> str:
     """Its texts, and what else is known of it as a list."""
-    return record.described(
+    return record.description_of(
         [
             ("Title", record.whole_name()),
             ("", record.text("description")),
-            *record.headed(**TEXTS),
-            ("In Task Master", record.listed(**LINES)),
+            *record.sections_of(**TEXTS),
+            ("In Task Master", record.bullets(**LINES)),
         ]
     )
 
 
 def tag_description(record: Record) -> str:
     """What the metadata of a tag says of it."""
-    listed = record.listed(**TAG_LINES)
-    return record.described(
-        [("", record.text("description")), ("In Task Master", listed)], MAX_PHASE_TEXT
+    bullets = record.bullets(**TAG_LINES)
+    return record.description_of(
+        [("", record.text("description")), ("In Task Master", bullets)], MAX_PHASE_TEXT
     )
 
 

@@ -27,7 +27,7 @@ from contracts.agents.accounts import (
     SetAccountCredentials,
     UpdateAccount,
 )
-from handlers.agents._account_turns import ends_later, recovered, take_next
+from handlers.agents._account_turns import ends_later, recover, take_next
 from handlers.agents._agent_references import let_go
 from persistence.agents import account_credentials as _account_credentials
 from persistence.agents import agent_references as _agent_references
@@ -106,7 +106,7 @@ def clear_account_exhausted(
     if not account.is_exhausted:
         return Decision.unchanged(account)
 
-    return recovered(account, now)
+    return recover(account, now)
 
 
 @handler

@@ -37,7 +37,7 @@ from contracts.agents.agents import (
     SwitchAgentAccount,
     UpdateAgent,
 )
-from handlers.agents._account_switching import switched
+from handlers.agents._account_switching import switch_account
 from handlers.agents._account_turns import take_next
 from handlers.agents._agent_aliases import add_with_alias
 from handlers.agents._agent_crashes import confirm, report
@@ -48,7 +48,7 @@ from handlers.agents._agent_rules import (
     new_agent,
     require_incarnation,
     require_live,
-    resumed,
+    resume,
     start_work,
 )
 from handlers.agents.states import AGENT
@@ -119,7 +119,7 @@ def ask_input(command: AskInput, agent: Agent, *, now: datetime) -> Decision[Age
 
 @decider
 def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
-    running = resumed(command, agent, now)
+    running = resume(command, agent, now)
 
     return Decision(running, AgentResumed(agent=running, previous_status=agent.status))
 
@@ -225,7 +225,7 @@ async def switch_agent_account(
     if account_id == agent.account_id:
         return agent
 
-    decision = switched(agent, account_id, command.reason, now)
+    decision = switch_account(agent, account_id, command.reason, now)
     await carry_out([decision], db=db, emit=emit)
 
     return decision.entity

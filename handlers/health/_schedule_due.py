@@ -43,9 +43,9 @@ def definition_due(definition: TestDefinition, now: datetime) -> Decision[TestDe
     assert definition.next_due_at is not None
 
     due_at, following = due_times(definition.schedule, definition.next_due_at, now)
-    told = definition.evolve(now, next_due_at=following)
+    due = definition.evolve(now, next_due_at=following)
 
-    return Decision(told, TestDefinitionDue(test_definition=told, due_at=due_at))
+    return Decision(due, TestDefinitionDue(test_definition=due, due_at=due_at))
 
 
 def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
@@ -53,6 +53,6 @@ def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
     assert schedule.next_due_at is not None
 
     due_at, following = due_times(schedule.cron, schedule.next_due_at, now, schedule.time_zone)
-    told = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
+    due = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
 
-    return Decision(told, ScheduleDue(schedule=told, due_at=due_at, trigger="cron"))
+    return Decision(due, ScheduleDue(schedule=due, due_at=due_at, trigger="cron"))

@@ -12,7 +12,7 @@ from contracts.planning.phases import PhaseDispatchable
 from persistence.planning import phases
 
 
-async def tell_dispatchable(
+async def emit_dispatchable(
     locked: Collection[UUID],
     *,
     db: AsyncConnection,

@@ -19,7 +19,7 @@ from contracts.planning.phases import (
     PhaseUnblocked,
 )
 from contracts.planning.tasks import Task, TaskCreated, TaskUpdated
-from handlers.planning._phase_dependencies import tell_dispatchable
+from handlers.planning._phase_dependencies import emit_dispatchable
 from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after, review_task
 from persistence.planning import phases
 from persistence.planning.phase_graph import PHASE_GRAPH
@@ -36,7 +36,7 @@ async def tell_dispatchable_dependents(
     """
     completed = {event.phase.id for event in events}
     locked = await PHASE_GRAPH.lock_dependents(db, completed)
-    await tell_dispatchable(locked, db=db, emit=emit, needing=completed)
+    await emit_dispatchable(locked, db=db, emit=emit, needing=completed)
 
 
 def _approved(event: PhaseApproved | PhaseUnblocked) -> bool:
@@ -48,7 +48,7 @@ async def tell_dispatchable_phases(
     events: Sequence[PhaseApproved | PhaseUnblocked], *, db: AsyncConnection, emit: Emit
 ) -> None:
     """A phase that is approved, or is so again, can be started if it waits for no other."""
-    await tell_dispatchable({event.phase.id for event in events}, db=db, emit=emit)
+    await emit_dispatchable({event.phase.id for event in events}, db=db, emit=emit)
 
 
 @reaction(emits=(PhaseCreated, PhaseChangesRequested))

@@ -78,12 +78,12 @@ def circle(
     entity: Literal["task", "phase"], cycle: Sequence[Node], names: Mapping[UUID, Named]
 ) -> DependencyCycle:
     """The refusal of a circle, told as the tasks and phases along it."""
-    told = [
+    named = [
         (_ENTITY[node.kind], node.id)
         for node, following in pairwise([*cycle, cycle[1]])
         if node.kind in _ENTITY and not (node.kind in _ABOVE and following.kind != "task")
     ]
-    along = [one for one, _ in groupby(told)]
+    along = [one for one, _ in groupby(named)]
     if along[0] != along[-1] or len(along) == 1:
         along.append(along[0])
     nodes = [Waiting(entity=kind, id=names.get(id_, id_)) for kind, id_ in along]

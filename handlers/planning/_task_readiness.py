@@ -77,7 +77,9 @@ async def tell_ready_dependents(
     """Locked before they are looked at: of two transactions that complete the last two things
     that a task waited for, the later one sees what the earlier one did.
     """
-    _tell(await _task_readiness.refresh_dependents(db, [event.task.id for event in events]), emit)
+    _emit_ready(
+        await _task_readiness.refresh_dependents(db, [event.task.id for event in events]), emit
+    )
 
 
 @reaction(about=_was_blocked, emits=(TaskReady,))
@@ -86,7 +88,7 @@ async def tell_ready_below_completed(
 ) -> None:
     """A blocked task that a late result completes holds nothing below it back any more."""
     ids = [event.task.id for event in events]
-    _tell(await _task_readiness.refresh_children(db, ids, held=True), emit)
+    _emit_ready(await _task_readiness.refresh_children(db, ids, held=True), emit)
 
 
 # Whoever puts a task below another one locks that one: none appears meanwhile.
@@ -95,7 +97,9 @@ async def hold_back_below(
     events: Sequence[TaskBlocked], *, db: AsyncConnection, emit: Emit
 ) -> None:
     """What is below a blocked task waits with it."""
-    _tell(await _task_readiness.refresh_children(db, [event.task.id for event in events]), emit)
+    _emit_ready(
+        await _task_readiness.refresh_children(db, [event.task.id for event in events]), emit
+    )
 
 
 @reaction(where=_task_readiness.HELD_BACK_BY_NOTHING, emits=(TaskReady,))
@@ -113,7 +117,7 @@ async def tell_ready_again(
     if retried:
         found += await _task_readiness.refresh_children(db, retried, held=True)
     found += await _task_readiness.ready_among(db, [event.task.id for event in events])
-    _tell({task.id: task for task in found}.values(), emit)
+    _emit_ready({task.id: task for task in found}.values(), emit)
 
 
 @reaction(emits=(TaskReady,))
@@ -124,13 +128,13 @@ async def follow_dependencies(
     emit: Emit,
 ) -> None:
     """A task that waits for something else than before, and what is below it."""
-    _tell(await _task_readiness.refresh(db, {event.task.id for event in events}), emit)
+    _emit_ready(await _task_readiness.refresh(db, {event.task.id for event in events}), emit)
 
 
 @reaction(about=_is_elsewhere, emits=(TaskReady,))
 async def follow_moves(events: Sequence[TaskUpdated], *, db: AsyncConnection, emit: Emit) -> None:
     """A task in another phase than before, and what is below it."""
-    _tell(await _task_readiness.refresh_moved(db, {event.task.id for event in events}), emit)
+    _emit_ready(await _task_readiness.refresh_moved(db, {event.task.id for event in events}), emit)
 
 
 # Whoever puts a task into a phase or an initiative locks it: none appears meanwhile.
@@ -140,7 +144,7 @@ async def follow_phases(
 ) -> None:
     """Work on a phase begins, goes on or rests."""
     found = await _task_readiness.refresh_in_phases(db, {event.phase.id for event in events})
-    _tell(_not_new(found, now), emit)
+    _emit_ready(_not_new(found, now), emit)
 
 
 @reaction(where=_task_readiness.ARE_IN_INITIATIVES, emits=(TaskReady,))
@@ -149,10 +153,10 @@ async def follow_initiatives(
 ) -> None:
     """Work on an initiative goes on or rests."""
     ids = {event.initiative.id for event in events}
-    _tell(_not_new(await _task_readiness.refresh_in_initiatives(db, ids), now), emit)
+    _emit_ready(_not_new(await _task_readiness.refresh_in_initiatives(db, ids), now), emit)
 
 
-def _tell(tasks: Iterable[Task], emit: Emit) -> None:
+def _emit_ready(tasks: Iterable[Task], emit: Emit) -> None:
     emit_all((TaskReady(task=task) for task in tasks), emit=emit)
 
 

@@ -38,7 +38,7 @@ from contracts.planning.phases import (
     UpdatePhase,
 )
 from contracts.planning.tasks import DependencyNotFound
-from handlers.planning._phase_dependencies import tell_dispatchable
+from handlers.planning._phase_dependencies import emit_dispatchable
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
 from handlers.planning._task_dependencies import let_go
 from handlers.planning._task_order import of_phase, refuse_circles, refuse_self_and_elsewhere
@@ -229,7 +229,7 @@ async def remove_phase_dependency(
     await save(db, [changed])
     emit(PhaseUpdated(phase=changed))
     if needed.status != "completed":
-        await tell_dispatchable([phase.id], db=db, emit=emit)
+        await emit_dispatchable([phase.id], db=db, emit=emit)
 
     return changed
 
@@ -251,7 +251,7 @@ async def delete_phase(
     decisions = [Decision(dependent, PhaseUpdated(phase=dependent)) for dependent in freed]
     await carry_out(decisions, db=db, emit=emit)
     if phase.status != "completed":
-        await tell_dispatchable(dependents, db=db, emit=emit)
+        await emit_dispatchable(dependents, db=db, emit=emit)
     emit_all(let_go_of, emit=emit)
 
     return PhaseDeletion(id=phase.id, deleted=deleted)

@@ -27,11 +27,11 @@ FURTHER = 64
 """How many times more a claim considers where others have what it considered first."""
 
 
-class Dealt(NamedTuple):
+class Assignment(NamedTuple):
     """A task in the hands of who claimed it, and what is told of it."""
 
     task: Task
-    told: ClaimedTask
+    reply: ClaimedTask
 
 
 Guard = Callable[[AsyncConnection, Sequence[ClaimTasks]], Awaitable[Sequence[Refusal | None]]]
@@ -83,9 +83,9 @@ async def take_ready(
     return [one for one in found if one is not None]
 
 
-def deal(
+def assign(
     claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask], now: datetime, room: int
-) -> list[list[Dealt]]:
+) -> list[list[Assignment]]:
     """What each claim gets of what was taken for all: in turn, as many as fit into one reply.
 
     One at least: of a task that does not fit alone something is cut.
@@ -103,7 +103,7 @@ def alike(claims: Sequence[ClaimTasks]) -> list[list[int]]:
     return list(groups.values())
 
 
-def claimed(task: Task, claim: ClaimTasks, now: datetime) -> Task:
+def claim_task(task: Task, claim: ClaimTasks, now: datetime) -> Task:
     """The task as it is in the hands of who claims it."""
     TASK.require(task, "claim")
     return evolve(task, now, attempt=task.attempt + 1, **_in_hand(claim, now))
@@ -137,16 +137,18 @@ def _in_hand(claim: ClaimTasks, now: datetime) -> dict[str, Any]:
     }
 
 
-def _hand_out(left: deque[ClaimedTask], claim: ClaimTasks, now: datetime, room: int) -> list[Dealt]:
+def _hand_out(
+    left: deque[ClaimedTask], claim: ClaimTasks, now: datetime, room: int
+) -> list[Assignment]:
     """What one claim gets of what is left, whose task is changed."""
-    dealt: list[Dealt] = []
-    while left and len(dealt) < claim.limit:
-        task = claimed(left[0].task, claim, now)
-        told = left[0].model_copy(update={"task": task})
-        bytes_ = size(told) + 1
-        if bytes_ > room and dealt:
+    assigned: list[Assignment] = []
+    while left and len(assigned) < claim.limit:
+        task = claim_task(left[0].task, claim, now)
+        reply = left[0].model_copy(update={"task": task})
+        bytes_ = size(reply) + 1
+        if bytes_ > room and assigned:
             break
         left.popleft()
-        dealt.append(Dealt(task, told if bytes_ <= room else shorten(told, room)))
+        assigned.append(Assignment(task, reply if bytes_ <= room else shorten(reply, room)))
         room -= bytes_
-    return dealt
+    return assigned

@@ -54,9 +54,9 @@ from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
 from handlers.planning._task_shortening import shorten
 from handlers.planning.states import TASK
 from handlers.planning.task_claims import (
-    Dealt,
+    Assignment,
     alike,
-    deal,
+    assign,
     refuse_in_vain,
     refuse_unknown,
     take_first,
@@ -203,26 +203,26 @@ async def claim_tasks(
             emits[0](TaskClaimed(task=first.task, incarnation=commands[0].incarnation))
             return [ClaimedTasks(tasks=[shorten(first, room)])]
 
-    dealt: dict[int, list[Dealt]] = {}
+    assigned: dict[int, list[Assignment]] = {}
     for places in alike(commands):
         together = [commands[place] for place in places]
         limit = sum(claim.limit for claim in together)
-        given = [one.task.id for several in dealt.values() for one in several]
+        given = [one.task.id for several in assigned.values() for one in several]
         taken = await take_ready(db, together[0], limit=limit, besides=given)
-        dealt |= zip(places, deal(together, taken, now, room), strict=True)
+        assigned |= zip(places, assign(together, taken, now, room), strict=True)
 
-    await _entities.save(db, [one.task for several in dealt.values() for one in several])
+    await _entities.save(db, [one.task for several in assigned.values() for one in several])
 
     for place, claim in enumerate(commands):
-        for one in dealt[place]:
+        for one in assigned[place]:
             emits[place](TaskClaimed(task=one.task, incarnation=claim.incarnation))
 
-    vain = [place for place in range(len(commands)) if not dealt[place]]
+    vain = [place for place in range(len(commands)) if not assigned[place]]
     refused = await refuse_in_vain(db, [commands[place] for place in vain])
     refusals = dict(zip(vain, refused, strict=True))
 
     return [
-        refusals.get(place) or ClaimedTasks(tasks=[one.told for one in dealt[place]])
+        refusals.get(place) or ClaimedTasks(tasks=[one.reply for one in assigned[place]])
         for place in range(len(commands))
     ]
 

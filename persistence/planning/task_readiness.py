@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import Compiled, columns, compiled, entity_from, fetch, numbered, part, written
+from bus.storage import Compiled, columns, compiled, entity_from, fetch, numbered, part, text_of
 from contracts.planning.tasks import Task
 from persistence.planning.tables import task
 from persistence.planning.task_graph import TASK_GRAPH
@@ -42,7 +42,7 @@ _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
 _FIELDS = ", ".join(f"t.{column.name}" for column in columns(Task).selected_columns)
 
-_WAITS = written(TASK_GRAPH.waits(literal_column("t.id")))
+_WAITS = text_of(TASK_GRAPH.waits(literal_column("t.id")))
 
 _UNDERWAY = """(f.id IS NULL OR f.status = 'in_progress')
     AND (i.id IS NULL OR i.status = 'active')"""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from bus.contract.refusals import snake_case
 from bus.running.discovery import metadata
 from bus.storage.locks import LOCKS
 from fleetbus import domain
@@ -112,3 +113,45 @@ class TestManyDecisions:
         assert (
             list(loops_that_emit("emit_all((TaskReady(task=t) for t in tasks), emit=emit)")) == []
         )
+
+
+SLANG = {
+    "tell",
+    "tells",
+    "told",
+    "deal",
+    "deals",
+    "dealt",
+    "made",
+    "mend",
+    "mended",
+    "owed",
+    "said",
+}
+PUBLISHED = {"reaction", "periodic"}
+"""Who is decorated so is the cause of events by its name, and a name that callers see stays."""
+
+LEFT = {
+    "bus/running/invalid.py: _told",
+    "bus/running/transaction.py: Told",
+}
+
+
+def names_of_slang(text: str) -> Iterator[str]:
+    """Functions and classes with a word that is no term of the field."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            words = set(snake_case(node.name).strip("_").split("_"))
+            decorators = {
+                name.id
+                for decorator in node.decorator_list
+                for name in ast.walk(decorator)
+                if isinstance(name, ast.Name)
+            }
+            if words & SLANG and not decorators & PUBLISHED:
+                yield node.name
+
+
+def test_what_is_defined_has_a_name_of_the_field() -> None:
+    slang = {f"{path}: {name}" for path, text in sources().items() for name in names_of_slang(text)}
+    assert slang - LEFT == set(), "emit, report, assign, make, reconnect …"
