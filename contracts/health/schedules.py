@@ -12,6 +12,7 @@ from bus.contract import (
     KnownTimeZone,
     ListOf,
     Name,
+    NameOrder,
     NotFound,
     Query,
     Reply,
@@ -130,7 +131,7 @@ class ListSchedules(ListOf[Schedule], subject="db.schedules.list", example={"ena
     """List schedules, a page at a time."""
 
     enabled: bool | None = None
-    order: Literal["created_at", "-created_at", "name", "-name"] = "created_at"
+    order: NameOrder = "created_at"
 
 
 class DeleteSchedule(

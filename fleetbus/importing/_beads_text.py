@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+from contracts.planning.tasks import TaskCategory, TaskPriority, TaskStatus
 from fleetbus.importing._beads_records import CLOSED, GATE, deferred_until, kind, status_word
-from fleetbus.importing.plan import Category, Priority, SourceEdge, TaskStatus
+from fleetbus.importing.plan import SourceEdge
 from fleetbus.importing.records import (
     MAX_DESCRIPTION,
     MAX_PHASE_TEXT,
@@ -13,8 +14,8 @@ from fleetbus.importing.records import (
     Record,
 )
 
-PRIORITIES: dict[object, Priority] = {0: "high", 1: "high", 2: "medium", 3: "low", 4: "low"}
-CATEGORIES: dict[str, Category] = {"merge-request": "merge", "spike": "research"}
+PRIORITIES: dict[object, TaskPriority] = {0: "high", 1: "high", 2: "medium", 3: "low", 4: "low"}
+CATEGORIES: dict[str, TaskCategory] = {"merge-request": "merge", "spike": "research"}
 STATUSES: dict[str, TaskStatus] = {
     "": "pending",
     "open": "pending",
@@ -91,12 +92,12 @@ def state(record: Record, now: datetime) -> tuple[TaskStatus, str | None]:
     return STATUSES[word], BLOCKED_REASONS.get(word)
 
 
-def category(record: Record) -> Category:
+def category(record: Record) -> TaskCategory:
     """The category of a task, by the type that it has in Beads."""
     return CATEGORIES.get(kind(record), "execute")
 
 
-def priority(record: Record) -> Priority:
+def priority(record: Record) -> TaskPriority:
     """One of three priorities for one of five."""
     value = record.value("priority") if "priority" in record.fields else 2
     if isinstance(value, int) and not isinstance(value, bool) and value in PRIORITIES:

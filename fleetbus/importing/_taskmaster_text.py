@@ -1,9 +1,9 @@
 """What a Task Master record says, as the description, state and priority of a task here."""
 
-from fleetbus.importing.plan import Priority, TaskStatus
+from contracts.planning.tasks import TaskPriority, TaskStatus
 from fleetbus.importing.records import MAX_PHASE_TEXT, MAX_REASON, Record
 
-PRIORITIES: dict[str, Priority] = {
+PRIORITIES: dict[str, TaskPriority] = {
     "critical": "high",
     "high": "high",
     "medium": "medium",
@@ -101,7 +101,7 @@ def state(record: Record) -> tuple[TaskStatus, str | None]:
     return STATUSES[word], BLOCKED_REASONS.get(word)
 
 
-def priority(record: Record, inherited: Priority) -> Priority:
+def priority(record: Record, inherited: TaskPriority) -> TaskPriority:
     """Its priority; where it has none, or one that is unknown, the one of its parent."""
     word = record.text("priority", MAX_REASON).lower()
     if word and word not in PRIORITIES:

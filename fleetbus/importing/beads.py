@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contracts.planning.tasks import TaskStatus
 from fleetbus.importing import _beads_text
 from fleetbus.importing._beads_order import Order, order
 from fleetbus.importing._beads_records import Source, kind, read_lines
@@ -24,7 +25,6 @@ from fleetbus.importing.plan import (
     PlannedPhase,
     PlannedTask,
     SourceEdge,
-    TaskStatus,
     notes_on_order,
     parents_first,
     unfinished_phases,

@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Priority = Literal["high", "medium", "low"]
-Category = Literal[
-    "execute", "research", "discuss", "plan", "detail", "refine", "verify", "merge", "review"
-]
-TaskStatus = Literal["pending", "in_progress", "completed", "blocked"]
+from contracts.planning.tasks import TaskCategory, TaskPriority, TaskStatus
+
 PhaseStatus = Literal["pending", "completed", "blocked"]
 Outcome = Literal[
     "used",
@@ -95,8 +92,8 @@ class PlannedTask:
     phase_ref: str | None = None
     parent_ref: str | None = None
     description: str = ""
-    priority: Priority = "medium"
-    category: Category = "execute"
+    priority: TaskPriority = "medium"
+    category: TaskCategory = "execute"
     status: TaskStatus = "pending"
     blocked_reason: str | None = None
     summary: str | None = None

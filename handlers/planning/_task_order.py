@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
-from typing import Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +14,7 @@ from contracts.planning.tasks import (
     DependencyCycle,
     DifferentInitiatives,
     Named,
+    PlanEntity,
     Task,
     TaskCreated,
     TaskUpdated,
@@ -23,7 +23,7 @@ from contracts.planning.tasks import (
 from persistence.planning import task_order as _task_order
 from persistence.planning.task_order import ORDER, Kind, Node
 
-_ENTITY: Mapping[Kind, Literal["task", "phase"]] = {
+_ENTITY: Mapping[Kind, PlanEntity] = {
     "task": "task",
     "gate": "task",
     "place": "task",
@@ -49,7 +49,7 @@ def of_phase(phase: Phase) -> list[Node]:
 
 async def refuse_circles(
     db: AsyncConnection,
-    entity: Literal["task", "phase"],
+    entity: PlanEntity,
     changed: Sequence[Node],
     names: Mapping[UUID, Named] | None = None,
 ) -> None:
@@ -61,9 +61,7 @@ async def refuse_circles(
         raise circle(entity, found, names or {})
 
 
-def refuse_self_and_elsewhere(
-    entity: Literal["task", "phase"], one: Task | Phase, other: Task | Phase
-) -> None:
+def refuse_self_and_elsewhere(entity: PlanEntity, one: Task | Phase, other: Task | Phase) -> None:
     """Refuse that something depends on itself, or on what is in another initiative."""
     if other.initiative_id != one.initiative_id:
         raise DifferentInitiatives(entity=entity, id=one.id, other_id=other.id)
@@ -75,7 +73,7 @@ def refuse_self_and_elsewhere(
 
 
 def circle(
-    entity: Literal["task", "phase"], cycle: Sequence[Node], names: Mapping[UUID, Named]
+    entity: PlanEntity, cycle: Sequence[Node], names: Mapping[UUID, Named]
 ) -> DependencyCycle:
     """The refusal of a circle, told as the tasks and phases along it."""
     named = [

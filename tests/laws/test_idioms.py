@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -155,3 +156,23 @@ def names_of_slang(text: str) -> Iterator[str]:
 def test_what_is_defined_has_a_name_of_the_field() -> None:
     slang = {f"{path}: {name}" for path, text in sources().items() for name in names_of_slang(text)}
     assert slang - LEFT == set(), "emit, report, assign, make, reconnect …"
+
+
+SPELLED_TWICE = {
+    frozenset({"insert", "update"}): "what commit.py writes, for itself",
+    frozenset({"pending", "completed", "blocked"}): "a new task, and a phase that is imported",
+}
+
+
+def enums(text: str) -> Iterator[frozenset[object]]:
+    """The values of each ``Literal`` that has several."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=values)):
+                yield frozenset(ast.literal_eval(value) for value in values)
+
+
+def test_an_enum_is_spelled_once() -> None:
+    spelled = Counter(values for text in sources().values() for values in enums(text))
+    twice = {values for values, times in spelled.items() if times > 1}
+    assert [sorted(map(str, values)) for values in twice - SPELLED_TWICE.keys()] == []
