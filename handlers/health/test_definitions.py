@@ -34,11 +34,11 @@ async def upsert_test_definition(
     if known is None:
         changed = TestDefinition.first(now=now, **values)
         await add(db, [changed])
-    else:
-        changed = with_values(known, now, values)
-        if changed is known:
-            return known
+    elif updated := with_values(known, now, values):
+        changed = updated
         await save(db, [changed])
+    else:
+        return known
     emit(TestDefinitionChanged(test_definition=changed))
 
     return changed
