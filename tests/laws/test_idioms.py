@@ -158,6 +158,15 @@ def test_what_is_defined_has_a_name_of_the_field() -> None:
     assert slang - LEFT == set(), "emit, report, assign, make, reconnect …"
 
 
+def test_slang_would_be_seen() -> None:
+    assert list(names_of_slang("class _TaskTold: ...\nasync def tell_all(): ...")) == [
+        "_TaskTold",
+        "tell_all",
+    ]
+    assert list(names_of_slang("@reaction(emits=())\nasync def tell_ready(): ...")) == []
+    assert list(names_of_slang("def intelligent(): ...")) == []
+
+
 SPELLED_TWICE = {
     frozenset({"insert", "update"}): "what commit.py writes, for itself",
     frozenset({"pending", "completed", "blocked"}): "a new task, and a phase that is imported",
@@ -176,3 +185,7 @@ def test_an_enum_is_spelled_once() -> None:
     spelled = Counter(values for text in sources().values() for values in enums(text))
     twice = {values for values, times in spelled.items() if times > 1}
     assert [sorted(map(str, values)) for values in twice - SPELLED_TWICE.keys()] == []
+
+
+def test_an_enum_would_be_seen() -> None:
+    assert list(enums('A = Literal["b", "a"]\nB = Literal["a"]')) == [frozenset({"a", "b"})]
