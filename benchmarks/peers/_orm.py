@@ -11,8 +11,8 @@ from benchmarks.peers._serving import Refused
 from benchmarks.peers._sessions import OutboxRow, sessions
 from bus.kit.ids import uuid7
 from persistence.agents.tables import Agent, LogChunk
-from persistence.planning.readiness import READY
 from persistence.planning.tables import Task
+from persistence.planning.task_readiness import READY
 
 
 async def complete(id_: UUID, summary: str | None) -> _replies.Task:

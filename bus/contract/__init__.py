@@ -30,12 +30,14 @@ from bus.contract.fields import (
     LeaseSeconds,
     Markdown,
     Name,
+    NameOrder,
     Position,
     Reason,
     Search,
     Summary,
     Text,
     Time,
+    TimeOrder,
     TimeZone,
     Title,
     Url,
@@ -44,7 +46,7 @@ from bus.contract.fields import (
 )
 from bus.contract.lookup import GetOf
 from bus.contract.model import Reply, Request
-from bus.contract.operation import Command, Operation, Query
+from bus.contract.operation import Command, Operation, OperationKind, Query
 from bus.contract.page import ListOf, Page
 from bus.contract.references import Ref
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
@@ -86,9 +88,11 @@ __all__ = [
     "ListOf",
     "Markdown",
     "Name",
+    "NameOrder",
     "NotFound",
     "NotTransactional",
     "Operation",
+    "OperationKind",
     "Page",
     "Position",
     "Query",
@@ -103,6 +107,7 @@ __all__ = [
     "Summary",
     "Text",
     "Time",
+    "TimeOrder",
     "TimeZone",
     "Title",
     "Token",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -30,6 +30,13 @@ MAX_INT8 = 2**63 - 1
 MAX_JSON_BYTES = 256 * 1024
 MAX_JSON_DEPTH = 64
 MAX_JSON_DIGITS = 300
+
+
+TimeOrder = Literal["created_at", "-created_at"]
+"""What every list can be ordered by; ``-`` reverses the order."""
+
+NameOrder = Literal["created_at", "-created_at", "name", "-name"]
+"""What lists of things with a name can be ordered by."""
 
 
 class FieldValueError(ValueError):

@@ -28,12 +28,15 @@ OPERATIONS: dict[str, type[Operation[Any]]] = {}
 """Every declared operation by its subject."""
 
 
+OperationKind = Literal["command", "query"]
+
+
 @dataclass(frozen=True)
 class Declared:
     """What the class statement of an operation says."""
 
     subject: str
-    kind: Literal["command", "query"]
+    kind: OperationKind
     context: str
     noun: str
     verb: str
@@ -69,7 +72,7 @@ class Operation(Request, Generic[R]):
     """One subject. Use ``Command[Reply]`` or ``Query[Reply]``, not this."""
 
     declared: ClassVar[Declared]
-    kind_: ClassVar[Literal["command", "query"]]
+    kind_: ClassVar[OperationKind]
 
     def __init_subclass__(
         cls,

@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_core import to_json
 
 from bus.contract.entity import Entity
+from bus.contract.fields import TimeOrder
 from bus.contract.items import joined
 from bus.contract.model import Reply
 from bus.contract.operation import Query
@@ -57,7 +58,7 @@ class ListOf(Query[Page[T]], Generic[T]):
     if TYPE_CHECKING:
         order: str = "created_at"  # subclasses narrow it to the orders that they offer
     else:
-        order: Literal["created_at", "-created_at"] = "created_at"
+        order: TimeOrder = "created_at"
         """The column to order by; ``-`` reverses the order. Ties are broken by id."""
     count: Literal["none", "exact"] = "none"
     """``exact`` adds ``total``, at the cost of counting."""

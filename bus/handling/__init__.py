@@ -3,7 +3,7 @@
 from bus.handling.auditing import Audit
 from bus.handling.changes import changes, values_of, with_values
 from bus.handling.clocks import before, reported
-from bus.handling.decisions import Decision, Emit, Kept, carry_out
+from bus.handling.decisions import Decision, Emit, Kept, carry_out, emit_all
 from bus.handling.dependencies import Configured
 from bus.handling.preparing import Slow
 from bus.handling.published import Published
@@ -25,6 +25,7 @@ __all__ = [
     "carry_out",
     "changes",
     "decider",
+    "emit_all",
     "handler",
     "new_token",
     "periodic",

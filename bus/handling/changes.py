@@ -42,7 +42,7 @@ def values_of(command: Request, *without: str) -> dict[str, Any]:
     }
 
 
-def with_values(entity: E, now: datetime, values: dict[str, Any]) -> E:
-    """The entity with these values; the very same one where it has them already."""
+def with_values(entity: E, now: datetime, values: dict[str, Any]) -> E | None:
+    """The entity with these values; None where it has them already."""
     changed = changes(type(entity).model_construct(**values), entity)
-    return entity.evolve(now, **changed) if changed else entity
+    return entity.evolve(now, **changed) if changed else None

@@ -11,7 +11,7 @@ from bus.contract.entity import Entity
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.storage.entities import Beside, save
+from bus.storage.entities import Beside, add, save
 
 E = TypeVar("E", bound=Entity)
 
@@ -72,11 +72,13 @@ class Kept:
         self.otherwise = otherwise or refusal
 
 
-async def carry_out(decisions: Sequence[Decision[Any]], *, db: AsyncConnection, emit: Emit) -> None:
+async def carry_out(
+    decisions: Sequence[Decision[Any]], *, db: AsyncConnection, emit: Emit, new: bool = False
+) -> None:
     """Save the entities that these decisions changed, and emit their events in this order.
 
-    The entities are there and locked, each decided once; one statement saves all of a kind, and
-    adds what lies beside them.
+    The entities are there and locked, or ``new``; each is decided once. One statement writes all of
+    a kind, with the rows that lie beside them.
     """
     kinds: dict[type[Entity], list[Decision[Any]]] = {}
     for decision in decisions:
@@ -84,8 +86,13 @@ async def carry_out(decisions: Sequence[Decision[Any]], *, db: AsyncConnection, 
             kinds.setdefault(type(decision.entity), []).append(decision)
     for changed in kinds.values():
         beside = [row for decision in changed for row in decision.beside]
-        await save(db, [decision.entity for decision in changed], beside=beside)
+        write = add if new else save
+        await write(db, [decision.entity for decision in changed], beside=beside)
 
-    for decision in decisions:
-        for event in decision.events:
-            emit(event)
+    emit_all((event for decision in decisions for event in decision.events), emit=emit)
+
+
+def emit_all(events: Iterable[Event], *, emit: Emit) -> None:
+    """Emit events of which nothing is to be saved here, in this order."""
+    for event in events:
+        emit(event)

@@ -38,7 +38,7 @@ from bus.storage.outages import (
     sqlstate,
     trouble,
 )
-from bus.storage.tables import Row
+from bus.storage.tables import Row, noun_of
 
 log = logging.getLogger("fleetbus.bus")
 
@@ -146,14 +146,14 @@ def _as_asked(refusal: Refusal, bound: Bound) -> Refusal:
 def refusal_for_constraint(name: str, tables: MetaData) -> Refusal:
     """The refusal that the violation of a named constraint or unique index amounts to."""
     for table in tables.tables.values():
-        noun = _singular(table.name)
+        noun = noun_of(table)
         for constraint in table.constraints:
             if constraint.name != name:
                 continue
             if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
                 return AlreadyExists(entity=noun, fields=" and ".join(constraint.columns.keys()))
             if isinstance(constraint, ForeignKeyConstraint):
-                target = _singular(constraint.referred_table.name)
+                target = noun_of(constraint.referred_table)
                 return InvalidReference(field=" and ".join(constraint.column_keys), entity=target)
         for index in table.indexes:
             if index.unique and index.name == name:
@@ -167,7 +167,3 @@ def _indexed(index: Index) -> list[str]:
     parts = [part for expression in expressions for part in iterate(expression)]
     columns = dict.fromkeys(part.name for part in parts if isinstance(part, Column))
     return list(columns) or [str(index.name).rpartition("__")[2]]
-
-
-def _singular(table: str) -> str:
-    return table.removesuffix("ies") + "y" if table.endswith("ies") else table.removesuffix("s")

@@ -2,7 +2,7 @@
 
 from bus.storage.companions import CompanionRow
 from bus.storage.deletion import lock_for_deletion, remove
-from bus.storage.driver import Compiled, compiled, execute, fetch, numbered
+from bus.storage.driver import Compiled, compiled, execute, fetch, numbered, part, text_of
 from bus.storage.entities import (
     add,
     columns,
@@ -15,7 +15,9 @@ from bus.storage.entities import (
     save,
 )
 from bus.storage.filters import contains, either, equal, is_set
+from bus.storage.graph import Graph, Order, pairs_of
 from bus.storage.keyed import get_by, get_locked_by, lock_by, lock_or_reserve
+from bus.storage.locks import AdvisoryLock
 from bus.storage.paging import Listing
 from bus.storage.partitions import Daily
 from bus.storage.sealed import KeyRing, SealedRow
@@ -35,12 +37,15 @@ __all__ = [
     "DERIVED",
     "INSERTED",
     "TABLES",
+    "AdvisoryLock",
     "CompanionRow",
     "Compiled",
     "Daily",
     "EntityRow",
+    "Graph",
     "KeyRing",
     "Listing",
+    "Order",
     "SealedRow",
     "VersionedRow",
     "add",
@@ -66,9 +71,12 @@ __all__ = [
     "lock_or_reserve",
     "numbered",
     "one_of",
+    "pairs_of",
+    "part",
     "remove",
     "require_fitting",
     "room_for_page",
     "save",
     "table",
+    "text_of",
 ]

@@ -24,7 +24,7 @@ class Standby(ConnectionError):
     """What was reached is no primary."""
 
 
-class Reached(NamedTuple):
+class ServerState(NamedTuple):
     """A server as a fresh connection finds it."""
 
     read_only: bool
@@ -32,7 +32,7 @@ class Reached(NamedTuple):
     """What tells one server and database from another."""
 
 
-async def reach(url: str) -> Reached:
+async def reach(url: str) -> ServerState:
     """Connect once, with no setting of ours; a standby is refused."""
     async with asyncio.timeout(CONNECT_TIMEOUT):
         connection = await asyncpg.connect(
@@ -46,7 +46,7 @@ async def reach(url: str) -> Reached:
     standby, read_only, *place = row
     if standby:
         raise Standby("the server is a standby or in recovery")
-    return Reached(read_only, tuple(place))
+    return ServerState(read_only, tuple(place))
 
 
 def engine_of(url: str, connect_args: dict[str, Any], **pool: Any) -> AsyncEngine:

@@ -37,6 +37,11 @@ def compiled(statement: Executable) -> Compiled:
     return Compiled(str(found), found.positiontup or ())
 
 
+def text_of(condition: ClauseElement) -> str:
+    """The text of a condition without parameters, to be put into a larger statement."""
+    return str(condition.compile(dialect=_DIALECT))
+
+
 _NUMBER = re.compile(r"\$(\d+)")
 _NAME = re.compile(r"(?<!:):([a-z_]+\d*)\b")
 

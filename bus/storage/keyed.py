@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Text, bindparam, func, select
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
 from bus.storage.entities import columns, entity_from
+from bus.storage.locks import UNIQUE
 from bus.storage.tables import TABLES
 
 E = TypeVar("E", bound=Entity)
-
-_RESERVE = select(
-    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text), 0))
-)
 
 
 async def get_by(db: AsyncConnection, entity: type[E], **key: Any) -> E:
@@ -37,7 +34,7 @@ async def lock_or_reserve(db: AsyncConnection, entity: type[E], **key: Any) -> E
     """Like ``lock_by``; where there is none, nobody else makes it before this transaction ends."""
     if (found := await lock_by(db, entity, **key)) is not None:
         return found
-    await db.execute(_RESERVE, {"name": f"{TABLES[entity].name} {sorted(key.items())}"})
+    await UNIQUE.hold(db, f"{TABLES[entity].name} {sorted(key.items())}")
     return await lock_by(db, entity, **key)
 
 

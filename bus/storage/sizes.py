@@ -56,7 +56,7 @@ def room_for_page() -> int:
 def limit(entity: type[Entity], max_payload: int) -> int:
     """How many bytes an entity may have."""
     whole = limit_of_rows(max_payload)
-    return whole // 2 if _is_told(entity) else whole
+    return whole // 2 if _has_events(entity) else whole
 
 
 def limit_of_rows(max_payload: int) -> int:
@@ -100,6 +100,6 @@ def require_room_for(event: Event, size: int, max_payload: int) -> None:
 
 
 @cache
-def _is_told(entity: type[Entity]) -> bool:
-    told = (event.model_fields[event.fact.entity].annotation for event in EVENTS.values())
-    return any(kind is entity for kind in told)
+def _has_events(entity: type[Entity]) -> bool:
+    kinds = (event.model_fields[event.fact.entity].annotation for event in EVENTS.values())
+    return any(kind is entity for kind in kinds)

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from bus.contract.entity import Entity
-from bus.contract.refusals import DeclarationError
+from bus.contract.refusals import DeclarationError, snake_case
 from bus.kit.ids import uuid7
 from bus.storage.partitions import PARTITIONED, Daily, Partitioned
 
@@ -62,6 +62,8 @@ class Row(DeclarativeBase):
 
     def __init_subclass__(cls, *, ends_with: Owners = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__table__" in cls.__dict__:
+            table(cls).info["noun"] = snake_case(cls.__name__)
         if ends_with:
             owners = ends_with if isinstance(ends_with, tuple) else (ends_with,)
             ENDS_WITH[table(cls).fullname] = owners
@@ -133,6 +135,7 @@ class EntityRow(VersionedRow):
                 "a table has one column for each field of its entity"
             )
         TABLES[entity] = held = table(cls)
+        held.info["noun"] = entity.noun
         if daily is not None:
             PARTITIONED[held.name] = Partitioned(str(held.schema), held.name, daily)
 
@@ -149,6 +152,11 @@ def table(row: type[Row]) -> Table:
     found = row.__table__
     assert isinstance(found, Table)
     return found
+
+
+def noun_of(held: Table) -> str:
+    """What a row of a table is: the noun of its entity, or of the class that declares it."""
+    return str(held.info.get("noun", held.name))
 
 
 def lets_go(target: str) -> ForeignKey:

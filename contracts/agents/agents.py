@@ -1,8 +1,8 @@
 """Agents: who runs, on what, and whether it is still alive."""
 
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bus.contract import (
     ABSENT,
@@ -10,13 +10,13 @@ from bus.contract import (
     Command,
     Count,
     GetOf,
-    Id,
     InvalidReference,
     InvalidTransition,
     Json,
     JsonObject,
     ListOf,
     Name,
+    NameOrder,
     Query,
     Reason,
     Reply,
@@ -178,7 +178,7 @@ class ListAgents(ListOf[Agent], subject="db.agents.list", example={"status": "ru
     mode: AgentMode | None = None
     dismissed: bool | None = None
     suspected: bool | None = None
-    order: Literal["created_at", "-created_at", "name", "-name"] = "created_at"
+    order: NameOrder = "created_at"
 
 
 class UpdateAgent(

@@ -1,6 +1,6 @@
 """Log chunks: the output of agents, as it came. No events are emitted for them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import to_json
@@ -19,6 +19,7 @@ from bus.contract import (
     Request,
     Text,
     Time,
+    TimeOrder,
 )
 from contracts.agents._fields import RunningAgentId, SessionNumber
 from contracts.planning.tasks import Incarnation, StaleIncarnation
@@ -147,7 +148,7 @@ class ListLogChunks(
 
     agent_id: RunningAgentId
     session_number: SessionNumber | None = None
-    order: Literal["created_at", "-created_at"] = "created_at"
+    order: TimeOrder = "created_at"
 
 
 class DeleteLogChunks(

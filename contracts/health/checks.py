@@ -22,8 +22,7 @@ from bus.contract import (
     Title,
     Url,
 )
-from contracts.health._fields import Measure, Score
-from contracts.health._workers import (
+from contracts.health._check_workers import (
     MAX_WORKERS,
     AlreadyReported,
     CheckedWorker,
@@ -42,6 +41,7 @@ from contracts.health._workers import (
     WorkerFilters,
     WorkerTests,
 )
+from contracts.health._fields import Measure, Score
 
 TriggerType = Literal["cron", "on_demand", "package"]
 CheckStatus = Literal["running", "completed", "failed", "timeout", "cancelled"]

@@ -12,14 +12,15 @@ from bus.contract import (
     KnownTimeZone,
     ListOf,
     Name,
+    NameOrder,
     NotFound,
     Query,
     Reply,
     Time,
     TimeZone,
 )
+from contracts.health._check_workers import TimeoutMinutes, WorkerFilters
 from contracts.health._fields import Cron, InvalidSchedule
-from contracts.health._workers import TimeoutMinutes, WorkerFilters
 
 ScheduleId = Id
 
@@ -131,7 +132,7 @@ class ListSchedules(ListOf[Schedule], subject="db.schedules.list", example={"ena
     """List schedules, a page at a time."""
 
     enabled: bool | None = None
-    order: Literal["created_at", "-created_at", "name", "-name"] = "created_at"
+    order: NameOrder = "created_at"
 
 
 class DeleteSchedule(

@@ -1,10 +1,10 @@
 """The operations themselves: which there are, and what each takes, answers, refuses and emits."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from bus.contract import Name, NotFound, Page, Query, Reply
+from bus.contract import Name, NotFound, OperationKind, Page, Query, Reply
 
 
 class OperationNotFound(NotFound, detail="there is no operation {subject}"):
@@ -30,7 +30,7 @@ class OperationSummary(Reply):
     """An operation in one line."""
 
     subject: str
-    kind: Literal["command", "query"]
+    kind: OperationKind
     context: str
     """The name of the NATS service that it belongs to."""
     summary: str
@@ -70,7 +70,7 @@ class OperationDescription(Reply):
     """Everything there is to know about an operation; each JSON Schema is self-contained."""
 
     subject: str
-    kind: Literal["command", "query"]
+    kind: OperationKind
     context: str
     summary: str
     description: str

@@ -10,10 +10,13 @@ Named = Annotated[Id | str, Field(union_mode="left_to_right")]
 """An id, or the ``ref`` of something that a request creates."""
 
 
+PlanEntity = Literal["task", "phase"]
+
+
 class Waiting(BaseModel):
     """A task or a phase on a cycle."""
 
-    entity: Literal["task", "phase"]
+    entity: PlanEntity
     id: Named
 
 

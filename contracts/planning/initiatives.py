@@ -19,6 +19,7 @@ from bus.contract import (
     InvalidReference,
     InvalidTransition,
     ListOf,
+    NameOrder,
     NotFound,
     Position,
     Query,
@@ -37,7 +38,6 @@ InitiativeId = Id
 InitiativeStatus = Literal["active", "pending_review", "completed", "archived"]
 ExecutionMode = Literal["yolo", "review_per_phase"]
 ApprovalStrategy = Literal["push_branch", "merge_and_push"]
-InitiativeOrder = Literal["created_at", "-created_at", "name", "-name"]
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 _EXAMPLE_PROJECT = "0199c0de-0000-7000-8000-000000000002"
@@ -244,7 +244,7 @@ class ListInitiatives(
     project_id: ProjectId | None = None
     search: Search | None = None
     """Text in the name."""
-    order: InitiativeOrder = "created_at"
+    order: NameOrder = "created_at"
     """The column to order by; ``-`` reverses the order. Ties are broken by id."""
 
 

@@ -1,6 +1,6 @@
 """Projects: the repositories that a fleet works on."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
@@ -18,6 +18,7 @@ from bus.contract import (
     ListOf,
     Markdown,
     Name,
+    NameOrder,
     NotFound,
     Query,
     Reply,
@@ -29,8 +30,6 @@ from bus.contract import (
 )
 from contracts.planning._fields import ProjectId
 from contracts.planning.initiatives import InitiativeProjectsChanged
-
-ProjectOrder = Literal["created_at", "-created_at", "name", "-name"]
 
 _EXAMPLE_ID = "0199c0de-0000-7000-8000-000000000001"
 
@@ -179,7 +178,7 @@ class ListProjects(
     """Only the projects of this initiative."""
     search: Search | None = None
     """Text in the name or the description."""
-    order: ProjectOrder = "created_at"
+    order: NameOrder = "created_at"
     """The column to order by; ``-`` reverses the order. Ties are broken by id."""
 
 

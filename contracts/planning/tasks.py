@@ -1,6 +1,6 @@
 """Tasks: pieces of work that one agent does in one go, and who has them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -22,7 +22,6 @@ from bus.contract import (
     Position,
     Query,
     Reason,
-    Reply,
     Search,
     Summary,
     Title,
@@ -35,6 +34,7 @@ from contracts.planning._errors import (
     DifferentInitiatives,
     InitiativeClosed,
     Named,
+    PlanEntity,
     StaleIncarnation,
     Waiting,
 )

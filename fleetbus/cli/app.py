@@ -10,7 +10,6 @@ import typer
 
 from fleetbus.cli import (
     calls,
-    checks,
     describe,
     events,
     exports,
@@ -20,6 +19,7 @@ from fleetbus.cli import (
     replay,
     servers,
 )
+from fleetbus.cli.doctor import command as doctor
 from fleetbus.cli.terminal import Failed
 from fleetbus.cli.top import command as top
 
@@ -41,7 +41,7 @@ log.command()(replay.replay)
 app.command(rich_help_panel=SERVERS)(servers.up)
 app.command(rich_help_panel=SERVERS)(servers.serve)
 app.command(rich_help_panel=SERVERS)(servers.migrate)
-app.command(rich_help_panel=SERVERS)(checks.doctor)
+app.command(rich_help_panel=SERVERS)(doctor.doctor)
 app.command(rich_help_panel=CLIENTS)(calls.call)
 app.add_typer(log, name="events", rich_help_panel=CLIENTS)
 app.command(rich_help_panel=CLIENTS)(top.top)

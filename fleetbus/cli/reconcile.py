@@ -88,7 +88,7 @@ async def _verify(settings: Settings, *, repair: bool) -> None:
                 f"{conflict}.\n  Nothing is published until a person decides: restore the newer "
                 "database,\n  or continue with this one: `fleetbus events accept-timeline`."
             ) from None
-        _tell(settings, found, await removed(conn))
+        _report(settings, found, await removed(conn))
         if not found.missing and not found.foreign:
             return
         if not repair:
@@ -97,7 +97,7 @@ async def _verify(settings: Settings, *, repair: bool) -> None:
         await _ask_for_repair(client)
         await _next_verdict(conn, before)
         found = await _compared_again(conn, client, settings.stream)
-        _tell(settings, found, await removed(conn))
+        _report(settings, found, await removed(conn))
     if found.missing or found.foreign:
         raise typer.Exit(1)
 
@@ -117,7 +117,7 @@ async def _compared_again(conn: AsyncConnection, client: Client, stream: str) ->
         await asyncio.sleep(_CLEANED_WITHIN)
 
 
-def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None:
+def _report(settings: Settings, found: Comparison, before: Removed | None) -> None:
     from bus.kit.logs import shown
 
     stream = settings.stream

@@ -82,7 +82,7 @@ def up(
     """
     if ephemeral and data_dir is not None:
         raise typer.BadParameter("is for data that goes away", param_hint="--ephemeral")
-    loaded = _served(workers, http_port=http_port, http_host=http_host)
+    loaded = _handler_settings(workers, http_port=http_port, http_host=http_host)
     from fleetbus.server import processes
 
     directory = None if ephemeral else data_dir or DATA_DIR
@@ -121,7 +121,7 @@ def serve(
     flags: dict[str, Any] = {"nats_url": nats_url, "database_url": database_url}
     off = {"relay": no_relay, "sweeper": no_sweeper, "detector": no_detector}
     flags |= {name: False for name, is_off in off.items() if is_off}
-    loaded = _served(workers, http_port=http_port, http_host=http_host, **flags)
+    loaded = _handler_settings(workers, http_port=http_port, http_host=http_host, **flags)
     from fleetbus.server import processes
 
     raise typer.Exit(processes.serve(loaded, workers=workers, wait=wait))
@@ -147,7 +147,7 @@ def migrate(
     say(f"the schema is at revision {reached}{before}")
 
 
-def _served(workers: int, **flags: Any) -> Settings:
+def _handler_settings(workers: int, **flags: Any) -> Settings:
     """The settings of handler processes; each has an HTTP port of its own."""
     loaded = settings(**flags)
     if loaded.http_port and loaded.http_port + workers > LAST_PORT + 1:

@@ -56,7 +56,7 @@ def verify(history: History, stored: Iterable[Entity], edges: Iterable[Edge]) ->
     """Check everything that a history, the tables and the dependencies of the plan must satisfy."""
     stored, edges = list(stored), list(edges)
     return [
-        told_once(history),
+        delivered_once(history),
         gapless(history),
         done_once(history),
         in_order(history, edges),
@@ -65,7 +65,7 @@ def verify(history: History, stored: Iterable[Entity], edges: Iterable[Edge]) ->
     ]
 
 
-def told_once(history: History) -> Check:
+def delivered_once(history: History) -> Check:
     """No event is in the stream twice."""
     counts = Counter(delivery.id for delivery in history)
     twice = [f"event {event} is there {n} times" for event, n in counts.items() if n > 1]

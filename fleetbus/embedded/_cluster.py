@@ -90,7 +90,7 @@ class Cluster:
     @property
     def password(self) -> str | None:
         """The password of the role, None as long as it has none, or none for this user."""
-        return _password.kept(self._password_file)
+        return _password.read_password(self._password_file)
 
     async def spawn(
         self, process: ServerProcess, program: str, *arguments: str, stdin: str = ""
@@ -137,10 +137,10 @@ class Cluster:
     async def ensure_closed(self, *, durable: bool) -> None:
         """Let nobody in without the password, also where earlier versions made the directory."""
         if self.password is None:
-            password = _password.made()
+            password = _password.new_password()
             statement = SET_PASSWORD.format(_password.verifier(password))
             await self._execute(statement, durable=durable)
-            _password.keep(self._password_file, password)
+            _password.write_password(self._password_file, password)
         if self._access_file.read_text() != HOST_BASED_AUTHENTICATION:
             self._access_file.write_text(HOST_BASED_AUTHENTICATION)
 

@@ -17,18 +17,18 @@ from pathlib import Path
 ROUNDS = 1
 
 
-def made() -> str:
+def new_password() -> str:
     return secrets.token_urlsafe(32)
 
 
-def kept(file: Path) -> str | None:
+def read_password(file: Path) -> str | None:
     """The password in a file, None where there is none for us."""
     with suppress(OSError):
         return file.read_text().strip() or None
     return None
 
 
-def keep(file: Path, password: str) -> None:
+def write_password(file: Path, password: str) -> None:
     """Write the file whole, or not at all."""
     unfinished = file.with_suffix(".new")
     unfinished.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class DirectoryLock:
                 raise AlreadyRunning(self._describe(file.read())) from None
         self._file = file
 
-    def tell(self, **facts: str | int) -> None:
+    def record(self, **facts: str | int) -> None:
         assert self._file is not None
         self._file.seek(0)
         self._file.truncate()
@@ -95,10 +95,10 @@ class EmbeddedStack:
         open_directory(self.data_dir, exist_ok=not self.is_ephemeral)
         self._lock.acquire()
         try:
-            self._lock.tell(pid=os.getpid())
+            self._lock.record(pid=os.getpid())
             self._keep_out_of_git()
             await self._start_both()
-            self._lock.tell(pid=os.getpid(), nats_url=self.nats.url)
+            self._lock.record(pid=os.getpid(), nats_url=self.nats.url)
         except BaseException:
             await self.stop()
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fleetbus.client import storable
-from fleetbus.importing.plan import Note, Problem, Skipped
+from fleetbus.importing.plan import Note, Problem, SkippedRecord
 from fleetbus.importing.records import (
     MAX_NAME,
     MAX_REASON,
@@ -61,7 +61,7 @@ class Source:
     work: dict[str, Record] = field(default_factory=dict)
     markers: dict[str, Record] = field(default_factory=dict)
     """Records that are no work; others may name them all the same."""
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedRecord] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     records_read: int = 0
@@ -134,11 +134,11 @@ def _read_record(parsed: object, number: int, source: Source) -> None:
     if not isinstance(parsed, dict):
         raise RecordUnreadable("not a JSON object")
     if "_schema" in parsed:
-        source.skipped.append(Skipped(f"line {number}", "header"))
+        source.skipped.append(SkippedRecord(f"line {number}", "header"))
         return
     if parsed.get("_type") == "memory":
         key = external_ref(storable.text(parsed.get("key") or f"line {number}"))
-        source.skipped.append(Skipped(key, "memory"))
+        source.skipped.append(SkippedRecord(key, "memory"))
         return
     stated = _stated_id(parsed, source)
     ref = external_ref(stated)
@@ -147,7 +147,7 @@ def _read_record(parsed: object, number: int, source: Source) -> None:
     record = Record(ref, parsed, source.notes)
     if reason := _reason_to_skip(record):
         source.markers[ref] = record
-        source.skipped.append(Skipped(ref, reason))
+        source.skipped.append(SkippedRecord(ref, reason))
         return
     source.work[ref] = record
     if ref != record.value("id"):

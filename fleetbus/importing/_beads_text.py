@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+from contracts.planning.tasks import TaskCategory, TaskPriority, TaskStatus
 from fleetbus.importing._beads_records import CLOSED, GATE, deferred_until, kind, status_word
-from fleetbus.importing.plan import Category, Priority, SourceEdge, TaskStatus
+from fleetbus.importing.plan import SourceEdge
 from fleetbus.importing.records import (
     MAX_DESCRIPTION,
     MAX_PHASE_TEXT,
@@ -13,8 +14,8 @@ from fleetbus.importing.records import (
     Record,
 )
 
-PRIORITIES: dict[object, Priority] = {0: "high", 1: "high", 2: "medium", 3: "low", 4: "low"}
-CATEGORIES: dict[str, Category] = {"merge-request": "merge", "spike": "research"}
+PRIORITIES: dict[object, TaskPriority] = {0: "high", 1: "high", 2: "medium", 3: "low", 4: "low"}
+CATEGORIES: dict[str, TaskCategory] = {"merge-request": "merge", "spike": "research"}
 STATUSES: dict[str, TaskStatus] = {
     "": "pending",
     "open": "pending",
@@ -91,12 +92,12 @@ def state(record: Record, now: datetime) -> tuple[TaskStatus, str | None]:
     return STATUSES[word], BLOCKED_REASONS.get(word)
 
 
-def category(record: Record) -> Category:
+def category(record: Record) -> TaskCategory:
     """The category of a task, by the type that it has in Beads."""
     return CATEGORIES.get(kind(record), "execute")
 
 
-def priority(record: Record) -> Priority:
+def priority(record: Record) -> TaskPriority:
     """One of three priorities for one of five."""
     value = record.value("priority") if "priority" in record.fields else 2
     if isinstance(value, int) and not isinstance(value, bool) and value in PRIORITIES:
@@ -107,11 +108,11 @@ def priority(record: Record) -> Priority:
 
 def description(record: Record, relations: Iterable[SourceEdge], *, phase: bool = False) -> str:
     """Its texts, what else is known of it as a list, its metadata and its comments."""
-    return record.described(
+    return record.description_of(
         [
             ("Title", record.whole_name()),
             ("", record.text("description")),
-            *record.headed(**TEXTS),
+            *record.sections_of(**TEXTS),
             ("In Beads", _list(record, relations, phase=phase)),
             ("Metadata", record.as_json("metadata")),
             ("Comments", _comments(record)),
@@ -140,8 +141,8 @@ def _list(record: Record, relations: Iterable[SourceEdge], *, phase: bool) -> st
         f"- Type: {what}" if what not in {"", "task", "epic" if phase else ""} else "",
         f"- Status: {word}" if word not in {"", "open", CLOSED} else "",
         f"- Priority: {priority(record)}" if phase and "priority" in record.fields else "",
-        record.listed(**LINES),
-        record.listed(close_reason="Close reason") if phase or word != CLOSED else "",
+        record.bullets(**LINES),
+        record.bullets(close_reason="Close reason") if phase or word != CLOSED else "",
         *(f"- {what.capitalize()}: {', '.join(refs)}" for what, refs in named.items()),
     ]
     return "\n".join(line for line in lines if line)

@@ -1,9 +1,9 @@
 """What a Task Master record says, as the description, state and priority of a task here."""
 
-from fleetbus.importing.plan import Priority, TaskStatus
+from contracts.planning.tasks import TaskPriority, TaskStatus
 from fleetbus.importing.records import MAX_PHASE_TEXT, MAX_REASON, Record
 
-PRIORITIES: dict[str, Priority] = {
+PRIORITIES: dict[str, TaskPriority] = {
     "critical": "high",
     "high": "high",
     "medium": "medium",
@@ -72,21 +72,21 @@ DERIVED = {
 
 def description(record: Record) -> str:
     """Its texts, and what else is known of it as a list."""
-    return record.described(
+    return record.description_of(
         [
             ("Title", record.whole_name()),
             ("", record.text("description")),
-            *record.headed(**TEXTS),
-            ("In Task Master", record.listed(**LINES)),
+            *record.sections_of(**TEXTS),
+            ("In Task Master", record.bullets(**LINES)),
         ]
     )
 
 
 def tag_description(record: Record) -> str:
     """What the metadata of a tag says of it."""
-    listed = record.listed(**TAG_LINES)
-    return record.described(
-        [("", record.text("description")), ("In Task Master", listed)], MAX_PHASE_TEXT
+    bullets = record.bullets(**TAG_LINES)
+    return record.description_of(
+        [("", record.text("description")), ("In Task Master", bullets)], MAX_PHASE_TEXT
     )
 
 
@@ -101,7 +101,7 @@ def state(record: Record) -> tuple[TaskStatus, str | None]:
     return STATUSES[word], BLOCKED_REASONS.get(word)
 
 
-def priority(record: Record, inherited: Priority) -> Priority:
+def priority(record: Record, inherited: TaskPriority) -> TaskPriority:
     """Its priority; where it has none, or one that is unknown, the one of its parent."""
     word = record.text("priority", MAX_REASON).lower()
     if word and word not in PRIORITIES:

@@ -12,19 +12,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contracts.planning.tasks import TaskStatus
 from fleetbus.importing import _beads_text
 from fleetbus.importing._beads_order import Order, order
 from fleetbus.importing._beads_records import Source, kind, read_lines
 from fleetbus.importing.graph import Layout, settle
 from fleetbus.importing.plan import (
-    Kept,
+    EarlierImport,
     Note,
     PhaseStatus,
     Plan,
     PlannedPhase,
     PlannedTask,
     SourceEdge,
-    TaskStatus,
     notes_on_order,
     parents_first,
     unfinished_phases,
@@ -49,18 +49,20 @@ def read_beads(lines: Iterable[str], *, name: str = "beads", now: datetime | Non
     """Read a plan from the lines of a Beads file, accounting for each that is not blank."""
     lines, moment = tuple(lines), now or datetime.now(UTC)
 
-    def reread(kept: Kept) -> Plan:
+    def reread(kept: EarlierImport) -> Plan:
         source = read_lines(lines)
         plan = _Reader(source, order(source, kept.phases), moment, kept).plan(name)
         return replace(plan, reread=reread)
 
-    return reread(Kept())
+    return reread(EarlierImport())
 
 
 class _Reader:
     """Makes tasks and phases of records."""
 
-    def __init__(self, source: Source, relations: Order, now: datetime, kept: Kept) -> None:
+    def __init__(
+        self, source: Source, relations: Order, now: datetime, kept: EarlierImport
+    ) -> None:
         self._source = source
         self._order = relations
         self._now = now
@@ -156,7 +158,7 @@ class _Reader:
 
 
 def _find_phases(
-    records: Mapping[str, Record], parents: Mapping[str, str], kept: Kept
+    records: Mapping[str, Record], parents: Mapping[str, str], kept: EarlierImport
 ) -> dict[str, None]:
     with_children = set(parents.values())
     phases: dict[str, None] = {}

@@ -23,7 +23,7 @@ from fleetbus.client import Client
 from fleetbus.client.storable import cut
 from fleetbus.client.words import is_too_much
 from fleetbus.importing.changes import Changes, compare, gone
-from fleetbus.importing.packing import Ids, Packed, in_order, new_phase, pack, without
+from fleetbus.importing.packing import Ids, PackedRequest, in_order, new_phase, pack, without
 from fleetbus.importing.plan import Dependency, Plan, PlannedPhase, SourceEdge
 from fleetbus.importing.present import Present, for_each, read_present
 from fleetbus.importing.records import external_ref
@@ -128,7 +128,7 @@ class _Load:
             self._advance("tasks", len(packed.request.items) + len(packed.dependencies))
         return list(missing)
 
-    async def _create_acyclic(self, packed: Packed) -> None:
+    async def _create_acyclic(self, packed: PackedRequest) -> None:
         """Create tasks, without the relations that would close a cycle with what is here."""
         request = packed.request
         while True:

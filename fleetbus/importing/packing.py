@@ -31,7 +31,7 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedRequest:
     """One request, and the dependencies that it brings along."""
 
     request: CreateManyTasks
@@ -81,7 +81,7 @@ def pack(
     dependencies: Iterable[Dependency],
     ids: Ids,
     max_payload: int,
-) -> Iterator[Packed]:
+) -> Iterator[PackedRequest]:
     """Divide tasks into requests in their order, with dependencies on what is there by then."""
     awaited: defaultdict[str, list[str]] = defaultdict(list)
     for edge in dependencies:
@@ -95,7 +95,7 @@ def pack(
             named = [ref for ref in awaited[task.ref] if ref in placed][:MAX_DEPENDENCIES]
             items.append(_item(task, named, ids, local))
             brought += [Dependency(task.ref, ref) for ref in named]
-        yield Packed(CreateManyTasks(items=items), tuple(brought))
+        yield PackedRequest(CreateManyTasks(items=items), tuple(brought))
 
 
 def without(request: CreateManyTasks, ref: str, awaited: UUID) -> CreateManyTasks:

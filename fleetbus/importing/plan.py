@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Priority = Literal["high", "medium", "low"]
-Category = Literal[
-    "execute", "research", "discuss", "plan", "detail", "refine", "verify", "merge", "review"
-]
-TaskStatus = Literal["pending", "in_progress", "completed", "blocked"]
+from contracts.planning.tasks import TaskCategory, TaskPriority, TaskStatus
+
 PhaseStatus = Literal["pending", "completed", "blocked"]
 Outcome = Literal[
     "used",
@@ -95,8 +92,8 @@ class PlannedTask:
     phase_ref: str | None = None
     parent_ref: str | None = None
     description: str = ""
-    priority: Priority = "medium"
-    category: Category = "execute"
+    priority: TaskPriority = "medium"
+    category: TaskCategory = "execute"
     status: TaskStatus = "pending"
     blocked_reason: str | None = None
     summary: str | None = None
@@ -119,7 +116,7 @@ class SourceEdge:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedRecord:
     """A record left out on purpose."""
 
     ref: str
@@ -142,7 +139,7 @@ class Note:
     text: str
 
 
-class Kept(NamedTuple):
+class EarlierImport(NamedTuple):
     """What an earlier import made of the records of a plan; what is there keeps its kind."""
 
     phases: frozenset[str] = frozenset()
@@ -160,15 +157,17 @@ class Plan:
     dependencies: tuple[Dependency, ...]
     phase_dependencies: tuple[Dependency, ...]
     edges: tuple[SourceEdge, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedRecord, ...]
     problems: tuple[Problem, ...]
     notes: tuple[Note, ...]
     not_kept: tuple[Note, ...] = ()
     """Fields with something in them for which there is no place."""
-    reread: "Callable[[Kept], Plan] | None" = field(default=None, compare=False, repr=False)
+    reread: "Callable[[EarlierImport], Plan] | None" = field(
+        default=None, compare=False, repr=False
+    )
     """Reads the same source again; None if its records are always of the same kind."""
 
-    def keeping(self, kept: Kept) -> "Plan":
+    def keeping(self, kept: EarlierImport) -> "Plan":
         """The plan in which no record is of another kind than it was imported as."""
         changed = any(phase.ref in kept.tasks for phase in self.phases) or any(
             task.ref in kept.phases for task in self.tasks

@@ -12,7 +12,7 @@ from contracts.planning.initiatives import FindInitiative, Initiative, Initiativ
 from contracts.planning.phases import ListPhaseDependencies, ListPhases, Phase
 from contracts.planning.tasks import ListTaskDependencies, ListTasks, Task
 from fleetbus.client import Client
-from fleetbus.importing.plan import Dependency, Kept
+from fleetbus.importing.plan import Dependency, EarlierImport
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
@@ -34,10 +34,10 @@ class Present:
     phase_dependencies: frozenset[Dependency] = frozenset()
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> EarlierImport:
         """What is there as one kind only, and so stays of that kind."""
         phases, tasks = self.phases.keys(), self.tasks.keys()
-        return Kept(frozenset(phases - tasks), frozenset(tasks - phases))
+        return EarlierImport(frozenset(phases - tasks), frozenset(tasks - phases))
 
 
 async def read_present(bus: Client, external_ref: str) -> Present:

@@ -85,8 +85,8 @@ class Record:
         if not value or isinstance(value, bool):
             return ""
         if isinstance(value, list):
-            value = ", ".join(map(_said, value))
-        return " ".join(self.fit(key, _said(value), MAX_FIELD).split())
+            value = ", ".join(map(_plain, value))
+        return " ".join(self.fit(key, _plain(value), MAX_FIELD).split())
 
     def fit(self, key: str, value: str, limit: int) -> str:
         """The text without what the database cannot keep, cut at the limit."""
@@ -112,7 +112,7 @@ class Record:
             return ""
         return storable.text(title.strip(), MAX_TEXT)
 
-    def headed(self, **headings: str) -> Sections:
+    def sections_of(self, **headings: str) -> Sections:
         """The fields that are there, each with its heading."""
         return [(heading, self.block(key)) for key, heading in headings.items()]
 
@@ -120,11 +120,11 @@ class Record:
         """The field as Markdown: a text, a list of what is in it, or JSON."""
         value = self.value(key)
         if isinstance(value, list):
-            items = "\n".join(f"- {_said(item)}" for item in value)
+            items = "\n".join(f"- {_plain(item)}" for item in value)
             return self.fit(key, items, MAX_TEXT)
         return self.text(key) if isinstance(value, str) else self.as_json(key)
 
-    def listed(self, **labels: str) -> str:
+    def bullets(self, **labels: str) -> str:
         """The fields that are there as a list, a line for each."""
         found = [(label, self.line(key)) for key, label in labels.items()]
         return "\n".join(f"- {label}: {line}" for label, line in found if line)
@@ -138,7 +138,7 @@ class Record:
             return self.text(key)
         return f"```json\n{storable.as_json(storable.json_value(value))}\n```"
 
-    def described(self, sections: Sections, limit: int = MAX_DESCRIPTION) -> str:
+    def description_of(self, sections: Sections, limit: int = MAX_DESCRIPTION) -> str:
         """Sections as one text; if it is too long, the longest of them are cut."""
         parts = [
             f"## {heading}\n\n{text}" if heading else text for heading, text in sections if text
@@ -179,7 +179,7 @@ def _cut(parts: Sequence[str], limit: int) -> str:
     return storable.cut("\n\n".join(parts), limit)
 
 
-def _said(value: object) -> str:
+def _plain(value: object) -> str:
     return value if isinstance(value, str) else storable.as_json(storable.json_value(value))
 
 

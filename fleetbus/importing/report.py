@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from fleetbus.importing.plan import Note, Problem, Skipped, SourceEdge
+from fleetbus.importing.plan import Note, Problem, SkippedRecord, SourceEdge
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class LoadReport:
     tasks: Tally
     dependencies: Tally
     phase_dependencies: Tally
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedRecord, ...]
     problems: tuple[Problem, ...]
     left_out: tuple[SourceEdge, ...]
     notes: tuple[Note, ...]

@@ -26,7 +26,7 @@ from fleetbus.importing.plan import (
     PlannedTask,
     PlanUnreadable,
     Problem,
-    Skipped,
+    SkippedRecord,
     SourceEdge,
     notes_on_order,
     unfinished_phases,
@@ -67,7 +67,7 @@ class _Source:
     phases: list[PlannedPhase] = field(default_factory=list)
     tasks: list[PlannedTask] = field(default_factory=list)
     edges: list[SourceEdge] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedRecord] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     not_kept: list[Note] = field(default_factory=list)
@@ -138,7 +138,7 @@ def _read_tag(tag: str, ref: str, content: object, source: _Source) -> None:
         return
     entries = _read_entries(tag, items, source)
     if not entries:
-        source.skipped.append(Skipped(ref, "tag without tasks"))
+        source.skipped.append(SkippedRecord(ref, "tag without tasks"))
         return
     tasks: dict[str, PlannedTask] = {}
     for entry in entries.values():

@@ -17,11 +17,9 @@ from sqlalchemy.pool import NullPool
 
 import migrations
 from bus.storage.database import driver_url
+from bus.storage.locks import MIGRATION
 
 log = logging.getLogger("fleetbus.migrate")
-
-MIGRATION_LOCK = 0x666C_6565_7401
-"""The advisory lock that one migration at a time holds ("fleet", 1)."""
 
 
 class SchemaMismatch(Exception):
@@ -115,7 +113,7 @@ async def _run(url: str, action: Any, revision: str) -> str:
     engine = create_async_engine(driver_url(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            await MIGRATION.hold(connection)
             await connection.execute(text("CREATE SCHEMA IF NOT EXISTS bus"))
             _refuse_newer(await connection.run_sync(_revision))
             await connection.run_sync(lambda sync: action(config(sync), revision))

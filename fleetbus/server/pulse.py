@@ -66,7 +66,7 @@ class Pulse:
         self._sent: deque[bytes] = deque(maxlen=REMEMBERED)
         self._next: asyncio.Future[None] | None = None
         self._missed = 0.0
-        self._mended = 0
+        self._reconnections = 0
         self._beating: asyncio.Task[None] | None = None
         self.last: float | None = None
         """When one came back last, by the monotonic clock: until then requests were answered."""
@@ -109,7 +109,7 @@ class Pulse:
         """One that comes late says as much: that what is sent to this process arrives."""
         if message.data in self._sent:
             self.last = time.monotonic()
-            self._missed = self._mended = 0
+            self._missed = self._reconnections = 0
             if self._next is not None and not self._next.done():
                 self._next.set_result(None)
 
@@ -118,7 +118,7 @@ class Pulse:
             await asyncio.sleep(INTERVAL)
             await self._beat()
             if self._missed >= MISSES:
-                await self._mend()
+                await self._reconnect()
         self._give_up("the connection to NATS was closed")
 
     async def _beat(self) -> None:
@@ -129,12 +129,12 @@ class Pulse:
             busy = self._client.stats["in_msgs"] != heard
             self._missed += BUSY if busy else 1
 
-    async def _mend(self) -> None:
+    async def _reconnect(self) -> None:
         self._missed = 0.0
-        if self._mended >= ATTEMPTS:
+        if self._reconnections >= ATTEMPTS:
             self._give_up("its own messages do not come back from NATS, on any connection")
             return
-        self._mended += 1
+        self._reconnections += 1
         log.error("our own messages do not come back from NATS: reconnecting")
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             await self._client.reconnect("messages do not come back")

@@ -16,7 +16,7 @@ from contracts.agents.accounts import (
     NoAccountAvailable,
 )
 from contracts.agents.agents import Agent, AgentAccountNeeded, AgentAccountSwitched
-from handlers.agents._accounts import take_next
+from handlers.agents._account_turns import take_next
 from persistence.agents import agents
 
 
@@ -32,12 +32,12 @@ async def switch_exhausted_accounts(
     await carry_out(decisions, db=db, emit=emit)
 
 
-def switched(agent: Agent, account_id: UUID, reason: str, now: datetime) -> Decision[Agent]:
+def switch_account(agent: Agent, account_id: UUID, reason: str, now: datetime) -> Decision[Agent]:
     """The agent as it runs on another account."""
     other = agent.evolve(now, account_id=account_id)
-    told = AgentAccountSwitched(agent=other, previous_account_id=agent.account_id, reason=reason)
+    event = AgentAccountSwitched(agent=other, previous_account_id=agent.account_id, reason=reason)
 
-    return Decision(other, told)
+    return Decision(other, event)
 
 
 async def _next_account(
@@ -49,4 +49,4 @@ async def _next_account(
         needing = agent.evolve(now)
         return Decision(needing, AgentAccountNeeded(agent=needing, earliest=none.earliest))
 
-    return switched(agent, account.id, "Its account is exhausted.", now)
+    return switch_account(agent, account.id, "Its account is exhausted.", now)

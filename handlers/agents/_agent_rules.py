@@ -59,7 +59,7 @@ def is_between_runs(agent: Agent) -> bool:
     return agent.lease_expires_at is None
 
 
-def begun(agent: Agent, now: datetime) -> dict[str, Any]:
+def beginning(agent: Agent, now: datetime) -> dict[str, Any]:
     """What changes when an agent begins to work. Both of its clocks begin anew.
 
     What belonged to the run before this one is gone with it.
@@ -77,15 +77,15 @@ def begun(agent: Agent, now: datetime) -> dict[str, Any]:
 def start_work(agent: Agent, task_id: UUID, now: datetime) -> Agent:
     """The agent as it works on a task."""
     AGENT.require(agent, "begin")
-    return agent.evolve(now, task_id=task_id, **begun(agent, now))
+    return agent.evolve(now, task_id=task_id, **beginning(agent, now))
 
 
-def resumed(command: ResumeAgent, agent: Agent, now: datetime) -> Agent:
+def resume(command: ResumeAgent, agent: Agent, now: datetime) -> Agent:
     """The agent as it goes on; after its end, as another process of which nothing is known yet."""
     AGENT.require(agent, "resume")
     named = {"session_id", "pid", "host", "connection_name"} & command.model_fields_set
     given = {field: getattr(command, field) for field in named}
-    changed = begun(agent, now) | {"answers": command.answers, "pending_questions": None}
+    changed = beginning(agent, now) | {"answers": command.answers, "pending_questions": None}
     if agent.status == "waiting_for_input":
         # The process that asked goes on: only itself can say that it is still there.
         changed["lease_expires_at"] = agent.lease_expires_at

@@ -27,10 +27,10 @@ from contracts.agents.accounts import (
     SetAccountCredentials,
     UpdateAccount,
 )
-from handlers.agents._accounts import ends_later, recovered, take_next
-from handlers.agents._references import let_go
-from persistence.agents import credentials as _credentials
-from persistence.agents import references as _references
+from handlers.agents._account_turns import ends_later, recover, take_next
+from handlers.agents._agent_references import let_go
+from persistence.agents import account_credentials as _account_credentials
+from persistence.agents import agent_references as _agent_references
 
 
 @decider
@@ -67,7 +67,7 @@ async def delete_account(
     command: DeleteAccount, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> AccountDeletion:
     account = await lock_for_deletion(db, Account, command.id)
-    users = await _references.to_account(db, account.id)
+    users = await _agent_references.to_account(db, account.id)
 
     await remove(db, account)
 
@@ -106,7 +106,7 @@ def clear_account_exhausted(
     if not account.is_exhausted:
         return Decision.unchanged(account)
 
-    return recovered(account, now)
+    return recover(account, now)
 
 
 @handler
@@ -115,9 +115,9 @@ async def set_account_credentials(
 ) -> Account:
     account = await _entities.get_locked(db, Account, command.id)
     if command.credentials is None:
-        await _credentials.forget(db, account.id)
+        await _account_credentials.forget(db, account.id)
     else:
-        await _credentials.keep(db, keys, account.id, command.credentials)
+        await _account_credentials.keep(db, keys, account.id, command.credentials)
 
     changed = account.evolve(now, has_credentials=command.credentials is not None)
     await _entities.save(db, [changed])
@@ -132,7 +132,7 @@ async def reveal_account_credentials(
     command: RevealAccountCredentials, *, db: AsyncConnection, keys: KeyRing, audit: Audit
 ) -> Credentials:
     account = await _entities.get(db, Account, command.id)
-    found = await _credentials.find(db, keys, account.id)
+    found = await _account_credentials.find(db, keys, account.id)
     if found is None:
         raise CredentialsNotSet(id=account.id)
 

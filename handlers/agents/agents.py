@@ -37,23 +37,23 @@ from contracts.agents.agents import (
     SwitchAgentAccount,
     UpdateAgent,
 )
-from handlers.agents._account_switching import switched
-from handlers.agents._accounts import take_next
+from handlers.agents._account_switching import switch_account
+from handlers.agents._account_turns import take_next
+from handlers.agents._agent_aliases import add_with_alias
+from handlers.agents._agent_crashes import confirm, report
+from handlers.agents._agent_endings import dissolve, finish, stop
+from handlers.agents._agent_liveness import beat, reinstate, suspect
 from handlers.agents._agent_rules import (
     is_between_runs,
     new_agent,
     require_incarnation,
     require_live,
-    resumed,
+    resume,
     start_work,
 )
-from handlers.agents._aliases import add_with_alias
-from handlers.agents._crashes import confirm, report
-from handlers.agents._endings import dissolve, finish, stop
-from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents.states import AGENT
+from persistence.agents import agent_tasks as _agent_tasks
 from persistence.agents import agents
-from persistence.agents import held as _held
 from persistence.agents.tables import Prompt
 
 
@@ -124,7 +124,7 @@ def ask_input(command: AskInput, agent: Agent, *, now: datetime) -> Decision[Age
 
 @decider
 def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
-    running = resumed(command, agent, now)
+    running = resume(command, agent, now)
 
     return Decision(running, AgentResumed(agent=running, previous_status=agent.status))
 
@@ -133,7 +133,7 @@ def resume_agent(command: ResumeAgent, agent: Agent, *, now: datetime) -> Decisi
 async def finish_agent(
     command: FinishAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    finished = finish(command, await _held.lock(db, command.id), now)
+    finished = finish(command, await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(finished.decisions, db=db, emit=emit)
 
@@ -144,7 +144,7 @@ async def finish_agent(
 async def stop_agent(
     command: StopAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    stopped = stop(command, await _held.lock(db, command.id), now)
+    stopped = stop(command, await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(stopped.decisions, db=db, emit=emit)
 
@@ -155,7 +155,7 @@ async def stop_agent(
 async def crash_agent(
     command: CrashAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    crashed = report(command, await _held.lock(db, command.id), now)
+    crashed = report(command, await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(crashed.decisions, db=db, emit=emit)
 
@@ -190,7 +190,7 @@ async def reinstate_agent(
 async def confirm_suspicion(
     command: ConfirmSuspicion, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Agent:
-    held = await _held.lock(db, command.id)
+    held = await _agent_tasks.lock(db, command.id)
     crashed = confirm(command, held, now)
     if crashed is None:
         return held.agents[0]
@@ -230,7 +230,7 @@ async def switch_agent_account(
     if account_id == agent.account_id:
         return agent
 
-    decision = switched(agent, account_id, command.reason, now)
+    decision = switch_account(agent, account_id, command.reason, now)
     await carry_out([decision], db=db, emit=emit)
 
     return decision.entity
@@ -256,7 +256,7 @@ def dismiss_agent(
 async def delete_agent(
     command: DeleteAgent, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> AgentDeletion:
-    deleted = dissolve(await _held.lock(db, command.id), now)
+    deleted = dissolve(await _agent_tasks.lock(db, command.id), now)
 
     await carry_out(deleted.decisions, db=db, emit=emit)
     agent = deleted.agent.entity

@@ -13,7 +13,7 @@ from contracts.events.events import (
     TimelineItem,
     WaitForPosition,
 )
-from handlers.events._changes import item
+from handlers.events._event_changes import item
 from persistence.events import events
 
 
@@ -29,11 +29,11 @@ async def get_event(query: GetEvent, *, db: AsyncConnection) -> RecordedEvent:
 
 @query
 async def list_timeline(query: ListTimeline, *, db: AsyncConnection) -> Page[TimelineItem]:
-    before, told = await events.told_of(db, query)
+    before, page = await events.timeline(db, query)
 
-    pairs = zip([before, *told.items], told.items, strict=False)
+    pairs = zip([before, *page.items], page.items, strict=False)
     return Page[TimelineItem](
-        items=[item(earlier, event) for earlier, event in pairs], next_cursor=told.next_cursor
+        items=[item(earlier, event) for earlier, event in pairs], next_cursor=page.next_cursor
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from bus.contract import Event
+from bus.handling import Decision
 from contracts.health.checks import Check, CheckCompleted, CheckTimedOut, WorkerCheck
 from handlers.health.states import CHECK
 
@@ -43,8 +43,8 @@ def nobody_left(check: Check) -> bool:
     return check.workers_passed + check.workers_failed >= check.workers_total
 
 
-def close(check: Check, score: float | None, now: datetime) -> tuple[Check, Event]:
-    """The check at its end, with the mean score of its workers, and what tells it."""
+def close(check: Check, score: float | None, now: datetime) -> Decision[Check]:
+    """The check at its end, with the mean score of its workers."""
     CHECK.require(check, "close")
 
     silent = check.workers_completed < check.workers_total
@@ -57,4 +57,6 @@ def close(check: Check, score: float | None, now: datetime) -> tuple[Check, Even
         }
     )
 
-    return closed, CheckTimedOut(check=closed) if silent else CheckCompleted(check=closed)
+    event = CheckTimedOut(check=closed) if silent else CheckCompleted(check=closed)
+
+    return Decision(closed, event)

@@ -28,9 +28,9 @@ from contracts.health.checks import (
     WorkerCheckBrief,
     WorkerCheckReported,
 )
+from handlers.health._check_creation import new_check, new_worker_check
 from handlers.health._check_rules import PASSING
-from handlers.health._new_check import new_check, new_worker_check
-from handlers.health._settling import settle
+from handlers.health._check_settling import settle
 from handlers.health.states import CHECK, WORKER_CHECK
 from persistence.health import checks
 

@@ -17,7 +17,7 @@ from contracts.health.daily_summaries import (
     NoRunsOfDay,
     UpsertDailySummary,
 )
-from handlers.health._status import day_status
+from handlers.health._health_status import day_status
 from persistence.health import daily_summaries
 
 
@@ -63,11 +63,11 @@ async def _put(
         words = {"issues": None, "recommendations": None}
         changed = DailySummary.first(id=new_id, now=now, **words | values)
         await add(db, [changed])
-    else:
-        changed = with_values(known, now, values)
-        if changed is known:
-            return known
+    elif updated := with_values(known, now, values):
+        changed = updated
         await save(db, [changed])
+    else:
+        return known
     emit(DailySummaryChanged(daily_summary=changed))
 
     return changed

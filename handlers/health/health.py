@@ -12,7 +12,7 @@ from contracts.health.health import (
     HealthStatus,
     LastRuns,
 )
-from handlers.health._status import health_status
+from handlers.health._health_status import health_status
 from persistence.health import health
 
 

@@ -18,7 +18,7 @@ from contracts.health.schedules import (
     TriggerSchedule,
     UpsertSchedule,
 )
-from handlers.health._first_due import first_due
+from handlers.health._schedule_first_due import first_due
 
 
 @handler
@@ -34,11 +34,11 @@ async def upsert_schedule(
     if known is None:
         changed = Schedule.first(id=new_id, now=now, **values, last_due_at=None)
         await add(db, [changed])
-    else:
-        changed = with_values(known, now, values)
-        if changed is known:
-            return known
+    elif updated := with_values(known, now, values):
+        changed = updated
         await save(db, [changed])
+    else:
+        return known
     emit(ScheduleChanged(schedule=changed))
 
     return changed

@@ -16,8 +16,8 @@ from contracts.health.test_definitions import (
     TestDefinitionDeletion,
     UpsertTestDefinition,
 )
-from handlers.health import _departing_runs
-from handlers.health._first_due import first_due
+from handlers.health import _test_run_departures
+from handlers.health._schedule_first_due import first_due
 from persistence.health import test_runs
 
 
@@ -34,11 +34,11 @@ async def upsert_test_definition(
     if known is None:
         changed = TestDefinition.first(now=now, **values)
         await add(db, [changed])
-    else:
-        changed = with_values(known, now, values)
-        if changed is known:
-            return known
+    elif updated := with_values(known, now, values):
+        changed = updated
         await save(db, [changed])
+    else:
+        return known
     emit(TestDefinitionChanged(test_definition=changed))
 
     return changed
@@ -51,7 +51,7 @@ async def delete_test_definition(
     definition = await get_locked_by(db, TestDefinition, id=command.id)
     runs = await test_runs.lock_of(db, definition.id)
 
-    await _departing_runs.remove(runs, db=db, emit=emit, now=now)
+    await _test_run_departures.remove(runs, db=db, emit=emit, now=now)
     await remove(db, definition)
     deleted = TestDefinitionContents(runs=len(runs))
     gone = definition.evolve(now)

@@ -6,9 +6,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference
-from bus.handling import Decision, Emit, decider, handler, query, values_of
+from bus.handling import Decision, Emit, carry_out, decider, handler, query, values_of
 from bus.kit.id_series import following_id
-from bus.storage import entities as _entities
 from bus.storage import load
 from contracts.health.test_definitions import TestDefinition
 from contracts.health.test_runs import (
@@ -24,7 +23,7 @@ from contracts.health.test_runs import (
     TestRuns,
     TestRunStarted,
 )
-from handlers.health._run_rules import duration_ms, recorded_run, refuse_contradiction
+from handlers.health._test_run_rules import duration_ms, recorded_run, refuse_contradiction
 from handlers.health.states import TEST_RUN
 from persistence.health import test_runs
 
@@ -95,9 +94,8 @@ async def record_many_test_runs(
         id_ = item.id or following_id(new_id, number)
         runs.append(recorded_run(item, definition, id_=id_, session_id=command.session_id, now=now))
 
-    await _entities.add(db, runs)
-    for run in runs:
-        emit(TestRunFinished(test_run=run))
+    decisions = [Decision(run, TestRunFinished(test_run=run)) for run in runs]
+    await carry_out(decisions, db=db, emit=emit, new=True)
 
     return RecordedRuns(
         items=[

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit
+from bus.handling import Emit, emit_all
 from contracts.planning.phases import PhaseDispatchable
 from persistence.planning import phases
 
 
-async def tell_dispatchable(
+async def emit_dispatchable(
     locked: Collection[UUID],
     *,
     db: AsyncConnection,
@@ -25,5 +25,5 @@ async def tell_dispatchable(
     """
     if not locked:
         return
-    for phase in await phases.dispatchable_among(db, locked, needing):
-        emit(PhaseDispatchable(phase=phase))
+    dispatchable = await phases.dispatchable_among(db, locked, needing)
+    emit_all((PhaseDispatchable(phase=phase) for phase in dispatchable), emit=emit)

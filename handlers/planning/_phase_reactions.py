@@ -1,4 +1,4 @@
-"""What follows in the same transaction from phases and reviews; see also ``_containers.py``."""
+"""What follows in the same transaction from phases and reviews; see ``_task_containers.py`` too."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, reaction
-from bus.storage import add, save
+from bus.handling import Decision, Emit, carry_out, reaction
 from contracts.planning.initiatives import InitiativeChangesRequested
 from contracts.planning.phases import (
     CreatePhase,
@@ -19,10 +18,11 @@ from contracts.planning.phases import (
     PhaseDispatchable,
     PhaseUnblocked,
 )
-from contracts.planning.tasks import TaskCreated, TaskUpdated
-from handlers.planning._phase_dependencies import tell_dispatchable
+from contracts.planning.tasks import Task, TaskCreated, TaskUpdated
+from handlers.planning._phase_dependencies import emit_dispatchable
 from handlers.planning._phase_rules import FINALIZATION, new_phase, place_after, review_task
 from persistence.planning import phases
+from persistence.planning.phase_graph import PHASE_GRAPH
 
 
 @reaction(emits=(PhaseDispatchable,))
@@ -35,8 +35,8 @@ async def tell_dispatchable_dependents(
     the transaction that comes second.
     """
     completed = {event.phase.id for event in events}
-    locked = await phases.lock_dependents(db, completed)
-    await tell_dispatchable(locked, db=db, emit=emit, needing=completed)
+    locked = await PHASE_GRAPH.lock_dependents(db, completed)
+    await emit_dispatchable(locked, db=db, emit=emit, needing=completed)
 
 
 def _approved(event: PhaseApproved | PhaseUnblocked) -> bool:
@@ -48,7 +48,7 @@ async def tell_dispatchable_phases(
     events: Sequence[PhaseApproved | PhaseUnblocked], *, db: AsyncConnection, emit: Emit
 ) -> None:
     """A phase that is approved, or is so again, can be started if it waits for no other."""
-    await tell_dispatchable({event.phase.id for event in events}, db=db, emit=emit)
+    await emit_dispatchable({event.phase.id for event in events}, db=db, emit=emit)
 
 
 @reaction(emits=(PhaseCreated, PhaseChangesRequested))
@@ -77,16 +77,19 @@ async def take_up_finalization(
         for id_, phase in before.items()
     }
 
-    await add(db, [after[id_] for id_ in made])
-    await save(db, [after[id_] for id_ in known])
-    for id_, summary in asked.items():
-        if id_ in made:
-            emit(PhaseCreated(phase=made[id_]))
-        emit(
-            PhaseChangesRequested(
-                phase=after[id_], previous_status=before[id_].status, summary=summary
-            )
+    requested = {
+        id_: PhaseChangesRequested(
+            phase=after[id_], previous_status=before[id_].status, summary=summary
         )
+        for id_, summary in asked.items()
+    }
+    created = [
+        Decision(after[id_], PhaseCreated(phase=phase), requested[id_])
+        for id_, phase in made.items()
+    ]
+    taken_up = [Decision(after[id_], requested[id_]) for id_ in known]
+    await carry_out(created, db=db, emit=emit, new=True)
+    await carry_out(taken_up, db=db, emit=emit)
 
 
 @reaction(emits=(TaskUpdated, TaskCreated))
@@ -96,19 +99,20 @@ async def add_review_tasks(
     """Changes that a phase needs are its review task; one is open at most."""
     asked = {event.phase.id: event for event in events}
     reviews = await phases.lock_open_reviews(db, asked)
-    updated = [
-        task.evolve(now, description=asked[phase_id].summary) for phase_id, task in reviews.items()
-    ]
+    updated = [_ask_for(task, asked[phase_id].summary, now) for phase_id, task in reviews.items()]
     missing = [event for phase_id, event in asked.items() if phase_id not in reviews]
     fresh = await phases.fresh_ids(db, len(missing))
-    created = [
+    tasks = [
         review_task(id_, event.phase, event.summary, now)
         for id_, event in zip(fresh, missing, strict=True)
     ]
+    created = [Decision(task, TaskCreated(task=task)) for task in tasks]
 
-    await save(db, updated)
-    await add(db, created)
-    for task in updated:
-        emit(TaskUpdated(task=task))
-    for task in created:
-        emit(TaskCreated(task=task))
+    await carry_out(updated, db=db, emit=emit)
+    await carry_out(created, db=db, emit=emit, new=True)
+
+
+def _ask_for(task: Task, changes: str, now: datetime) -> Decision[Task]:
+    updated = task.evolve(now, description=changes)
+
+    return Decision(updated, TaskUpdated(task=updated))

@@ -18,9 +18,10 @@ from contracts.planning.tasks import (
     TaskDeleted,
     TaskDependencyRemoved,
 )
-from persistence.planning import order as _order
-from persistence.planning import task_graph as _task_graph
+from persistence.planning import task_trees as _task_trees
 from persistence.planning import tasks
+from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_order import ORDER
 
 
 async def lock_ends(
@@ -31,7 +32,7 @@ async def lock_ends(
     What is depended on comes first, as it does when its completion makes the task ready.
     """
     task = await _entities.get(db, Task, command.id)
-    await _order.lock(db, task.initiative_id)
+    await ORDER.lock(db, task.initiative_id)
     others = await _entities.lock(db, Task, [command.depends_on_task_id])
     task = await _entities.get_locked(db, Task, command.id)
     return task, others.get(command.depends_on_task_id)
@@ -41,7 +42,7 @@ async def delete_tree(
     db: AsyncConnection, task: Task, *, now: datetime
 ) -> tuple[TaskDeleted, list[TaskDependencyRemoved]]:
     """Delete a task and everything below it; returns what is to be told, also of who was let go."""
-    tree = await _task_graph.lock_trees(db, [task.id])
+    tree = await _task_trees.lock_trees(db, [task.id])
     freed = await let_go(db, tree, now=now)
 
     dependencies = await tasks.delete_all(db, tree)
@@ -60,7 +61,7 @@ async def let_go(
     That is a change of each that did so, for each dependency that it loses. Who was deleted while
     its lock was waited for has lost them already.
     """
-    edges = await _task_graph.edges_into(db, tree)
+    edges = await TASK_GRAPH.into(db, tree)
     waiting = await _entities.lock(db, Task, {one for one, _ in edges})
     removed = []
     for one, other in edges:
@@ -69,7 +70,7 @@ async def let_go(
         waiting[one] = waiting[one].evolve(now)
         removed.append(TaskDependencyRemoved(task=waiting[one], depends_on_task_id=other))
 
-    await _task_graph.remove_dependencies_on(db, tree, waiting)
+    await TASK_GRAPH.remove_into(db, tree, waiting)
     await _entities.save(db, list(waiting.values()))
 
     return removed

@@ -11,15 +11,14 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import Entity, InvalidReference
+from bus.kit.cycles import find_cycle
 from bus.storage import entities as _entities
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import DifferentInitiatives, NewTaskItem, Task
-from handlers.planning._cycles import find_cycle
-from handlers.planning._order import circle, refuse_circles
+from handlers.planning._task_order import circle, refuse_circles
 from handlers.planning.task_rules import new_task
-from persistence.planning import order as _order
-from persistence.planning.order import Kind, Node
+from persistence.planning.task_order import ORDER, Kind, Node
 
 E = TypeVar("E", bound=Entity)
 
@@ -103,7 +102,7 @@ async def refuse_circles_over_phases(
     if not concerned:
         return
     for initiative_id in sorted({new[one.id].initiative_id for one in concerned}, key=str):
-        await _order.lock(db, initiative_id)
+        await ORDER.lock(db, initiative_id)
 
     await refuse_circles(db, "task", [Node("task", one.id) for one in concerned], names(planned))
 

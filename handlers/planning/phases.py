@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference
-from bus.handling import Decision, Emit, changes, decider, handler
+from bus.handling import Decision, Emit, carry_out, changes, decider, emit_all, handler
 from bus.storage import add, get, get_locked, load, lock, lock_for_deletion, remove, save
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import (
@@ -37,17 +37,16 @@ from contracts.planning.phases import (
     UnblockPhase,
     UpdatePhase,
 )
-from contracts.planning.tasks import DependencyNotFound, DifferentInitiatives
-from handlers.planning._order import circle, of_phase, refuse_circles
-from handlers.planning._phase_dependencies import tell_dispatchable
+from contracts.planning.tasks import DependencyNotFound
+from handlers.planning._phase_dependencies import emit_dispatchable
 from handlers.planning._phase_rules import initiative_of, new_phase, place_after
 from handlers.planning._task_dependencies import let_go
+from handlers.planning._task_order import of_phase, refuse_circles, refuse_self_and_elsewhere
 from handlers.planning.states import PHASE
-from persistence.planning import order as _order
-from persistence.planning import phase_graph as _phase_graph
 from persistence.planning import phases
-from persistence.planning import task_graph as _task_graph
-from persistence.planning.order import Node
+from persistence.planning import task_trees as _task_trees
+from persistence.planning.phase_graph import PHASE_GRAPH
+from persistence.planning.task_order import ORDER
 
 
 @handler
@@ -94,9 +93,8 @@ async def reorder_phases(
         if phase.position != position
     ]
 
-    await save(db, moved)
-    for phase in moved:
-        emit(PhaseUpdated(phase=phase))
+    decisions = [Decision(phase, PhaseUpdated(phase=phase)) for phase in moved]
+    await carry_out(decisions, db=db, emit=emit)
 
     return PhaseSequence(ids=[phase.id for phase in ordered], moved=[phase.id for phase in moved])
 
@@ -121,7 +119,7 @@ async def start_phase(
 ) -> Phase:
     phase = await get_locked(db, Phase, command.id)
     PHASE.require(phase, "start")
-    if waits_for := await _phase_graph.open_dependencies(db, phase.id):
+    if waits_for := await PHASE_GRAPH.unfinished(db, phase.id, "position"):
         raise DependenciesOpen(id=phase.id, open=waits_for)
 
     started = phase.evolve(now, status="in_progress")
@@ -202,17 +200,14 @@ async def add_phase_dependency(
     command: AddPhaseDependency, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Phase:
     initiative_id = (await get(db, Phase, command.id)).initiative_id
-    await _order.lock(db, initiative_id)
+    await ORDER.lock(db, initiative_id)
     phase = await get_locked(db, Phase, command.id)
     other = (await load(db, Phase, [command.depends_on_phase_id])).get(command.depends_on_phase_id)
     if other is None:
         raise InvalidReference(field="depends_on_phase_id", entity="phase")
-    if other.initiative_id != initiative_id:
-        raise DifferentInitiatives(entity="phase", id=phase.id, other_id=other.id)
-    if other.id == phase.id:
-        raise circle("phase", [Node("begun", phase.id), Node("done", phase.id)], {})
+    refuse_self_and_elsewhere("phase", phase, other)
 
-    await _phase_graph.add_dependency(db, phase.id, other.id)
+    await PHASE_GRAPH.add(db, [(phase.id, other.id)])
     await refuse_circles(db, "phase", of_phase(phase))
     changed = phase.evolve(now)
     await save(db, [changed])
@@ -226,7 +221,7 @@ async def remove_phase_dependency(
     command: RemovePhaseDependency, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Phase:
     phase = await get_locked(db, Phase, command.id)
-    if not await _phase_graph.remove_dependency(db, phase.id, command.depends_on_phase_id):
+    if not await PHASE_GRAPH.remove(db, phase.id, command.depends_on_phase_id):
         raise DependencyNotFound(id=phase.id, depends_on=command.depends_on_phase_id)
 
     needed = await get(db, Phase, command.depends_on_phase_id)
@@ -234,7 +229,7 @@ async def remove_phase_dependency(
     await save(db, [changed])
     emit(PhaseUpdated(phase=changed))
     if needed.status != "completed":
-        await tell_dispatchable([phase.id], db=db, emit=emit)
+        await emit_dispatchable([phase.id], db=db, emit=emit)
 
     return changed
 
@@ -243,22 +238,20 @@ async def remove_phase_dependency(
 async def delete_phase(
     command: DeletePhase, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> PhaseDeletion:
-    await _order.lock(db, (await get(db, Phase, command.id)).initiative_id)
+    await ORDER.lock(db, (await get(db, Phase, command.id)).initiative_id)
     phase = await lock_for_deletion(db, Phase, command.id)
     deleted, task_ids = await phases.contents(db, phase)
-    dependents = await lock(db, Phase, await phases.lock_dependents(db, [phase.id]))
-    tree = await _task_graph.lock_trees(db, await phases.tasks_in(db, phase.id))
+    dependents = await lock(db, Phase, await PHASE_GRAPH.lock_dependents(db, [phase.id]))
+    tree = await _task_trees.lock_trees(db, await phases.tasks_in(db, phase.id))
     let_go_of = await let_go(db, tree, now=now)
 
     await remove(db, phase)
-    freed = [dependent.evolve(now) for dependent in dependents.values()]
-    await save(db, freed)
     emit(PhaseDeleted(phase=phase.evolve(now), deleted=deleted, task_ids=task_ids))
-    for dependent in freed:
-        emit(PhaseUpdated(phase=dependent))
+    freed = [dependent.evolve(now) for dependent in dependents.values()]
+    decisions = [Decision(dependent, PhaseUpdated(phase=dependent)) for dependent in freed]
+    await carry_out(decisions, db=db, emit=emit)
     if phase.status != "completed":
-        await tell_dispatchable(dependents, db=db, emit=emit)
-    for each in let_go_of:
-        emit(each)
+        await emit_dispatchable(dependents, db=db, emit=emit)
+    emit_all(let_go_of, emit=emit)
 
     return PhaseDeletion(id=phase.id, deleted=deleted)

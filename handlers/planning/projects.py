@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidTransition
-from bus.handling import Decision, Emit, changes, decider, handler, query, reported
-from bus.storage import lock, lock_for_deletion, remove, save
+from bus.handling import Decision, Emit, carry_out, changes, decider, handler, query, reported
+from bus.storage import lock, lock_for_deletion, remove
 from contracts.planning.initiatives import Initiative, InitiativeProjectsChanged
 from contracts.planning.projects import (
     ArchiveProject,
@@ -119,10 +119,16 @@ async def delete_project(
     deleted = await projects.contents(db, project)
 
     await remove(db, project)
-    changed = [initiative.evolve(now) for initiative in about_it.values()]
-    await save(db, changed)
-    for initiative in changed:
-        emit(InitiativeProjectsChanged(initiative=initiative, added=[], removed=[project.id]))
+    decisions = [_without(project, initiative, now) for initiative in about_it.values()]
+    await carry_out(decisions, db=db, emit=emit)
     emit(ProjectDeleted(project=project.evolve(now), deleted=deleted))
 
     return ProjectDeletion(id=project.id, deleted=deleted)
+
+
+def _without(project: Project, initiative: Initiative, now: datetime) -> Decision[Initiative]:
+    changed = initiative.evolve(now)
+
+    return Decision(
+        changed, InitiativeProjectsChanged(initiative=changed, added=[], removed=[project.id])
+    )

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import InvalidReference, Refusal
-from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.handling import Decision, Emit, carry_out, changes, decider, emit_all, handler, query
 from bus.storage import entities as _entities
 from bus.storage import lock_for_deletion
 from contracts.planning.initiatives import Initiative
@@ -47,32 +47,31 @@ from contracts.planning.tasks import (
     TaskUpdated,
     UpdateTask,
 )
-from handlers.planning._late_results import evolve, keep_late_result, take_late_result
-from handlers.planning._order import circle, of_task, refuse_circles
-from handlers.planning._shortening import shorten
 from handlers.planning._task_dependencies import delete_tree, lock_ends
+from handlers.planning._task_late_results import evolve, keep_late_result, take_late_result
+from handlers.planning._task_order import of_task, refuse_circles, refuse_self_and_elsewhere
 from handlers.planning._task_plan import build, plan, refuse_circles_over_phases
-from handlers.planning.claims import (
-    Dealt,
+from handlers.planning._task_shortening import shorten
+from handlers.planning.states import TASK
+from handlers.planning.task_claims import (
+    Assignment,
     alike,
-    deal,
+    assign,
     refuse_in_vain,
     refuse_unknown,
     take_first,
     take_ready,
 )
-from handlers.planning.states import TASK
 from handlers.planning.task_rules import (
     UNCLAIMED,
     is_over,
     new_task,
     require_attempt,
 )
-from persistence.planning import new_tasks as _new_tasks
 from persistence.planning import task_context as _task_context
-from persistence.planning import task_graph as _task_graph
+from persistence.planning import task_creation as _task_creation
 from persistence.planning import tasks
-from persistence.planning.order import Node
+from persistence.planning.task_graph import TASK_GRAPH
 
 
 @decider
@@ -97,14 +96,15 @@ async def create_many_tasks(
     planned = plan(command.items, new_id)
     made = await build(db, planned, now=now)
 
-    await _entities.add(db, made)
+    created = [
+        Decision(task, TaskCreated(task=task, depends_on=list(one.depends_on)))
+        for one, task in zip(planned, made, strict=True)
+    ]
+    await carry_out(created, db=db, emit=emit, new=True)
     if related := [one for one in planned if one.depends_on or one.parent_id is not None]:
         pairs = ((one.id, other) for one in related for other in one.depends_on)
-        await _new_tasks.relate(db, [one.id for one in related], pairs)
+        await _task_creation.relate(db, [one.id for one in related], pairs)
     await refuse_circles_over_phases(db, planned, made)
-
-    for one, task in zip(planned, made, strict=True):
-        emit(TaskCreated(task=task, depends_on=list(one.depends_on)))
 
     return NewTasks(items=[NewTaskRef(ref=one.item.ref, id=one.id) for one in planned])
 
@@ -146,8 +146,7 @@ async def delete_task(
 
     deleted, freed = await delete_tree(db, task, now=now)
 
-    for each in [deleted, *freed]:
-        emit(each)
+    emit_all([deleted, *freed], emit=emit)
 
     return TaskDeletion(id=task.id, deleted=deleted.deleted)
 
@@ -160,13 +159,10 @@ async def add_task_dependency(
     if other is None:
         raise InvalidReference(field="depends_on_task_id", entity="task")
     TASK.require(task, "add_dependency")
-    if other.initiative_id != task.initiative_id:
-        raise DifferentInitiatives(entity="task", id=task.id, other_id=other.id)
-    if other.id == task.id:
-        raise circle("task", [Node("task", task.id), Node("task", task.id)], {})
+    refuse_self_and_elsewhere("task", task, other)
 
     changed = task.evolve(now)
-    await _task_graph.add_dependencies(db, [(task.id, other.id)])
+    await TASK_GRAPH.add(db, [(task.id, other.id)])
     await refuse_circles(db, "task", of_task(task))
     await _entities.save(db, [changed])
 
@@ -180,7 +176,7 @@ async def remove_task_dependency(
     command: RemoveTaskDependency, *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> Task:
     task, _ = await lock_ends(db, command)
-    if not await _task_graph.remove_dependency(db, task.id, command.depends_on_task_id):
+    if not await TASK_GRAPH.remove(db, task.id, command.depends_on_task_id):
         raise DependencyNotFound(id=task.id, depends_on=command.depends_on_task_id)
 
     changed = task.evolve(now)
@@ -207,26 +203,26 @@ async def claim_tasks(
             emits[0](TaskClaimed(task=first.task, incarnation=commands[0].incarnation))
             return [ClaimedTasks(tasks=[shorten(first, room)])]
 
-    dealt: dict[int, list[Dealt]] = {}
+    assigned: dict[int, list[Assignment]] = {}
     for places in alike(commands):
         together = [commands[place] for place in places]
         limit = sum(claim.limit for claim in together)
-        given = [one.task.id for several in dealt.values() for one in several]
+        given = [one.task.id for several in assigned.values() for one in several]
         taken = await take_ready(db, together[0], limit=limit, besides=given)
-        dealt |= zip(places, deal(together, taken, now, room), strict=True)
+        assigned |= zip(places, assign(together, taken, now, room), strict=True)
 
-    await _entities.save(db, [one.task for several in dealt.values() for one in several])
+    await _entities.save(db, [one.task for several in assigned.values() for one in several])
 
     for place, claim in enumerate(commands):
-        for one in dealt[place]:
+        for one in assigned[place]:
             emits[place](TaskClaimed(task=one.task, incarnation=claim.incarnation))
 
-    vain = [place for place in range(len(commands)) if not dealt[place]]
+    vain = [place for place in range(len(commands)) if not assigned[place]]
     refused = await refuse_in_vain(db, [commands[place] for place in vain])
     refusals = dict(zip(vain, refused, strict=True))
 
     return [
-        refusals.get(place) or ClaimedTasks(tasks=[one.told for one in dealt[place]])
+        refusals.get(place) or ClaimedTasks(tasks=[one.reply for one in assigned[place]])
         for place in range(len(commands))
     ]
 

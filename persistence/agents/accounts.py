@@ -16,24 +16,14 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import Listing, columns, either, entity_from, equal
+from bus.storage import AdvisoryLock, Listing, columns, either, entity_from, equal
 from contracts.agents.accounts import Account, ListAccounts
 from persistence.agents.tables import account
 
-LOCK_CLASS = 0x6661_6363
-"""First key of the advisory locks of turns; the second is the hash of the provider."""
-
-# The subquery is over, and the lock held, before the clock is read.
-_LOCK_TURN = text(
-    """
-    SELECT clock_timestamp()
-    FROM (SELECT pg_advisory_xact_lock(:class, hashtext(:provider)) OFFSET 0) AS held
-    """
-)
+TURN = AdvisoryLock("agents.turn", "One at a time takes the next account of a provider.")
 
 _PROVIDER = account.c.provider == bindparam("provider", type_=Text)
 
@@ -84,9 +74,7 @@ _LOCK_ENDED = (
 
 async def lock_turn(db: AsyncConnection, provider: str) -> datetime:
     """Be the only one who takes an account of a provider; the time since which that is so."""
-    found = await db.execute(_LOCK_TURN, {"class": LOCK_CLASS, "provider": provider})
-    since: datetime = found.scalar_one()
-    return since
+    return await TURN.hold(db, provider)
 
 
 async def lock_next(

@@ -74,7 +74,7 @@ async def get(db: AsyncConnection, event_id: UUID) -> RecordedEvent:
     return found[0]
 
 
-async def told_of(
+async def timeline(
     db: AsyncConnection, query: ListTimeline
 ) -> tuple[RecordedEvent | None, Page[RecordedEvent]]:
     """A page of what was told of an entity, and the event before its first one."""

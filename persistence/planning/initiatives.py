@@ -22,8 +22,7 @@ from contracts.planning.initiatives import (
     PhaseSummary,
     TaskCounts,
 )
-from persistence.planning import deletion as _deletion
-from persistence.planning.deletion import Going
+from persistence.planning import task_deletion as _task_deletion
 from persistence.planning.tables import (
     InitiativeProject,
     initiative,
@@ -31,6 +30,7 @@ from persistence.planning.tables import (
     phase,
     task,
 )
+from persistence.planning.task_deletion import Going
 
 Listing(
     ListInitiatives,
@@ -117,8 +117,8 @@ async def remove_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -
 
 async def contents(db: AsyncConnection, locked: Initiative) -> tuple[Going, Going]:
     """The phases and the tasks that go along when this initiative is deleted."""
-    phases = await _deletion.phases_going(db, locked.id)
-    return phases, await _deletion.tasks_going(db, task.c.initiative_id == locked.id)
+    phases = await _task_deletion.phases_going(db, locked.id)
+    return phases, await _task_deletion.tasks_going(db, task.c.initiative_id == locked.id)
 
 
 def _task_counts() -> ColumnElement[Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import Listing, columns, entity_from, equal
 from contracts.planning.phases import ListDispatchablePhases, ListPhases, Phase, PhaseContents
 from contracts.planning.tasks import Task
-from persistence.planning import deletion as _deletion
-from persistence.planning.phase_graph import waits
-from persistence.planning.tables import phase, phase_dependency, task
+from persistence.planning import task_deletion as _task_deletion
+from persistence.planning.phase_graph import PHASE_GRAPH
+from persistence.planning.tables import phase, task
 
 Listing(ListPhases, equal(phase, "initiative_id", "status", "external_ref"))
 
@@ -23,7 +23,7 @@ Listing(
         "initiative_id": and_(
             *equal(phase, "initiative_id").values(),
             phase.c.status == literal_column("'approved'"),
-            ~waits(),
+            ~PHASE_GRAPH.waits(phase.c.id),
         )
     },
 )
@@ -35,25 +35,15 @@ async def lock_all(db: AsyncConnection, initiative_id: UUID) -> list[Phase]:
     return sorted(found, key=lambda each: (each.position, each.id))
 
 
-async def lock_dependents(db: AsyncConnection, ids: Iterable[UUID]) -> list[UUID]:
-    """Lock the phases that depend on any of these; their content may be long and stays."""
-    statement = (
-        select(phase.c.id)
-        .where(phase.c.id.in_(_needing(ids)))
-        .order_by(phase.c.id)
-        .with_for_update(key_share=True)
-    )
-    return list((await db.execute(statement)).scalars())
-
-
 async def dispatchable_among(
     db: AsyncConnection, ids: Iterable[UUID], needing: Iterable[UUID] | None = None
 ) -> list[Phase]:
     """Those of these phases that can be started, and depend on any of the others if so asked."""
     approved = phase.c.status == literal_column("'approved'")
-    statement = columns(Phase).where(phase.c.id == func.any(list(ids)), approved, ~waits())
+    free = ~PHASE_GRAPH.waits(phase.c.id)
+    statement = columns(Phase).where(phase.c.id == func.any(list(ids)), approved, free)
     if needing is not None:
-        statement = statement.where(phase.c.id.in_(_needing(needing)))
+        statement = statement.where(phase.c.id.in_(PHASE_GRAPH.dependents_of(list(needing))))
     found = await db.execute(statement.order_by(phase.c.position, phase.c.id))
     return [entity_from(Phase, row) for row in found]
 
@@ -106,20 +96,9 @@ async def tasks_in(db: AsyncConnection, id_: UUID) -> list[UUID]:
 
 async def contents(db: AsyncConnection, locked: Phase) -> tuple[PhaseContents, list[UUID]]:
     """What goes along when this phase is deleted, and its tasks among that."""
-    edges = select(func.count()).where(
-        or_(
-            phase_dependency.c.phase_id == locked.id,
-            phase_dependency.c.depends_on_phase_id == locked.id,
-        )
-    )
-    tasks = await _deletion.tasks_going(db, task.c.phase_id == locked.id)
-    dependencies = (await db.execute(edges)).scalar_one()
+    tasks = await _task_deletion.tasks_going(db, task.c.phase_id == locked.id)
+    dependencies = await PHASE_GRAPH.count(db, [locked.id])
     return PhaseContents(tasks=tasks.number, dependencies=dependencies), tasks.ids
-
-
-def _needing(ids: Iterable[UUID]) -> Select[UUID]:
-    edges = select(phase_dependency.c.phase_id)
-    return edges.where(phase_dependency.c.depends_on_phase_id == func.any(list(ids)))
 
 
 async def _lock(db: AsyncConnection, *where: ColumnElement[bool]) -> list[Phase]:

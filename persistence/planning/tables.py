@@ -125,7 +125,7 @@ class Task(
     entity=tasks.Task,
     ends_with=(initiatives.Initiative, phases.Phase, tasks.Task),
 ):
-    """What makes a task ready is kept with it, by ``_readiness.py``."""
+    """What makes a task ready is kept with it, by ``_task_readiness.py``."""
 
     __tablename__ = "tasks"
     __table_args__ = (

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import columns, compiled, entity_from, fetch
 from contracts.planning.tasks import ClaimedTask, Task, TaskContext
-from persistence.planning.tables import initiative, phase, task, task_dependency
+from persistence.planning.tables import initiative, phase, task
+from persistence.planning.task_graph import TASK_GRAPH
 
 MAX_RELATED = 100
 """How many dependencies and children are given along."""
@@ -64,11 +65,7 @@ AROUND = (
     ),
     _several(
         "dependencies",
-        _other.c.id.in_(
-            select(task_dependency.c.depends_on_task_id)
-            .where(task_dependency.c.task_id == task.c.id)
-            .correlate(task)
-        ),
+        _other.c.id.in_(TASK_GRAPH.dependencies_of(task.c.id).correlate(task)),
     ),
 )
 """What is given along with a task that is claimed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -17,15 +17,15 @@ from sqlalchemy import (
     delete,
     func,
     literal_column,
-    or_,
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import Listing, columns, contains, either, entity_from, equal
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
-from persistence.planning.readiness import READY
-from persistence.planning.tables import task, task_dependency
+from persistence.planning.tables import task
+from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_readiness import READY
 
 # Written into the text: a plan for any value of a parameter could neither use the partial indexes
 # nor know how many rows have the status.
@@ -63,20 +63,11 @@ async def lock_expired(db: AsyncConnection, *, now: datetime, limit: int) -> lis
     return [entity_from(Task, row) for row in rows]
 
 
-_COUNT_EDGES = select(func.count()).where(
-    or_(
-        task_dependency.c.task_id == func.any(_IDS),
-        task_dependency.c.depends_on_task_id == func.any(_IDS),
-    )
-)
-
-
-async def delete_all(db: AsyncConnection, ids: Iterable[UUID]) -> int:
+async def delete_all(db: AsyncConnection, ids: Collection[UUID]) -> int:
     """Delete these tasks; returns how many dependencies went along."""
-    values = {"ids": list(ids)}
-    dependencies = (await db.execute(_COUNT_EDGES, values)).scalar_one()
-    await db.execute(delete(task).where(task.c.id == func.any(_IDS)), values)
-    return int(dependencies)
+    dependencies = await TASK_GRAPH.count(db, ids)
+    await db.execute(delete(task).where(task.c.id == func.any(_IDS)), {"ids": list(ids)})
+    return dependencies
 
 
 @cache

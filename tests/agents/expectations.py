@@ -25,14 +25,14 @@ from contracts.planning.tasks import (
     TaskReleased,
     TaskRetried,
 )
+from handlers.agents._agent_departures import Departure
 from handlers.agents._agent_rules import (
     LIVE,
     require_live,
 )
-from handlers.agents._departures import Departure
 from handlers.agents.states import AGENT
 from handlers.planning.task_rules import MAX_RETRIES, new_task
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import LockedAgents
 
 ENDS = (AgentFinished, AgentStopped, AgentCrashed)
 GIVEN_BACK = (TaskReleased, TaskRetried, TaskBlocked)
@@ -64,7 +64,7 @@ class Expectations(RuleBasedStateMachine):
             assert self.agent is before
 
     def depart(
-        self, incarnation: int | None, action: str, decide: Callable[[Held], Departure]
+        self, incarnation: int | None, action: str, decide: Callable[[LockedAgents], Departure]
     ) -> None:
         held, made = self._held(), []
 
@@ -162,7 +162,7 @@ class Expectations(RuleBasedStateMachine):
             assert may
         return may
 
-    def _tasks_are_given_back(self, held: Held, departure: Departure) -> None:
+    def _tasks_are_given_back(self, held: LockedAgents, departure: Departure) -> None:
         after = {decision.entity.id: decision for decision in departure.tasks}
         assert list(after) == [task.id for task in held.tasks]
         for before in held.tasks:
@@ -185,8 +185,10 @@ class Expectations(RuleBasedStateMachine):
         assert after.retry_count == before.retry_count + (crashed and not blocked)
         assert after.version == before.version + 1
 
-    def _held(self) -> Held:
-        return Held([self.agent], [one for one in self.tasks if one.status == "in_progress"])
+    def _held(self) -> LockedAgents:
+        return LockedAgents(
+            [self.agent], [one for one in self.tasks if one.status == "in_progress"]
+        )
 
     def _new_task(self, retry_count: int) -> Task:
         """A task that was lost so often before."""

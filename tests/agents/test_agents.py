@@ -24,7 +24,7 @@ from contracts.agents.agents import (
 from contracts.planning.initiatives import CreateInitiative
 from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
-from handlers.agents import _aliases
+from handlers.agents import _agent_aliases
 from tests.agents.making import (
     Outbox,
     ask,
@@ -78,14 +78,14 @@ class TestRegisterAgent:
     async def test_without_a_name_it_gets_one(self, bus: Bus) -> None:
         name = (await register(bus)).name
         adjective, animal = name.split("-")
-        assert adjective in _aliases.ADJECTIVES
-        assert animal in _aliases.ANIMALS
+        assert adjective in _agent_aliases.ADJECTIVES
+        assert animal in _agent_aliases.ANIMALS
 
     async def test_many_without_a_name_at_once(
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_aliases, "ADJECTIVES", ("brave", "calm"))
-        monkeypatch.setattr(_aliases, "ANIMALS", ("otter", "heron"))
+        monkeypatch.setattr(_agent_aliases, "ADJECTIVES", ("brave", "calm"))
+        monkeypatch.setattr(_agent_aliases, "ANIMALS", ("otter", "heron"))
 
         agents = await asyncio.gather(*(register(bus) for _ in range(64)))
 

@@ -21,7 +21,7 @@ from contracts.agents.accounts import (
     UpdateAccount,
 )
 from handlers.agents import accounts
-from handlers.agents._accounts import take
+from handlers.agents._account_turns import take
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = st.integers(0, 8).map(lambda hours: START + timedelta(hours=hours))

@@ -40,22 +40,22 @@ from contracts.planning.tasks import (
     ClaimTasks,
 )
 from handlers.agents import agents
-from handlers.agents._account_switching import switched
+from handlers.agents._account_switching import switch_account
+from handlers.agents._agent_claims import take_up
+from handlers.agents._agent_crashes import confirm, expire, report
+from handlers.agents._agent_departures import Departure
+from handlers.agents._agent_endings import finish, stop
+from handlers.agents._agent_liveness import IN_FLIGHT, reinstate, suspect
+from handlers.agents._agent_progress import stall
 from handlers.agents._agent_rules import (
     LIVE,
     new_agent,
     start_work,
 )
-from handlers.agents._claims import take_up
-from handlers.agents._crashes import confirm, expire, report
-from handlers.agents._departures import Departure
-from handlers.agents._endings import finish, stop
-from handlers.agents._liveness import IN_FLIGHT, reinstate, suspect
-from handlers.agents._progress import stall
 from handlers.agents.log_chunks import append_log_chunk
-from handlers.planning.claims import claimed
+from handlers.planning.task_claims import claim_task
 from handlers.planning.task_rules import MAX_RETRIES
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import LockedAgents
 from tests.agents.expectations import Expectations
 from tests.agents.making import QUESTIONS
 
@@ -94,7 +94,7 @@ class Histories(Expectations):
         if task.status != "pending" or not self._may(incarnation, "claim"):
             return
         mine = ClaimTasks(agent_id=str(self.agent.id))
-        self.tasks[number] = task = claimed(task, mine, self.now)
+        self.tasks[number] = task = claim_task(task, mine, self.now)
         self.claims.add((task.id, task.attempt))
         if before.status not in {"idle", "running"}:
             assert not take_up(before, task.id, self.now).changed
@@ -150,7 +150,7 @@ class Histories(Expectations):
     @precondition(lambda self: self._is_over())
     @rule()
     def expire(self) -> None:
-        def decide(held: Held) -> Departure:
+        def decide(held: LockedAgents) -> Departure:
             [departure] = expire(held, self.now)
             return departure
 
@@ -184,7 +184,7 @@ class Histories(Expectations):
             assert confirm(command, self._held(), self.now) is None
             return
 
-        def decide(held: Held) -> Departure:
+        def decide(held: LockedAgents) -> Departure:
             departure = confirm(command, held, self.now)
             assert departure is not None
             return departure
@@ -274,7 +274,9 @@ class Histories(Expectations):
         if not self._may(incarnation, "switch_account"):
             return
         self.step(
-            None, lambda: switched(self.agent, uuid7(), "exhausted", self.now), AgentAccountSwitched
+            None,
+            lambda: switch_account(self.agent, uuid7(), "exhausted", self.now),
+            AgentAccountSwitched,
         )
 
     @rule(seconds=PAUSES)

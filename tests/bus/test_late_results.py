@@ -27,8 +27,8 @@ from contracts.planning.tasks import (
 )
 from fleetbus.server.service import Service
 from handlers.planning import tasks
-from handlers.planning._late_results import MAX_LATE_RESULTS, MAX_TASK_BYTES
-from handlers.planning.claims import claimed
+from handlers.planning._task_late_results import MAX_LATE_RESULTS, MAX_TASK_BYTES
+from handlers.planning.task_claims import claim_task
 from handlers.planning.task_rules import new_task
 from tests.bus.asking import Asker, Got, assert_problem
 
@@ -222,7 +222,7 @@ class TestHistories:
                 freed = tasks.release_task(
                     ReleaseTask(id=task.id, attempt=task.attempt, reason="r"), task, now=NOW
                 )
-                task = claimed(freed.entity, ClaimTasks(agent_id="\x1b" * 200), NOW)
+                task = claim_task(freed.entity, ClaimTasks(agent_id="\x1b" * 200), NOW)
             task = with_late(task, late, large)
 
         longer = UpdateTask(id=task.id, description=description + "\x1b" * 5_000)
@@ -244,9 +244,9 @@ class TestHistories:
 def in_progress(description: str) -> Task:
     given = NewTask(name="a task", description=description)
     task = new_task(given, None, None, None, id_=uuid7(), now=NOW)
-    freed = claimed(task, ClaimTasks(agent_id="first"), NOW)
+    freed = claim_task(task, ClaimTasks(agent_id="first"), NOW)
     release = ReleaseTask(id=task.id, attempt=1, reason="r")
-    return claimed(
+    return claim_task(
         tasks.release_task(release, freed, now=NOW).entity, ClaimTasks(agent_id="b"), NOW
     )
 

@@ -21,7 +21,7 @@ async def made(db: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """Books that stand on shelves; a shelf may go."""
     tables = MetaData(naming_convention={"fk": "fk_%(table_name)s__%(column_0_N_name)s"})
     own = [Column("id", Integer), PrimaryKeyConstraint("id", name="pk_shelves")]
-    Table("shelves", tables, *own, schema="public")
+    Table("shelves", tables, *own, schema="public", info={"noun": "shelf"})
     own = [Column("id", Integer), PrimaryKeyConstraint("id", name="pk_books")]
     reference: Column[int] = Column("shelf_id", lets_go("public.shelves"))
     books = Table("books", tables, *own, reference, schema="public")
@@ -48,7 +48,7 @@ class TestReferences:
             got = await ask(RUN, {"sql": [shelf(1), book(1, on=7)]}, **how)
 
             assert_problem(got, 422, "invalid_reference")
-            assert (got.body["field"], got.body["entity"]) == ("shelf_id", "shelve")
+            assert (got.body["field"], got.body["entity"]) == ("shelf_id", "shelf")
             assert (await count_of(db, SHELF), await count_of(db, BOOK)) == (0, 0)
 
     async def test_what_is_there_in_the_end_is_enough(self, ask: Asker) -> None:

@@ -41,6 +41,7 @@ def labels() -> Table:
         Index("uq_labels__email", text("lower(email)"), unique=True),
         Index("ix_labels__code", code),
         schema="public",
+        info={"noun": "label"},
     )
 
 

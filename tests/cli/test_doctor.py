@@ -16,7 +16,8 @@ from bus.running.registry import Registry
 from bus.storage.own.reconciliation import State, save_verdict
 from contracts.agents.accounts import CreateAccount, SetAccountCredentials
 from contracts.planning.tasks import CreateTask
-from fleetbus.cli.doctor import Check, examine
+from fleetbus.cli.doctor.check import Check
+from fleetbus.cli.doctor.examine import examine
 from fleetbus.client import connect
 from fleetbus.embedded.nats import EmbeddedNats
 from fleetbus.embedded.postgres import EmbeddedPostgres
@@ -92,10 +93,8 @@ class TestProgram:
         )
         assert (ended.code, ended.err) == (1, "")
         lines = ended.out.splitlines()
-        assert [line.split()[:2] for line in lines[::2]] == [
-            ["WRONG", "Postgres"],
-            ["WRONG", "NATS"],
-        ]
+        wrong = [line.split()[:2] for line in lines[::2]]
+        assert wrong == [["WRONG", "Postgres"], ["WRONG", "NATS"]]
         assert all("→ start it, or name another" in line for line in lines[1::2])
         assert "secret" not in ended.out
 

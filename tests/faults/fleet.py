@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from bus.storage.own.outbox import RELAY_LOCK
+from bus.storage.locks import RELAY
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from tests.faults.nodes import Node
 from tests.faults.proxy import Link
@@ -167,7 +167,7 @@ class Fleet:
         """The handler whose relay is the active one; waits until there is one."""
         async with asyncio.timeout(30):
             while True:
-                for row in await self.query(LEADER_PORT, RELAY_LOCK):
+                for row in await self.query(LEADER_PORT, RELAY.key):
                     for handler in self.handlers:
                         if row["client_port"] in handler.postgres.server_ports:
                             return handler

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-import persistence.planning.new_tasks  # noqa: F401  it says how tasks are inserted, and read
+import persistence.planning.task_creation  # noqa: F401  it says how tasks are inserted, and read
 from bus.storage.database import driver_url
 from bus.storage.entities import columns, entity_from
 from contracts.planning.tasks import Task

@@ -15,10 +15,11 @@ from contracts.health import checks, test_runs
 from contracts.health.checks import AlreadyReported, CheckedWorker
 from contracts.health.health import StatusCounts
 from contracts.health.test_definitions import TestDefinition as Definition
+from handlers.health._check_creation import new_check, new_worker_check
+from handlers.health._check_expiry import expire_worker
 from handlers.health._check_rules import close, count, nobody_left, tally
-from handlers.health._expiry import expire_run, expire_worker
-from handlers.health._new_check import new_check, new_worker_check
-from handlers.health._status import health_status
+from handlers.health._health_status import health_status
+from handlers.health._test_run_expiry import expire_run
 from handlers.health.checks import report_worker_check
 from handlers.health.states import CHECK, TEST_RUN, WORKER_CHECK
 from handlers.health.test_runs import finish_test_run, record_test_run, start_test_run
@@ -100,7 +101,8 @@ def test_a_check_ends_with_its_last_worker_however_they_are_batched(
         batch, done = done[:size], done[size:]
         check = count(check, tally(batch), NOW)
     assert nobody_left(check)
-    closed, event = close(check, None, NOW)
+    decision = close(check, None, NOW)
+    closed, [event] = decision.entity, decision.events
     good = sum(verdict in {"healthy", "degraded"} for verdict in verdicts)
     silent = verdicts.count("silent")
     assert (closed.workers_passed, closed.workers_completed) == (good, len(verdicts) - silent)

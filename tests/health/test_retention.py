@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from handlers.health._retention import NEWEST_KEPT
+from handlers.health._health_retention import NEWEST_KEPT
 from tests.health.arranging import Outbox, define, scalar, sweep, told
 from tests.health.test_health import COUNTED
 

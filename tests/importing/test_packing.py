@@ -10,7 +10,7 @@ from contracts.planning.phases import CreatePhase
 from contracts.planning.tasks import CreateManyTasks
 from fleetbus.importing.beads import read_beads
 from fleetbus.importing.changes import compare
-from fleetbus.importing.packing import Ids, Packed, in_order, new_phase, pack
+from fleetbus.importing.packing import Ids, PackedRequest, in_order, new_phase, pack
 from fleetbus.importing.plan import Dependency, Plan, PlannedTask
 from fleetbus.importing.present import Present
 from tests.importing.test_beads_malformed import fields
@@ -24,7 +24,7 @@ def task(ref: str, parent: str | None = None, description: str = "") -> PlannedT
 
 def packed(
     tasks: list[PlannedTask], *edges: tuple[str, str], there: tuple[str, ...] = (), room: int = MIB
-) -> list[Packed]:
+) -> list[PackedRequest]:
     refs = [*(one.ref for one in tasks), *there]
     ids = Ids(uuid7(), {}, {ref: uuid7() for ref in refs}, dict.fromkeys(refs, 0))
     return list(pack(tasks, [Dependency(*edge) for edge in edges], ids, room))

@@ -55,30 +55,30 @@ class TestText:
 class TestDescribed:
     def test_each_section_under_its_heading(self) -> None:
         read, _ = record(design="How.", notes="", criteria=["One.", {"two": 2}])
-        headed = read.headed(design="Design", notes="Notes", criteria="Criteria")
-        assert read.described([("", "What."), *headed]) == (
+        sections = read.sections_of(design="Design", notes="Notes", criteria="Criteria")
+        assert read.description_of([("", "What."), *sections]) == (
             'What.\n\n## Design\n\nHow.\n\n## Criteria\n\n- One.\n- {"two":2}'
         )
 
     def test_of_what_is_too_long_the_longest_section_is_cut(self) -> None:
         read, notes = record()
-        described = read.described([("", "x" * MAX_DESCRIPTION), ("Design", "How.")])
-        assert len(described) <= MAX_DESCRIPTION
-        assert " … cut: " in described
-        assert described.endswith("## Design\n\nHow.")
+        description = read.description_of([("", "x" * MAX_DESCRIPTION), ("Design", "How.")])
+        assert len(description) <= MAX_DESCRIPTION
+        assert " … cut: " in description
+        assert description.endswith("## Design\n\nHow.")
         assert len(notes) == 1
 
     def test_it_is_measured_as_json_too(self) -> None:
         read, notes = record()
-        described = read.described([("", "\x1b" * MAX_DESCRIPTION)])
-        assert len(json.dumps(described)) <= MAX_DESCRIPTION_BYTES
+        description = read.description_of([("", "\x1b" * MAX_DESCRIPTION)])
+        assert len(json.dumps(description)) <= MAX_DESCRIPTION_BYTES
         assert len(notes) == 1
 
     def test_many_long_sections_fit_too(self) -> None:
         read, _ = record()
         half = "x" * (MAX_DESCRIPTION // 2)
-        described = read.described([(f"Part {n}", half) for n in range(300)])
-        assert len(described) <= MAX_DESCRIPTION
+        description = read.description_of([(f"Part {n}", half) for n in range(300)])
+        assert len(description) <= MAX_DESCRIPTION
 
 
 class TestListed:
@@ -98,7 +98,7 @@ class TestListed:
     )
     def test_any_value_is_one_line(self, value: object, line: str) -> None:
         read, _ = record(who=value)
-        assert read.listed(who="Who") == line
+        assert read.bullets(who="Who") == line
 
 
 class TestNotKept:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from bus.storage import TABLES
+from fleetbus import domain
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bus", "contracts", "persistence", "handlers", "fleetbus")
 DOMAIN = ("contracts", "persistence", "handlers")
@@ -68,3 +71,27 @@ def test_the_domain_lies_in_contexts() -> None:
         if path.name != "__init__.py"
     ]
     assert at_the_root == []
+
+
+PLAIN = {"__init__", "tables", "states", "_fields", "_errors"}
+"""Files of a context that are about all of it."""
+
+WITHOUT_ENTITIES = {"events": {"event"}}
+
+
+def test_a_part_of_a_noun_is_called_after_it() -> None:
+    domain.registry()
+    owners = {entity: entity.__module__.split(".")[1] for entity in TABLES}
+    offending = []
+    for context in (each.name for each in domain.catalogue().contexts):
+        singular = {entity.noun for entity, owner in owners.items() if owner == context}
+        singular |= {context} | WITHOUT_ENTITIES.get(context, set())
+        nouns = {path.stem for path in (ROOT / "contracts" / context).glob("[!_]*.py")}
+        for package in DOMAIN:
+            for path in (ROOT / package / context).rglob("*.py"):
+                stem = path.stem.lstrip("_")
+                if path.stem in PLAIN | nouns or stem in singular:
+                    continue
+                if not stem.startswith(tuple(f"{noun}_" for noun in singular)):
+                    offending.append(path.relative_to(ROOT).as_posix())
+    assert offending == []

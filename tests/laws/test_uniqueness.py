@@ -104,10 +104,13 @@ class TestUnique:
         schemas = {"schemas": [*CONTEXTS, "bus"]}
         rows = (await db.execute(text(UNIQUE), schemas)).all()
         found = [row for row in rows if not is_partition(row.table_name)]
+        nouns = {table.name: entity.noun for table, entity in ENTITIES.items()}
         assert {row.name for row in found} >= {str(unique.name) for _, unique in uniques()}
         for row in found:
             assert row.name.startswith(f"uq_{row.table_name}__")
-            assert isinstance(refusal_for_constraint(row.name, METADATA), AlreadyExists)
+            refusal = refusal_for_constraint(row.name, METADATA)
+            assert isinstance(refusal, AlreadyExists)
+            assert refusal.entity == nouns.get(row.table_name, refusal.entity)
 
     @pytest.mark.parametrize(("table", "unique"), uniques(), ids=lambda one: str(one.name))
     def test_who_can_violate_it_declares_so(

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.planning.initiatives import CreateInitiative, Initiative
 from contracts.planning.phases import AddPhaseDependency, CreatePhase, Phase
 from fleetbus.client import Bus
-from persistence.planning import readiness as _readiness
+from persistence.planning import task_readiness as _task_readiness
 from tests.planning.arranging import add_task
 
 Outbox = Callable[[], Awaitable[list[Any]]]
@@ -53,7 +53,7 @@ async def set_status(db: AsyncConnection, entity: Initiative | Phase, status: st
     """Put an entity into a status directly, without what would follow from it."""
     statement = f"UPDATE planning.{entity.noun}s SET status = :status WHERE id = :id"
     await db.execute(text(statement), {"status": status, "id": entity.id})
-    await db.execute(text(_readiness.ALL))
+    await db.execute(text(_task_readiness.ALL))
 
 
 async def told(outbox: Outbox, *, besides: tuple[str, ...] = ()) -> list[str]:

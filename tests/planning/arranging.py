@@ -7,14 +7,14 @@ from sqlalchemy import Table, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit.ids import uuid7
-from persistence.planning import readiness as _readiness
+from persistence.planning import task_readiness as _task_readiness
 from persistence.planning.tables import initiative, phase, task, task_dependency
 
 
 async def add(db: AsyncConnection, table: Table, **values: Any) -> UUID:
     id_: UUID = values.setdefault("id", uuid7())
     await db.execute(insert(table).values(**values))
-    await db.execute(text(_readiness.ALL))
+    await db.execute(text(_task_readiness.ALL))
     return id_
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.storage.driver import Compiled
 from contracts.planning.tasks import ClaimTasks, GetTaskQueue
 from fleetbus.client import Bus
-from persistence.planning import claims as _claims
+from persistence.planning import task_claims as _task_claims
 
 MINE, OTHER, EMPTY = (UUID(int=n) for n in (1, 2, 3))
 """Initiatives, and phases: one of each, with the same ids."""
@@ -66,11 +66,11 @@ HAND = {"status": "in_progress", "claimed_by": "a", "lease_expires_at": "2026-01
 
 
 def statements(claim: ClaimTasks) -> Iterator[tuple[Compiled, dict[str, Any]]]:
-    filters, values = _claims._filters(claim), _claims._values(claim, ())
-    first = _claims._take_first(filters, changed=tuple(HAND))
+    filters, values = _task_claims._filters(claim), _task_claims._values(claim, ())
+    first = _task_claims._take_first(filters, changed=tuple(HAND))
     yield first, {**values, **HAND, "now": "2026-01-01Z"}
     for limit, window in product((1, 64), (32, 128)):
-        look = _claims._lock_ready(filters, at_most=limit, window=window)
+        look = _task_claims._lock_ready(filters, at_most=limit, window=window)
         yield look, {**values, "limit": limit}
 
 

@@ -30,7 +30,7 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from handlers.planning.task_rules import new_task
-from persistence.planning import readiness as _readiness
+from persistence.planning import task_readiness as _task_readiness
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.planning import _plans as plans
 from tests.planning._plans import Outbox
@@ -184,7 +184,7 @@ class TestMoves:
         await _entities.lock(db, Task, [id_])
         change = text("UPDATE planning.tasks SET phase_id = :phase, version = 2 WHERE id = :id")
         await db.execute(change, {"phase": phase.id, "id": id_})
-        assert await _readiness.refresh_moved(db, [id_]) == []
+        assert await _task_readiness.refresh_moved(db, [id_]) == []
         started = await meanwhile(bus, db, StartPhase(id=phase.id))
         await db.execute(text("COMMIT"))
         await started
@@ -207,7 +207,7 @@ class TestDependencies:
         await db.execute(text("BEGIN"))
         await _entities.lock(db, Task, [child])
         await db.execute(text("DELETE FROM planning.task_dependencies"))
-        await _readiness.refresh(db, [child])
+        await _task_readiness.refresh(db, [child])
         given = {"reason": "why"} if command is BlockTask else {}
         changed = await meanwhile(bus, db, command(id=parent, **given))
         await db.execute(text("COMMIT"))

@@ -24,7 +24,7 @@ from contracts.planning.tasks import (
     TaskContext,
 )
 from fleetbus.client import Bus
-from handlers.planning._shortening import MARK, shorten
+from handlers.planning._task_shortening import MARK, shorten
 from handlers.planning.task_rules import new_task
 from tests.planning import _plans as plans
 from tests.planning.arranging import add_task, depend

@@ -23,9 +23,9 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from handlers.planning import tasks
-from handlers.planning._leases import expire_lease
-from handlers.planning.claims import claimed
+from handlers.planning._task_leases import expire_lease
 from handlers.planning.states import TASK
+from handlers.planning.task_claims import claim_task
 from handlers.planning.task_rules import MAX_RETRIES, lose_agent, new_task
 
 ATTEMPTS = st.integers(0, 6)
@@ -52,7 +52,7 @@ class Histories(RuleBasedStateMachine):
     def claim(self, lease_seconds: int) -> None:
         command = ClaimTasks(agent_id="agent", lease_seconds=lease_seconds)
         before = self.task
-        self.step("claim", lambda: Decision(claimed(self.task, command, self.now)), events=0)
+        self.step("claim", lambda: Decision(claim_task(self.task, command, self.now)), events=0)
         if self.task is not before:
             assert self.task.attempt == before.attempt + 1
 

@@ -19,7 +19,7 @@ from contracts.planning.tasks import (
     GetTask,
 )
 from fleetbus.client import Bus
-from persistence.planning import claims as _claims
+from persistence.planning import task_claims as _task_claims
 from persistence.planning.tables import task as task_table
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.counting import Counted
@@ -271,7 +271,7 @@ class TestClaimTasks:
             text = statement.text.replace("WHERE planning.tasks.status", wait, 1)
             return await fetch(db, Compiled(text, statement.order), values)
 
-        monkeypatch.setattr(_claims, "fetch", seeing_before)
+        monkeypatch.setattr(_task_claims, "fetch", seeing_before)
         await db.execute(select(func.pg_advisory_lock(1)))
         claiming = asyncio.create_task(claim(bus, limit=limit))
         await eventually(lambda: waiting_for_locks(db))

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import AlreadyExists, InvalidTransition
+from bus.kit.cycles import find_cycle, find_path
 from bus.kit.ids import uuid7
 from bus.storage import entities as _entities
 from contracts.planning.tasks import (
@@ -26,7 +27,6 @@ from contracts.planning.tasks import (
     Task,
 )
 from fleetbus.client import Bus
-from handlers.planning._cycles import find_cycle, find_path
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.planning.arranging import (
     add_claimed,

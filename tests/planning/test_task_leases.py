@@ -22,7 +22,7 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from handlers.planning._leases import expire_task_leases
+from handlers.planning._task_leases import expire_task_leases
 from persistence.planning.tables import task as task_table
 from tests.counting import Counted
 from tests.planning.arranging import (

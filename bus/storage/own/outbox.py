@@ -8,10 +8,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.locks import RELAY
 from bus.storage.own.outbox_partitions import WIDTH
-
-RELAY_LOCK: Final = 0x666C_7472_656C_6179
-"""Key of the advisory lock that makes one relay the active one: "fltrelay" in ASCII."""
 
 BODIES_AT_ONCE: Final = 8 * 1024 * 1024
 """Bytes of bodies that come with a page."""
@@ -69,10 +67,6 @@ class Backlog(NamedTuple):
     cursor: int
     holes: int
 
-
-# Not pg_advisory_lock: a session that waits inside a statement keeps a snapshot, and so keeps
-# VACUUM from cleaning anything for as long as another relay is active.
-_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 
 # Without the keepalives a relay whose machine vanished would hold the lock for two hours. The
 # state need not survive a crash of the database: an older one is completed from the stream.
@@ -224,7 +218,7 @@ async def prepare_relay_session(conn: AsyncConnection) -> None:
 
 async def try_relay_lock(conn: AsyncConnection) -> bool:
     """Become the active relay for as long as this session lives, if no other is."""
-    return bool(await conn.scalar(_TRY_LOCK, {"key": RELAY_LOCK}))
+    return await RELAY.try_to_own(conn)
 
 
 async def load_relay_state(conn: AsyncConnection) -> RelayState:

@@ -87,7 +87,7 @@ _RESTORE = {
 
 
 @dataclass(frozen=True)
-class Restored:
+class Recovery:
     """An outage that is over, and how much of what was live holds anew."""
 
     seconds: float
@@ -99,7 +99,7 @@ async def reach(db: AsyncConnection) -> None:
     await driver_of(db).execute(_REACH)
 
 
-async def beat(db: AsyncConnection, *, outage_after: float) -> Restored | None:
+async def beat(db: AsyncConnection, *, outage_after: float) -> Recovery | None:
     """Note that requests are answered now; after an outage leases have their full length again.
 
     What had run out before the outage began is not revived.
@@ -115,7 +115,7 @@ async def beat(db: AsyncConnection, *, outage_after: float) -> Restored | None:
         what: int((await db.execute(text(statement).bindparams(*times), values)).rowcount)
         for what, statement in _RESTORE.items()
     }
-    return Restored((now - since).total_seconds(), counts)
+    return Recovery((now - since).total_seconds(), counts)
 
 
 async def served_at(db: AsyncConnection) -> datetime:

@@ -8,14 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.storage.locks import SWEEP
 from bus.storage.own.tables import sweeps
-
-LOCK_CLASS = 0x6673_7770
-"""First key of the advisory locks of sweeper jobs; the second is the hash of the job's name."""
-
-_TRY_LOCK = text(
-    "SELECT pg_try_advisory_xact_lock(:class, hashtext(:job))",
-)
 
 _RECORD = text(
     """
@@ -41,8 +35,7 @@ class LastRun(NamedTuple):
 
 async def try_lock(db: AsyncConnection, job: str) -> bool:
     """Take a job for this transaction, unless another process is at it."""
-    result = await db.execute(_TRY_LOCK, {"class": LOCK_CLASS, "job": job})
-    return bool(result.scalar_one())
+    return await SWEEP.try_to_hold(db, job)
 
 
 async def record(

@@ -6,8 +6,6 @@ requests were answered last, the sweeper's log.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -26,6 +24,7 @@ from sqlalchemy.dialects.postgresql import INET, JSON, JSONB
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
+from bus.storage.own.reconciliation import State
 from bus.storage.partitions import PARTITIONED, Daily, Partitioned
 from bus.storage.tables import Row, one_of
 
@@ -142,7 +141,7 @@ reconciliation = Table(
     Column("detail", Text, server_default="", nullable=False),
     # Up to where the stream was last found whole, and what it looked like then.
     Column("mark", JSONB),
-    one_of("state", Literal["ok", "repaired", "incomplete", "timeline_conflict"]),
+    one_of("state", State),
     schema="bus",
 )
 

@@ -40,12 +40,12 @@ def heard(subject: str, message: bytes) -> Fact | None:
     if verb not in {CONNECT, DISCONNECT}:
         return None
     try:
-        told = pydantic_core.from_json(message)
-        client, server = told["client"], told["server"]["id"]
+        advisory = pydantic_core.from_json(message)
+        client, server = advisory["client"], advisory["server"]["id"]
         number, name = client["id"], client.get("name", "")
     except (ValueError, KeyError, TypeError):
         return None
-    if not could_be_an_agent(name) or told.get("reason") == SHUTDOWN:
+    if not could_be_an_agent(name) or advisory.get("reason") == SHUTDOWN:
         return None
     return Fact(one_spelling(name), f"{server}:{number}", gone=verb == DISCONNECT)
 

@@ -18,7 +18,7 @@ from bus.running.inside import Inside, NotDone
 from bus.storage.database import Database
 from contracts.agents.agents import ReinstateAgent, SuspectAgent
 from fleetbus.server.detector.advisories import Fact
-from persistence.agents import suspicions as _suspicions
+from persistence.agents import agent_suspicions as _agent_suspicions
 
 log = logging.getLogger("fleetbus.detector")
 
@@ -52,7 +52,7 @@ class Reports:
         self._unknown: deque[str] = deque()
         self._wake = asyncio.Event()
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._telling: set[asyncio.Task[None]] = set()
+        self._reporting: set[asyncio.Task[None]] = set()
 
     def add(self, fact: Fact) -> None:
         """Take a fact; that a connection came matters only to whom one was missed of."""
@@ -77,7 +77,7 @@ class Reports:
                 while self._unknown:
                     await self._sort_out()
         finally:
-            await end(*self._telling)
+            await end(*self._reporting)
 
     async def _sort_out(self) -> None:
         """Most connections belong to no agent; one indexed read tells which do."""
@@ -87,7 +87,7 @@ class Reports:
         living = await self._living(names)
         for name in names:
             if name in living:
-                self._tell_of(name)
+                self._start_report(name)
             elif len(self._facts[name]) == known[name]:
                 del self._facts[name]
             else:
@@ -98,7 +98,7 @@ class Reports:
         while True:
             try:
                 async with self._database.connection(read_only=True, vital=True) as db:
-                    return await _suspicions.living(db, names)
+                    return await _agent_suspicions.living(db, names)
             except Exception as error:  # noqa: BLE001  whatever it is, it may be over soon
                 if asyncio.get_running_loop().time() > end:
                     said = "%d lost connections were not checked: %s"
@@ -106,12 +106,12 @@ class Reports:
                     return set()
             await asyncio.sleep(RETRY_INTERVAL)
 
-    def _tell_of(self, name: str) -> None:
-        task = asyncio.create_task(self._tell_all(name), name=f"detector-{name}")
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+    def _start_report(self, name: str) -> None:
+        task = asyncio.create_task(self._report_all(name), name=f"detector-{name}")
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
 
-    async def _tell_all(self, name: str) -> None:
+    async def _report_all(self, name: str) -> None:
         facts = self._facts[name]
         try:
             while facts:
@@ -119,11 +119,11 @@ class Reports:
                     fact = facts[-1]
                     facts.clear()
                     if fact.gone or self._is_suspected(name):
-                        await self._tell(fact)
+                        await self._report(fact)
         finally:
             del self._facts[name]
 
-    async def _tell(self, fact: Fact) -> None:
+    async def _report(self, fact: Fact) -> None:
         operation: SuspectAgent | ReinstateAgent
         if fact.gone:
             self._suspected(fact.name)

@@ -23,8 +23,8 @@ from bus.storage.own import pulse as _pulse
 from contracts.agents.agents import ConfirmSuspicion, ReinstateAgent
 from fleetbus.server.detector.link import Link
 from fleetbus.server.detector.servers import Incomplete, Look
-from persistence.agents import suspicions as _suspicions
-from persistence.agents.suspicions import Suspect
+from persistence.agents import agent_suspicions as _agent_suspicions
+from persistence.agents.agent_suspicions import Suspect
 
 log = logging.getLogger("fleetbus.detector")
 
@@ -111,7 +111,7 @@ class Suspicions:
     async def _read(self) -> list[Suspect]:
         noted, self._noted = self._noted, set()
         async with self._database.connection(read_only=True, vital=True) as db:
-            suspects = await _suspicions.suspects(db, limit=SUSPECTS_AT_ONCE)
+            suspects = await _agent_suspicions.suspects(db, limit=SUSPECTS_AT_ONCE)
         self._names = noted | {suspect.connection_name for suspect in suspects}
         return suspects
 

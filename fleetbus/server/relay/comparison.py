@@ -23,11 +23,11 @@ from bus.storage.own.reconciliation import Extent, Mark
 from fleetbus.server.relay.claims import claimed
 from fleetbus.server.relay.holes import LAST_POSITION
 from fleetbus.server.relay.ownership import (
+    carries,
+    is_copy,
+    is_pending,
     looks_published_by_a_relay,
-    owed,
     rows_of,
-    tells,
-    told_before,
 )
 from fleetbus.server.relay.positions import PositionSet, Ranges, within, without
 from fleetbus.server.relay.reading import Found, found_between
@@ -154,7 +154,7 @@ class Comparison:
         self.highest = max(self.highest, event.position)
         row = rows.get(event.position)
         if row is not None and row.event_id == event.event_id:
-            if tells(event.found, row) and await self._is_first(event, row, state):
+            if carries(event.found, row) and await self._is_first(event, row, state):
                 self.seen.add(event.position)
                 self.last_own = event.sequence
             else:
@@ -177,11 +177,11 @@ class Comparison:
         """Whether no message before this one tells the same event."""
         if event.position in self.seen:
             return False
-        if state is None or self.client is None or owed(state, event.position):
+        if state is None or self.client is None or is_pending(state, event.position):
             return True
         # It was published before the state was saved, or is a repair that was interrupted.
         name = self.info.config.name or ""
-        return looks_published_by_a_relay(event.found) and not await told_before(
+        return looks_published_by_a_relay(event.found) and not await is_copy(
             self.client, name, event.found, row
         )
 

@@ -58,13 +58,13 @@ def message(row: OutboxRow, source: str, *, limit: int | None = None, part: str 
     `limit` is what the server takes now, headers and body together.
     """
     assert row.data is not None
-    told = Message(subject(row), headers_of(row, source, part), row.data.encode())
-    if limit is None or _surely_fits(row, told, limit) or _size(told) <= limit:
-        return told
-    headers = {**told.headers, MARK: "true"}
+    whole = Message(subject(row), headers_of(row, source, part), row.data.encode())
+    if limit is None or _surely_fits(row, whole, limit) or _size(whole) <= limit:
+        return whole
+    headers = {**whole.headers, MARK: "true"}
     noun = row.type.partition(".")[0]
-    room = limit - _size(told._replace(headers=headers, body=b""))
-    short = told._replace(headers=headers, body=shortened(row.data, noun, room))
+    room = limit - _size(whole._replace(headers=headers, body=b""))
+    short = whole._replace(headers=headers, body=shortened(row.data, noun, room))
     for left_out in ("traceparent", "Fleet-Cause"):
         if _size(short) > limit:
             headers.pop(left_out, None)
@@ -151,17 +151,17 @@ def headers_of(row: OutboxRow, source: str, part: str) -> dict[str, str]:
     return headers
 
 
-def _surely_fits(row: OutboxRow, told: Message, limit: int) -> bool:
+def _surely_fits(row: OutboxRow, whole: Message, limit: int) -> bool:
     """Without looking at each header, which is what relaying a backlog would cost."""
-    source = told.headers["ce-source"]
+    source = whole.headers["ce-source"]
     texts = (row.type, row.entity_id, row.cause or "", row.traceparent or "", source)
-    return len(told.body) + 4 * sum(map(len, texts)) + _OTHERS + FENCES <= limit
+    return len(whole.body) + 4 * sum(map(len, texts)) + _OTHERS + FENCES <= limit
 
 
-def _size(told: Message) -> int:
+def _size(whole: Message) -> int:
     """Bytes that the server counts, with what fences the message."""
-    lines = sum(len(line.encode()) + 2 for line in header_lines(told.headers))
-    return len("NATS/1.0\r\n\r\n") + lines + FENCES + len(told.body)
+    lines = sum(len(line.encode()) + 2 for line in header_lines(whole.headers))
+    return len("NATS/1.0\r\n\r\n") + lines + FENCES + len(whole.body)
 
 
 @lru_cache(maxsize=1024)

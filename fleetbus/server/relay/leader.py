@@ -14,7 +14,7 @@ from bus.storage.own.outbox import OutboxRow, RelayState
 from fleetbus.server.relay.holes import Cursor, Hole, Step, View, step
 from fleetbus.server.relay.metrics import RelayMetrics
 from fleetbus.server.relay.packing import bounded, packed
-from fleetbus.server.relay.publisher import Publisher, TakenForDuplicate
+from fleetbus.server.relay.publisher import ConsideredDuplicate, Publisher
 from fleetbus.server.relay.tail import Tail
 
 MANY_HOLES: Final = 100
@@ -80,14 +80,16 @@ class Leader:
 
         It takes no event whose id the server remembers: whoever asked sees that it has not grown.
         """
-        with suppress(TakenForDuplicate):
+        with suppress(ConsideredDuplicate):
             for together in packed(transactions):
-                self.metrics.repaired += await self.tail.put(together, self._owed, forget=False)
+                self.metrics.repaired += await self.tail.put(
+                    together, self._is_pending, forget=False
+                )
         await self._save(self.cursor)
 
     async def look_again(self) -> None:
         """Judge what others have put into the stream behind what is known of it."""
-        await self.tail.look_again(self._owed)
+        await self.tail.look_again(self._is_pending)
 
     async def clean(self) -> bool:
         """Remove what is not ours; true if there is more of it."""
@@ -146,14 +148,14 @@ class Leader:
         sent = 0
         try:
             for together in packed(transactions):
-                sent += await self.tail.put(together, self._owed, forget=True)
+                sent += await self.tail.put(together, self._is_pending, forget=True)
                 self.progressed()
         except Exception:
             self.metrics.publish_errors += 1
             raise
         return sent
 
-    def _owed(self, position: int) -> bool:
+    def _is_pending(self, position: int) -> bool:
         holes = any(hole.first <= position <= hole.last for hole in self.cursor.holes)
         return position > self.cursor.position or holes
 

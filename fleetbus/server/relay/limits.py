@@ -39,8 +39,8 @@ class Limits:
     @property
     def new_bytes(self) -> int:
         """Bytes of a new stream; -1 without end."""
-        told = self.max_bytes_at_creation if self.max_bytes is None else self.max_bytes
-        return told or _NONE
+        answer = self.max_bytes_at_creation if self.max_bytes is None else self.max_bytes
+        return answer or _NONE
 
 
 async def apply(client: Client, info: StreamInfo, limits: Limits) -> bool:
@@ -67,8 +67,8 @@ def window_within(window: float, age: float) -> float:
 
 async def change(client: Client, name: str, changes: dict[str, Any]) -> None:
     """Change nothing else, also of what our client library does not know."""
-    told = await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=_TIMEOUT)
-    config = json.loads(told.data)["config"] | changes
+    answer = await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=_TIMEOUT)
+    config = json.loads(answer.data)["config"] | changes
     answer = await client.request(
         f"$JS.API.STREAM.UPDATE.{name}", json.dumps(config).encode(), timeout=_TIMEOUT
     )

@@ -38,7 +38,7 @@ _SAME: Final = ("ce-specversion", "ce-type", "ce-subject", "ce-time", "ce-dataco
 _MAY_BE_SHORT: Final = ("Fleet-Cause", "traceparent")
 
 
-def tells(found: Found, row: OutboxRow) -> bool:
+def carries(found: Found, row: OutboxRow) -> bool:
     """Whether a message tells this event, whatever it was published by."""
     headers = found.headers
     if headers is None or found.subject != subject(row) or _commands(headers):
@@ -49,8 +49,8 @@ def tells(found: Found, row: OutboxRow) -> bool:
         if headers.get(name) != one_line(own[name]).strip():
             return False
     for name in _MAY_BE_SHORT:
-        told = headers.get(name)
-        if told != _written(own.get(name)) and not (short and told is None):
+        value = headers.get(name)
+        if value != _written(own.get(name)) and not (short and value is None):
             return False
     return found.body is None or row.data is None or _is_body(found.body, row.data, short=short)
 
@@ -72,7 +72,7 @@ def looks_published_by_a_relay(found: Found) -> bool:
     return headers.get(_FENCE) == str(found.sequence - 1)
 
 
-def owed(state: RelayState, position: int) -> bool:
+def is_pending(state: RelayState, position: int) -> bool:
     """Whether the relay, when it saved its state, had this event still to publish."""
     holes = any(first <= position <= last for first, last in state.holes)
     return position > state.cursor or holes
@@ -88,7 +88,7 @@ async def rows_of(
     return await _foreign.rows_at(conn, [claim.position for claim in claims], bodies=bodies)
 
 
-async def told_before(client: Client, stream: str, found: Found, row: OutboxRow) -> bool:
+async def is_copy(client: Client, stream: str, found: Found, row: OutboxRow) -> bool:
     """Whether the stream holds the event of this message before it: then this one is a copy."""
     sequence = await held_at(client, stream, row)
     return sequence is not None and sequence < found.sequence
@@ -101,7 +101,7 @@ async def held_at(client: Client, stream: str, row: OutboxRow) -> int | None:
     """
     sequence, own = 1, subject(row)
     while found := await next_on(client, stream, own, sequence):
-        if tells(found, row):
+        if carries(found, row):
             return found.sequence
         sequence = found.sequence + 1
     return None

@@ -31,7 +31,7 @@ _RATHER_SINGLY: Final = {
 """Refusals of a batch as such: nothing of it is stored, and its messages may be stored singly."""
 
 
-class TakenForDuplicate(Exception):
+class ConsideredDuplicate(Exception):
     """The server remembers the id of an event; that does not say that the stream holds it."""
 
 
@@ -85,7 +85,7 @@ class FencedPublisher:
             if refusal.err_code not in _RATHER_SINGLY:
                 raise
             if self._strict and refusal.err_code == DUPLICATE_IN_BATCH:
-                raise TakenForDuplicate from refusal
+                raise ConsideredDuplicate from refusal
             self._atomic = refusal.err_code != BATCHES_NOT_ENABLED
             return await self._append_singly(batch, after)
 
@@ -123,7 +123,7 @@ class FencedPublisher:
             if not ack.get("duplicate"):
                 after = int(ack["seq"])
             elif self._strict:
-                raise TakenForDuplicate(message.headers["Nats-Msg-Id"])
+                raise ConsideredDuplicate(message.headers["Nats-Msg-Id"])
         return after
 
     async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:

@@ -90,12 +90,12 @@ def read_headers(block: bytes) -> dict[str, str] | None:
 
 
 async def _get(client: Client, stream: str, wanted: dict[str, Any]) -> Found | None:
-    told = await _ask(client, f"$JS.API.STREAM.MSG.GET.{stream}", wanted)
-    if (error := told.get("error")) is not None:
+    answer = await _ask(client, f"$JS.API.STREAM.MSG.GET.{stream}", wanted)
+    if (error := answer.get("error")) is not None:
         if error.get("err_code") == _NO_MESSAGE:
             return None
         raise APIError.from_error(error)
-    message = told["message"]
+    message = answer["message"]
     return Found(
         int(message["seq"]),
         str(message["subject"]),
@@ -106,8 +106,8 @@ async def _get(client: Client, stream: str, wanted: dict[str, Any]) -> Found | N
 
 async def _delete(client: Client, stream: str, sequence: int) -> bool:
     wanted = {"seq": sequence, "no_erase": True}
-    told = await _ask(client, f"$JS.API.STREAM.MSG.DELETE.{stream}", wanted)
-    if (error := told.get("error")) is None:
+    answer = await _ask(client, f"$JS.API.STREAM.MSG.DELETE.{stream}", wanted)
+    if (error := answer.get("error")) is None:
         return True
     if error.get("err_code") in {_NO_MESSAGE, _NO_SEQUENCE, _NOT_DELETED} and not await found_at(
         client, stream, sequence
@@ -118,5 +118,5 @@ async def _delete(client: Client, stream: str, sequence: int) -> bool:
 
 async def _ask(client: Client, subject: str, wanted: dict[str, Any]) -> dict[str, Any]:
     reply = await client.request(subject, json.dumps(wanted).encode(), timeout=_TIMEOUT)
-    told: dict[str, Any] = json.loads(reply.data)
-    return told
+    answer: dict[str, Any] = json.loads(reply.data)
+    return answer

@@ -23,16 +23,16 @@ from bus.storage.own.short_forms import MARK
 from fleetbus.server.relay.claims import claimed
 from fleetbus.server.relay.events import Message, message
 from fleetbus.server.relay.metrics import RelayMetrics
-from fleetbus.server.relay.ownership import held_at, rows_of, tells
+from fleetbus.server.relay.ownership import carries, held_at, rows_of
 from fleetbus.server.relay.packing import Part
 from fleetbus.server.relay.positions import PositionSet
-from fleetbus.server.relay.publisher import WRONG_LAST_SEQUENCE, Publisher, TakenForDuplicate
+from fleetbus.server.relay.publisher import WRONG_LAST_SEQUENCE, ConsideredDuplicate, Publisher
 from fleetbus.server.relay.reading import Found, found_between, remove
 from fleetbus.server.relay.stream import StreamChanged, forgetting_duplicates
 
 _logger = logging.getLogger("fleetbus.relay")
 
-Owed = Callable[[int], bool]
+IsPending = Callable[[int], bool]
 """Whether the event at a position is still to be published."""
 
 _REMOVED_AT_ONCE: Final = 500
@@ -70,14 +70,14 @@ class Tail:
     """The next page may be read while this one is published, and the connection is one."""
     sequence: int = field(init=False)
     """Where the stream ends, as far as all of it is known."""
-    _told: set[int] = field(default_factory=set)
+    _appended: set[int] = field(default_factory=set)
     _forged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.sequence = self.info.state.last_seq
         self._remember(self.foreign)
 
-    async def put(self, together: Sequence[Part], owed: Owed, *, forget: bool) -> int:
+    async def put(self, together: Sequence[Part], is_pending: IsPending, *, forget: bool) -> int:
         """Append what is not stored yet; returns how many events that was.
 
         A message that came between is judged, and then it is tried again, with less at a time.
@@ -96,9 +96,9 @@ class Tail:
                     if refusal.err_code != WRONG_LAST_SEQUENCE:
                         raise
                     tries += 1
-                    await self.look_again(owed, some)
-                except TakenForDuplicate:
-                    await self.look_again(owed, some)
+                    await self.look_again(is_pending, some)
+                except ConsideredDuplicate:
+                    await self.look_again(is_pending, some)
                     if not forget or time.monotonic() > (give_up or time.monotonic()):
                         raise
                     if await self._find(some):
@@ -113,7 +113,7 @@ class Tail:
                     await asyncio.sleep(_PAUSE)
         return count
 
-    async def look_again(self, owed: Owed, in_hand: Sequence[Part] = ()) -> None:
+    async def look_again(self, is_pending: IsPending, in_hand: Sequence[Part] = ()) -> None:
         """Judge what the stream holds behind the known end. Raises `StreamChanged`."""
         info = await self.client.jetstream().stream_info(self.name)
         last = info.state.last_seq
@@ -125,7 +125,7 @@ class Tail:
             async with self.database:
                 rows = await rows_of(self.conn, page)
             for found in page:
-                self._judge(found, rows, lambda position: owed(position) or position in also)
+                self._judge(found, rows, lambda position: is_pending(position) or position in also)
             read += len(page)
         self.gone += last - self.sequence - read
         self.sequence = last
@@ -172,7 +172,7 @@ class Tail:
 
     def saved(self) -> None:
         """Take note that the cursor has come to all that was published."""
-        self._told.clear()
+        self._appended.clear()
 
     @property
     def name(self) -> str:
@@ -195,14 +195,14 @@ class Tail:
         return [part for part in left if part.rows]
 
     def _is_there(self, position: int) -> bool:
-        return position in self._told or position in self.stored
+        return position in self._appended or position in self.stored
 
     async def _append(self, some: Sequence[Part]) -> None:
-        told = await self._messages(some)
-        self.sequence = await self.publisher.publish(told, self.sequence)
+        messages = await self._messages(some)
+        self.sequence = await self.publisher.publish(messages, self.sequence)
         self.own = self.sequence
-        self._told.update(row.position for part in some for row in part.rows)
-        self.metrics.shortened += sum(MARK in m.headers for part in told for m in part)
+        self._appended.update(row.position for part in some for row in part.rows)
+        self.metrics.shortened += sum(MARK in m.headers for part in messages for m in part)
 
     async def _messages(self, some: Sequence[Part]) -> list[list[Message]]:
         without = [row.position for part in some for row in part.rows if row.data is None]
@@ -212,17 +212,17 @@ class Tail:
                 bodies = await _outbox.bodies(self.conn, without)
         limit = self._largest
 
-        def told(row: OutboxRow, part: str) -> Message:
+        def message_of(row: OutboxRow, part: str) -> Message:
             whole = row if row.data is not None else row._replace(data=bodies[row.position])
             return message(whole, self.source, limit=limit, part=part)
 
-        return [[told(row, part.part) for row in part.rows] for part in some]
+        return [[message_of(row, part.part) for row in part.rows] for part in some]
 
-    def _judge(self, found: Found, rows: dict[int, OutboxRow], owed: Owed) -> None:
+    def _judge(self, found: Found, rows: dict[int, OutboxRow], is_pending: IsPending) -> None:
         claim = claimed(found.headers)
         row = rows.get(claim.position) if claim else None
-        missing = row is not None and owed(row.position) and not self._is_there(row.position)
-        if row is not None and missing and tells(found, row):
+        missing = row is not None and is_pending(row.position) and not self._is_there(row.position)
+        if row is not None and missing and carries(found, row):
             self.stored.add(row.position)
             self.own = found.sequence
             return

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract import Event
-from bus.handling import Emit, reaction
-from bus.storage import load, lock, save
+from bus.handling import Decision, Emit, carry_out, reaction
+from bus.storage import load, lock
 from contracts.planning.initiatives import (
     ExecutionMode,
     Initiative,
@@ -37,8 +36,8 @@ from contracts.planning.tasks import (
     TaskRetried,
     TaskUpdated,
 )
-from persistence.planning import containers as _containers
-from persistence.planning.containers import Children, FoundPhase
+from persistence.planning import task_containers as _task_containers
+from persistence.planning.task_containers import Children, FoundPhase
 
 OVER = {"pending_review", "completed"}
 """What is over until it gets something to do."""
@@ -71,13 +70,13 @@ def _in_an_initiative(event: TaskCompleted) -> bool:
     return event.task.initiative_id is not None or event.task.phase_id is not None
 
 
-@reaction(about=_in_an_initiative, where=_containers.MAY_BE_OVER, emits=_SETTLED)
+@reaction(about=_in_an_initiative, where=_task_containers.MAY_BE_OVER, emits=_SETTLED)
 async def finish_phases(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """What the last task of a phase or of an initiative makes of it."""
-    asked = await _containers.may_be_over(db, [event.task.id for event in events])
-    phases = await _containers.look_at_phases(db, asked.phases)
+    asked = await _task_containers.may_be_over(db, [event.task.id for event in events])
+    phases = await _task_containers.look_at_phases(db, asked.phases)
     await _settle_phases(phases, db=db, emit=emit, now=now)
 
     # Tasks may be left in a phase that somebody completed: they keep the initiative open alone.
@@ -110,7 +109,7 @@ async def settle_all(
         for event in events
     }
     initiatives = {id_ for id_ in ids if id_ is not None}
-    phases = await _containers.look_at_phases_of(db, initiatives)
+    phases = await _task_containers.look_at_phases_of(db, initiatives)
     await _settle_phases(phases, db=db, emit=emit, now=now)
 
     await _settle_initiatives(initiatives, db=db, emit=emit, now=now)
@@ -125,7 +124,7 @@ async def settle_phases(
     now: datetime,
 ) -> None:
     """What the tasks of a phase are may have changed before it was in progress."""
-    phases = await _containers.look_at_phases(db, {event.phase.id for event in events})
+    phases = await _task_containers.look_at_phases(db, {event.phase.id for event in events})
 
     await _settle_phases(phases, db=db, emit=emit, now=now)
 
@@ -179,7 +178,7 @@ def _containers_of(event: Adding) -> Iterable[UUID]:
 
 @reaction(
     about=_adds_work,
-    where=_containers.IS_OVER,
+    where=_task_containers.IS_OVER,
     of=_containers_of,
     emits=(PhaseStarted, InitiativeReopened),
 )
@@ -192,25 +191,28 @@ async def take_up_again(
 ) -> None:
     """What is over and gets something to do is taken up again; what is archived gets nothing."""
     moved = [event.task.id for event in events if isinstance(event, TaskUpdated)]
-    idle = set(moved) - await _containers.with_work(db, moved) if moved else set()
+    idle = set(moved) - await _task_containers.with_work(db, moved) if moved else set()
     adding = [e for e in events if isinstance(e, PhaseCreated) or e.task.id not in idle]
-    over = await _containers.over(db, {id_ for event in adding for id_ in _containers_of(event)})
+    over = await _task_containers.over(
+        db, {id_ for event in adding for id_ in _containers_of(event)}
+    )
     phases = await lock(db, Phase, over.phases) if over.phases else {}
     initiatives = await lock(db, Initiative, over.initiatives) if over.initiatives else {}
     for initiative in initiatives.values():
         if initiative.status == "archived":
             raise InitiativeClosed(id=initiative.id, initiative_status=initiative.status)
 
-    begun = [(one, one.evolve(now, status="in_progress")) for one in phases.values()]
-    begun = [(before, after) for before, after in begun if before.status in OVER]
-    active = [(one, one.evolve(now, status="active")) for one in initiatives.values()]
-    active = [(before, after) for before, after in active if before.status in OVER]
-    await save(db, [after for _, after in begun])
-    await save(db, [after for _, after in active])
-    for phase, started in begun:
-        emit(PhaseStarted(phase=started, previous_status=phase.status))
-    for initiative, reopened in active:
-        emit(InitiativeReopened(initiative=reopened, previous_status=initiative.status))
+    begun = [
+        _settled_phase(phase, "in_progress", now)
+        for phase in phases.values()
+        if phase.status in OVER
+    ]
+    active = [
+        _settled_initiative(initiative, "active", now)
+        for initiative in initiatives.values()
+        if initiative.status in OVER
+    ]
+    await carry_out([*begun, *active], db=db, emit=emit)
 
 
 async def _settle_phases(
@@ -223,38 +225,42 @@ async def _settle_phases(
         if (status := phase_status(phase.status, phase.mode, phase.tasks)) != phase.status
     }
     before = await load(db, Phase, become) if become else {}
-    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
 
-    await save(db, after)
-    for phase in after:
-        emit(_told(phase, before[phase.id].status))
-
-
-def _told(phase: Phase, previous: PhaseStatus) -> Event:
-    if phase.status == "completed":
-        return PhaseCompleted(phase=phase, previous_status=previous)
-    if phase.status == "pending_review":
-        return PhasePendingReview(phase=phase, previous_status=previous)
-    return PhaseStarted(phase=phase, previous_status=previous)
+    decisions = [_settled_phase(before[id_], status, now) for id_, status in become.items()]
+    await carry_out(decisions, db=db, emit=emit)
 
 
 async def _settle_initiatives(
     ids: Iterable[UUID], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Let these initiatives be what their phases and tasks make of them."""
-    found = await _containers.look_at_initiatives(db, ids) if ids else []
+    found = await _task_containers.look_at_initiatives(db, ids) if ids else []
     become = {
         one.id: status
         for one in found
         if (status := initiative_status(one.status, one.children)) != one.status
     }
     before = await load(db, Initiative, become) if become else {}
-    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
 
-    await save(db, after)
-    for initiative in after:
-        previous = before[initiative.id].status
-        if initiative.status == "active":
-            emit(InitiativeReopened(initiative=initiative, previous_status=previous))
-        else:
-            emit(InitiativePendingReview(initiative=initiative, previous_status=previous))
+    decisions = [_settled_initiative(before[id_], status, now) for id_, status in become.items()]
+    await carry_out(decisions, db=db, emit=emit)
+
+
+def _settled_phase(phase: Phase, status: PhaseStatus, now: datetime) -> Decision[Phase]:
+    settled = phase.evolve(now, status=status)
+    event: type[PhaseCompleted | PhasePendingReview | PhaseStarted] = PhaseStarted
+    if status == "completed":
+        event = PhaseCompleted
+    elif status == "pending_review":
+        event = PhasePendingReview
+
+    return Decision(settled, event(phase=settled, previous_status=phase.status))
+
+
+def _settled_initiative(
+    initiative: Initiative, status: InitiativeStatus, now: datetime
+) -> Decision[Initiative]:
+    settled = initiative.evolve(now, status=status)
+    event = InitiativeReopened if status == "active" else InitiativePendingReview
+
+    return Decision(settled, event(initiative=settled, previous_status=initiative.status))

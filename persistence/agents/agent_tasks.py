@@ -52,25 +52,25 @@ _TRY_LOCK_EXPIRED = (
 
 
 @dataclass(frozen=True)
-class Held:
+class LockedAgents:
     """Locked agents, and all tasks that they have in progress, locked."""
 
     agents: Sequence[Agent]
     tasks: Sequence[Task]
 
 
-async def lock(db: AsyncConnection, id_: UUID) -> Held:
+async def lock(db: AsyncConnection, id_: UUID) -> LockedAgents:
     """An agent with its tasks, or ``AgentNotFound``; waits for whoever is at them."""
     await db.execute(_SAVEPOINT)
     while True:
         tasks = await _tasks(db, _LOCK_TASKS, [id_])
         found = await _entities.get_locked(db, Agent, id_)
         if not await _others(db, [id_], tasks):
-            return Held([found], tasks)
+            return LockedAgents([found], tasks)
         await db.execute(_LET_GO)
 
 
-async def try_lock_expired(db: AsyncConnection, *, now: datetime, limit: int) -> Held:
+async def try_lock_expired(db: AsyncConnection, *, now: datetime, limit: int) -> LockedAgents:
     """The agents whose lease is over, longest over first, with their tasks; waits for nobody.
 
     An agent at which, or at whose tasks, somebody works is passed over.
@@ -78,12 +78,12 @@ async def try_lock_expired(db: AsyncConnection, *, now: datetime, limit: int) ->
     rows = await db.execute(_TRY_LOCK_EXPIRED, {"now": now, "limit": limit})
     expired = [entity_from(Agent, row) for row in rows]
     if not expired:
-        return Held([], [])
+        return LockedAgents([], [])
     ids = [one.id for one in expired]
     tasks = await _tasks(db, _TRY_LOCK_TASKS, ids)
     busy = await _others(db, ids, tasks)
 
-    return Held(
+    return LockedAgents(
         [one for one in expired if str(one.id) not in busy],
         [one for one in tasks if one.claimed_by not in busy],
     )

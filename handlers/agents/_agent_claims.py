@@ -18,7 +18,7 @@ from bus.storage import load, lock
 from contracts.agents.agents import Agent, AgentRunning, AgentUpdated
 from contracts.planning.tasks import ClaimTasks, TaskClaimed
 from handlers.agents._agent_rules import require_live, start_work
-from handlers.planning.claims import claim_guard
+from handlers.planning.task_claims import claim_guard
 
 
 def _by_an_id(event: TaskClaimed) -> bool:

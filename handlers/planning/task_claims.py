@@ -15,10 +15,10 @@ from bus.storage import exists
 from contracts.planning.initiatives import Initiative
 from contracts.planning.phases import Phase
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
-from handlers.planning._late_results import evolve
-from handlers.planning._shortening import FRAME, shorten, size
+from handlers.planning._task_late_results import evolve
+from handlers.planning._task_shortening import FRAME, shorten, size
 from handlers.planning.states import TASK
-from persistence.planning import claims as _claims
+from persistence.planning import task_claims as _task_claims
 
 ROUNDS = 8
 """How often a claim looks where tasks change, or others take them, under its eyes."""
@@ -27,11 +27,11 @@ FURTHER = 64
 """How many times more a claim considers where others have what it considered first."""
 
 
-class Dealt(NamedTuple):
+class Assignment(NamedTuple):
     """A task in the hands of who claimed it, and what is told of it."""
 
     task: Task
-    told: ClaimedTask
+    reply: ClaimedTask
 
 
 Guard = Callable[[AsyncConnection, Sequence[ClaimTasks]], Awaitable[Sequence[Refusal | None]]]
@@ -59,7 +59,7 @@ async def refuse_in_vain(db: AsyncConnection, claims: Sequence[ClaimTasks]) -> l
 
 async def take_first(db: AsyncConnection, claim: ClaimTasks, now: datetime) -> ClaimedTask | None:
     """The next task, already in the hands of who claims it; None where a closer look is needed."""
-    return await _claims.take_first(db, claim, _in_hand(claim, now), now=now)
+    return await _task_claims.take_first(db, claim, _in_hand(claim, now), now=now)
 
 
 async def take_ready(
@@ -69,10 +69,10 @@ async def take_ready(
 
     ``besides`` are those that this transaction has dealt already: its own locks do not stop it.
     """
-    window = _claims.window(limit + len(besides))
+    window = _task_claims.window(limit + len(besides))
     found: list[ClaimedTask | None] = []
     for _ in range(ROUNDS):
-        found, further = await _claims.lock_ready(
+        found, further = await _task_claims.lock_ready(
             db, filters, limit=limit, besides=besides, window=window
         )
         if None in found:
@@ -83,9 +83,9 @@ async def take_ready(
     return [one for one in found if one is not None]
 
 
-def deal(
+def assign(
     claims: Sequence[ClaimTasks], taken: Iterable[ClaimedTask], now: datetime, room: int
-) -> list[list[Dealt]]:
+) -> list[list[Assignment]]:
     """What each claim gets of what was taken for all: in turn, as many as fit into one reply.
 
     One at least: of a task that does not fit alone something is cut.
@@ -103,7 +103,7 @@ def alike(claims: Sequence[ClaimTasks]) -> list[list[int]]:
     return list(groups.values())
 
 
-def claimed(task: Task, claim: ClaimTasks, now: datetime) -> Task:
+def claim_task(task: Task, claim: ClaimTasks, now: datetime) -> Task:
     """The task as it is in the hands of who claims it."""
     TASK.require(task, "claim")
     return evolve(task, now, attempt=task.attempt + 1, **_in_hand(claim, now))
@@ -137,16 +137,18 @@ def _in_hand(claim: ClaimTasks, now: datetime) -> dict[str, Any]:
     }
 
 
-def _hand_out(left: deque[ClaimedTask], claim: ClaimTasks, now: datetime, room: int) -> list[Dealt]:
+def _hand_out(
+    left: deque[ClaimedTask], claim: ClaimTasks, now: datetime, room: int
+) -> list[Assignment]:
     """What one claim gets of what is left, whose task is changed."""
-    dealt: list[Dealt] = []
-    while left and len(dealt) < claim.limit:
-        task = claimed(left[0].task, claim, now)
-        told = left[0].model_copy(update={"task": task})
-        bytes_ = size(told) + 1
-        if bytes_ > room and dealt:
+    assigned: list[Assignment] = []
+    while left and len(assigned) < claim.limit:
+        task = claim_task(left[0].task, claim, now)
+        reply = left[0].model_copy(update={"task": task})
+        bytes_ = size(reply) + 1
+        if bytes_ > room and assigned:
             break
         left.popleft()
-        dealt.append(Dealt(task, told if bytes_ <= room else shorten(told, room)))
+        assigned.append(Assignment(task, reply if bytes_ <= room else shorten(reply, room)))
         room -= bytes_
-    return dealt
+    return assigned

@@ -17,9 +17,9 @@ from contracts.agents.agents import (
     HeartbeatReply,
 )
 from contracts.planning.tasks import TaskBlocked, TaskRetried
+from handlers.agents._agent_crashes import expire
 from handlers.agents._agent_rules import is_between_runs, lease, require_live
-from handlers.agents._crashes import expire
-from persistence.agents import held as _held
+from persistence.agents import agent_tasks as _agent_tasks
 
 IN_FLIGHT = timedelta(milliseconds=500)
 """So long a heartbeat may have been under way: it says nothing against a younger suspicion."""
@@ -35,7 +35,7 @@ async def expire_agent_leases(
     *, db: AsyncConnection, emit: Emit, now: datetime, served_at: datetime, limit: int
 ) -> int:
     """Take silent agents for crashed; returns how many, ``limit`` at most."""
-    held = await _held.try_lock_expired(db, now=served_at, limit=limit)
+    held = await _agent_tasks.try_lock_expired(db, now=served_at, limit=limit)
 
     departures = expire(held, now)
     decisions = [decision for departure in departures for decision in departure.decisions]

@@ -13,7 +13,6 @@ Its nodes:
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -21,8 +20,10 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import fetch, numbered
+from bus.storage import AdvisoryLock, Order
+from persistence.planning.phase_graph import PHASE_GRAPH
 from persistence.planning.tables import task
+from persistence.planning.task_graph import TASK_GRAPH
 
 _parent = task.alias("parent")
 
@@ -36,10 +37,8 @@ class Node(NamedTuple):
     id: UUID
 
 
-_EDGES = """
-    SELECT CAST('task' AS text) AS kind, d.depends_on_task_id AS id
-    FROM planning.task_dependencies d
-    WHERE n.kind IN ('task', 'gate', 'place') AND d.task_id = n.id
+_EDGES = f"""
+    {TASK_GRAPH.edges("task")} AND n.kind IN ('task', 'gate', 'place')
     UNION ALL
     SELECT CASE WHEN n.kind = 'gate' OR t.phase_id IS NOT NULL THEN 'gate' ELSE 'place' END,
            t.parent_task_id
@@ -49,8 +48,7 @@ _EDGES = """
     SELECT 'begun', t.phase_id FROM planning.tasks t
     WHERE n.kind IN ('task', 'place') AND t.id = n.id AND t.phase_id IS NOT NULL
     UNION ALL
-    SELECT 'done', d.depends_on_phase_id FROM planning.phase_dependencies d
-    WHERE n.kind = 'begun' AND d.phase_id = n.id
+    {PHASE_GRAPH.edges("done")} AND n.kind = 'begun'
     UNION ALL
     SELECT 'begun', n.id WHERE n.kind = 'done'
     UNION ALL
@@ -63,43 +61,11 @@ _EDGES = """
     WHERE n.kind = 'held' AND t.parent_task_id = n.id AND t.phase_id IS NULL
 """
 
-# Nothing is returned unless it leads back to where it began: that is the usual case.
-_AROUND = numbered(
-    f"""
-    WITH RECURSIVE
-    seeds AS MATERIALIZED (
-        SELECT s.kind, s.id
-        FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS uuid[])) AS s (kind, id)
-    ),
-    reached AS (
-        SELECT e.kind, e.id FROM seeds n CROSS JOIN LATERAL ({_EDGES}) e
-        UNION
-        SELECT e.kind, e.id FROM reached n CROSS JOIN LATERAL ({_EDGES}) e
-    )
-    SELECT n.kind, n.id, e.kind AS on_kind, e.id AS on_id
-    FROM (SELECT r.kind, r.id FROM reached r UNION SELECT s.kind, s.id FROM seeds s) n
-    CROSS JOIN LATERAL ({_EDGES}) e
-    WHERE EXISTS (SELECT FROM reached r JOIN seeds s ON s.kind = r.kind AND s.id = r.id)
-    """
+ORDER = Order(
+    AdvisoryLock("planning.order", "One at a time changes what waits for what in an initiative."),
+    _EDGES,
+    Node,
 )
-
-
-async def lock(db: AsyncConnection, initiative_id: UUID | None) -> None:
-    """Let nobody else change the order of this initiative until the transaction ends."""
-    name = f"planning.order:{initiative_id}"
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
-
-
-async def around(db: AsyncConnection, seeds: Collection[Node]) -> dict[Node, list[Node]]:
-    """What these wait for, directly or not, each with what it waits for itself.
-
-    Nothing if none of it leads back to one of them.
-    """
-    values = {"kinds": [seed.kind for seed in seeds], "ids": [seed.id for seed in seeds]}
-    found: defaultdict[Node, list[Node]] = defaultdict(list)
-    for row in await fetch(db, _AROUND, values):
-        found[Node(row["kind"], row["id"])].append(Node(row["on_kind"], row["on_id"]))
-    return found
 
 
 async def elsewhere(db: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:

@@ -1,16 +1,22 @@
-"""The stream in words, for ``fleetbus doctor``: what it holds, drops and refuses."""
+"""The stream: whether it is as it must be, and what it holds, drops and refuses."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamInfo
+from nats.js.errors import NotFoundError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit.logs import shown
 from bus.storage.own import foreign_messages as _foreign
+from fleetbus.cli.doctor.check import Check
+from fleetbus.server.config import Settings
+from fleetbus.server.relay.stream import StreamSettings, StreamUnfit, ensure_stream
+from fleetbus.server.starting import words
 
 MAKE_ROOM = "`nats stream edit --discard old`, or raise its limits: it refuses new events"
 
@@ -20,12 +26,34 @@ RECENTLY = timedelta(hours=1)
 """How long a foreign message counts as something that goes on."""
 
 
-async def described(js: JetStreamContext, info: StreamInfo) -> str:
+async def stream(client: Client, settings: Settings) -> Check:
+    js, name = client.jetstream(), "stream"
+    try:
+        info = await js.stream_info(settings.stream)
+        await ensure_stream(js, StreamSettings(name=settings.stream), report=False)
+    except NotFoundError:
+        what = f"there is no stream {settings.stream}"
+        return Check(name, False, what, "a `fleetbus serve` without --no-relay creates it")
+    except StreamUnfit as unfit:
+        return Check(name, False, str(unfit), "fix it with `nats stream edit`")
+    except (NatsError, TimeoutError) as error:
+        start = "start nats-server with --jetstream"
+        return Check(name, False, f"JetStream does not answer: {words(error)}", start)
+    detail = await description(js, info)
+    if refuses(info):
+        return Check(name, False, f"{detail}; it is full", MAKE_ROOM)
+    if not info.config.allow_atomic:
+        remedy = "use NATS 2.12 or newer and `nats stream edit --allow-batch`"
+        return Check(name, False, f"{detail}; it does not accept atomic batches", remedy)
+    return Check(name, True, detail)
+
+
+async def description(js: JetStreamContext, info: StreamInfo) -> str:
     """How much is in it, what limits it, and how much room is left where that is known."""
-    return f"{_held(info)}; {_limits(info)}{await _storage(js)}"
+    return f"{_contents(info)}; {_limits(info)}{await _storage(js)}"
 
 
-def _held(info: StreamInfo) -> str:
+def _contents(info: StreamInfo) -> str:
     state = info.state
     return f"{info.config.name} holds {state.messages} events, {state.bytes / 2**20:.1f} MiB"
 

@@ -34,9 +34,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import Compiled, columns, compiled, fetch
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
-from persistence.planning.readiness import READY
 from persistence.planning.tables import phase, task
 from persistence.planning.task_context import AROUND, claimed_task
+from persistence.planning.task_readiness import READY
 
 NEAR = 16
 """How many tasks of each category a first look considers beyond those that are wanted."""

@@ -29,9 +29,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import Compiled, columns, compiled, entity_from, fetch, numbered
+from bus.storage import Compiled, columns, compiled, entity_from, fetch, numbered, part, text_of
 from contracts.planning.tasks import Task
-from persistence.planning.tables import task, task_dependency
+from persistence.planning.tables import task
+from persistence.planning.task_graph import TASK_GRAPH
 
 # Written into the text: a plan for any value of a parameter could not use the partial indexes.
 READY = and_(task.c.status == literal_column("'pending'"), not_(task.c.held), task.c.underway)
@@ -41,11 +42,7 @@ _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
 _FIELDS = ", ".join(f"t.{column.name}" for column in columns(Task).selected_columns)
 
-_WAITS = """EXISTS (
-    SELECT FROM planning.task_dependencies d
-    JOIN planning.tasks o ON o.id = d.depends_on_task_id
-    WHERE d.task_id = t.id AND o.status <> 'completed'
-)"""
+_WAITS = text_of(TASK_GRAPH.waits(literal_column("t.id")))
 
 _UNDERWAY = """(f.id IS NULL OR f.status = 'in_progress')
     AND (i.id IS NULL OR i.status = 'active')"""
@@ -135,10 +132,7 @@ def _within(named: str) -> tuple[Compiled, Compiled]:
 
 
 _LOCK = _locking(NAMED)
-_LOCK_DEPENDENTS = _locking("""t.id IN (
-    SELECT task_id FROM planning.task_dependencies
-    WHERE depends_on_task_id = ANY (CAST(:ids AS uuid[]))
-)""")
+_LOCK_DEPENDENTS = _locking(f"t.id IN ({part(TASK_GRAPH.have_dependents)})")
 _LOCK_CHILDREN = _locking("t.parent_task_id = ANY (CAST(:ids AS uuid[]))")
 _LOCK_HELD_CHILDREN = _locking("t.parent_task_id = ANY (CAST(:ids AS uuid[])) AND t.held")
 _WITHIN_PHASES = _within(_IN_PHASES)
@@ -153,11 +147,6 @@ _HOLD_PHASES = numbered("""
 """)
 
 _READY_AMONG = compiled(columns(Task).where(READY, task.c.id == func.any(_IDS)).order_by(task.c.id))
-
-HAVE_DEPENDENTS = compiled(
-    select(task_dependency.c.task_id).where(task_dependency.c.depends_on_task_id == func.any(_IDS))
-)
-"""What depends on any of ``ids``."""
 
 HAVE_CHILDREN = compiled(select(task.c.id).where(task.c.parent_task_id == func.any(_IDS)))
 """What is right below any of ``ids``."""

@@ -1,11 +1,10 @@
 """New tasks: inserted with what follows for their readiness, and related to each other.
 
-What is above a new task is locked for it, so that nobody changes it unseen (``_readiness.py``).
+What is above a new task is locked for it: nobody changes it unseen (``_task_readiness.py``).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -25,17 +24,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import INSERTED, fetch, numbered
+from bus.storage import INSERTED, fetch, numbered, pairs_of, part
 from contracts.planning.tasks import Task
-from persistence.planning.readiness import FURTHER, NAMED, TRUTH, WRITE
 from persistence.planning.tables import initiative, phase, task
+from persistence.planning.task_graph import TASK_GRAPH
+from persistence.planning.task_readiness import FURTHER, NAMED, TRUTH, WRITE
 
 # A statement does not see what it inserts; new tasks have no dependencies but these.
-_ADDED = """added AS (
-    INSERT INTO planning.task_dependencies (id, task_id, depends_on_task_id)
-    SELECT uuidv7(), p.task_id, p.depends_on
-    FROM json_to_recordset(CAST(:pairs AS json)) AS p (task_id uuid, depends_on uuid)
-    RETURNING task_id, depends_on_task_id
+_ADDED = f"""added AS (
+    {part(TASK_GRAPH.adding)} RETURNING task_id, depends_on_task_id
 ),"""
 _WAITS = """t.id IN (
     SELECT a.task_id FROM added a JOIN planning.tasks o ON o.id = a.depends_on_task_id
@@ -48,8 +45,7 @@ async def relate(
     db: AsyncConnection, ids: Iterable[UUID], pairs: Iterable[tuple[UUID, UUID]]
 ) -> None:
     """Let the first of each pair depend on the second, and look at these tasks: all are new."""
-    edges = [{"task_id": str(one), "depends_on": str(other)} for one, other in pairs]
-    await fetch(db, _RELATE, {"ids": list(ids), "pairs": json.dumps(edges)})
+    await fetch(db, _RELATE, {"ids": list(ids), "pairs": pairs_of(pairs)})
 
 
 def _inserted(rows: FromClause) -> Select[Any]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit
+from bus.handling import Decision, Emit, carry_out
 from bus.storage import entities as _entities
 from contracts.health.checks import Check, WorkerCheck
 from handlers.health._check_rules import close, count, nobody_left, tally
@@ -33,12 +33,8 @@ async def settle(
     over = [check.id for check in counted if nobody_left(check)]
     scores = await checks.mean_scores(db, over) if over else {}
 
-    settled = []
-    for check in counted:
-        if check.id not in scores:
-            settled.append(check)
-            continue
-        closed, event = close(check, scores[check.id], now)
-        settled.append(closed)
-        emit(event)
-    await _entities.save(db, settled)
+    decisions = [
+        close(check, scores[check.id], now) if check.id in scores else Decision(check)
+        for check in counted
+    ]
+    await carry_out(decisions, db=db, emit=emit)

@@ -13,12 +13,12 @@ from contracts.agents.agents import (
     StopAgent,
 )
 from contracts.planning.tasks import Task, TaskReleased
+from handlers.agents._agent_departures import Departure
 from handlers.agents._agent_rules import ENDED, require_live
-from handlers.agents._departures import Departure
 from handlers.agents.states import AGENT
 from handlers.planning.states import TASK
 from handlers.planning.task_rules import UNCLAIMED
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import LockedAgents
 
 FINISHED = "agent_finished"
 """Why the tasks of a finished agent are released."""
@@ -27,7 +27,7 @@ DELETED = "agent_deleted"
 """Why the tasks of an agent that is deleted are released."""
 
 
-def finish(command: FinishAgent, held: Held, now: datetime) -> Departure:
+def finish(command: FinishAgent, held: LockedAgents, now: datetime) -> Departure:
     """The agent waits for other work."""
     [agent] = held.agents
     require_live(agent, command.incarnation, "finish")
@@ -38,7 +38,7 @@ def finish(command: FinishAgent, held: Held, now: datetime) -> Departure:
     return Departure(Decision(idle, AgentFinished(agent=idle)), released)
 
 
-def stop(command: StopAgent, held: Held, now: datetime) -> Departure:
+def stop(command: StopAgent, held: LockedAgents, now: datetime) -> Departure:
     """The agent has ended in good order."""
     [agent] = held.agents
     require_live(agent, command.incarnation, "stop")
@@ -51,7 +51,7 @@ def stop(command: StopAgent, held: Held, now: datetime) -> Departure:
     )
 
 
-def dissolve(held: Held, now: datetime) -> Departure:
+def dissolve(held: LockedAgents, now: datetime) -> Departure:
     """The agent is gone."""
     [agent] = held.agents
     AGENT.require(agent, "delete")

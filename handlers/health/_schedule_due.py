@@ -10,7 +10,7 @@ from bus.handling import Decision, Emit, carry_out, periodic
 from bus.kit.cron import due_times
 from contracts.health.schedules import Schedule, ScheduleDue
 from contracts.health.test_definitions import TestDefinition, TestDefinitionDue
-from persistence.health import sweeping as _sweeping
+from persistence.health import health_sweeping as _health_sweeping
 
 
 @periodic(every=1.0, limit=200, emits=(TestDefinitionDue,))
@@ -18,7 +18,7 @@ async def tell_due_definitions(
     *, db: AsyncConnection, emit: Emit, now: datetime, limit: int
 ) -> int:
     """Tell which tests are to be run now; returns how many, ``limit`` at most."""
-    due = await _sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
+    due = await _health_sweeping.lock_due(db, TestDefinition, now=now, limit=limit)
 
     decisions = [definition_due(definition, now) for definition in due]
     await carry_out(decisions, db=db, emit=emit)
@@ -29,7 +29,7 @@ async def tell_due_definitions(
 @periodic(every=1.0, limit=200, emits=(ScheduleDue,))
 async def tell_due_schedules(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
     """Tell which checks are to be started now; returns how many, ``limit`` at most."""
-    due = await _sweeping.lock_due(db, Schedule, now=now, limit=limit)
+    due = await _health_sweeping.lock_due(db, Schedule, now=now, limit=limit)
 
     decisions = [schedule_due(schedule, now) for schedule in due]
     await carry_out(decisions, db=db, emit=emit)
@@ -43,9 +43,9 @@ def definition_due(definition: TestDefinition, now: datetime) -> Decision[TestDe
     assert definition.next_due_at is not None
 
     due_at, following = due_times(definition.schedule, definition.next_due_at, now)
-    told = definition.evolve(now, next_due_at=following)
+    due = definition.evolve(now, next_due_at=following)
 
-    return Decision(told, TestDefinitionDue(test_definition=told, due_at=due_at))
+    return Decision(due, TestDefinitionDue(test_definition=due, due_at=due_at))
 
 
 def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
@@ -53,6 +53,6 @@ def schedule_due(schedule: Schedule, now: datetime) -> Decision[Schedule]:
     assert schedule.next_due_at is not None
 
     due_at, following = due_times(schedule.cron, schedule.next_due_at, now, schedule.time_zone)
-    told = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
+    due = schedule.evolve(now, next_due_at=following, last_due_at=due_at)
 
-    return Decision(told, ScheduleDue(schedule=told, due_at=due_at, trigger="cron"))
+    return Decision(due, ScheduleDue(schedule=due, due_at=due_at, trigger="cron"))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
-from typing import Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import reaction
 from contracts.planning.phases import Phase
-from contracts.planning.tasks import DependencyCycle, Named, Task, TaskCreated, TaskUpdated, Waiting
-from handlers.planning._cycles import cycle_through
-from persistence.planning import order as _order
-from persistence.planning.order import Kind, Node
+from contracts.planning.tasks import (
+    DependencyCycle,
+    DifferentInitiatives,
+    Named,
+    PlanEntity,
+    Task,
+    TaskCreated,
+    TaskUpdated,
+    Waiting,
+)
+from persistence.planning import task_order as _task_order
+from persistence.planning.task_order import ORDER, Kind, Node
 
-_ENTITY: Mapping[Kind, Literal["task", "phase"]] = {
+_ENTITY: Mapping[Kind, PlanEntity] = {
     "task": "task",
     "gate": "task",
     "place": "task",
@@ -42,29 +49,39 @@ def of_phase(phase: Phase) -> list[Node]:
 
 async def refuse_circles(
     db: AsyncConnection,
-    entity: Literal["task", "phase"],
-    changed: Collection[Node],
+    entity: PlanEntity,
+    changed: Sequence[Node],
     names: Mapping[UUID, Named] | None = None,
 ) -> None:
     """Refuse what this transaction has written if something of it is on a circle.
 
-    The order of the initiative is locked: of two that write half of one each, the later sees both.
+    The order of the initiative is locked.
     """
-    edges = await _order.around(db, changed)
-    if cycle := cycle_through(edges, changed):
-        raise circle(entity, cycle, names or {})
+    if found := await ORDER.circle(db, changed):
+        raise circle(entity, found, names or {})
+
+
+def refuse_self_and_elsewhere(entity: PlanEntity, one: Task | Phase, other: Task | Phase) -> None:
+    """Refuse that something depends on itself, or on what is in another initiative."""
+    if other.initiative_id != one.initiative_id:
+        raise DifferentInitiatives(entity=entity, id=one.id, other_id=other.id)
+    if other.id == one.id:
+        itself = [Node("task", one.id)] * 2
+        if entity == "phase":
+            itself = [Node("begun", one.id), Node("done", one.id)]
+        raise circle(entity, itself, {})
 
 
 def circle(
-    entity: Literal["task", "phase"], cycle: Sequence[Node], names: Mapping[UUID, Named]
+    entity: PlanEntity, cycle: Sequence[Node], names: Mapping[UUID, Named]
 ) -> DependencyCycle:
     """The refusal of a circle, told as the tasks and phases along it."""
-    told = [
+    named = [
         (_ENTITY[node.kind], node.id)
         for node, following in pairwise([*cycle, cycle[1]])
         if node.kind in _ENTITY and not (node.kind in _ABOVE and following.kind != "task")
     ]
-    along = [one for one, _ in groupby(told)]
+    along = [one for one, _ in groupby(named)]
     if along[0] != along[-1] or len(along) == 1:
         along.append(along[0])
     nodes = [Waiting(entity=kind, id=names.get(id_, id_)) for kind, id_ in along]
@@ -86,12 +103,12 @@ async def refuse_circles_of_phases(
     moved = {event.task.id for event in events if isinstance(event, TaskUpdated)}
     made = {event.task.id for event in events} - moved
     # A task that waits for nothing but its parent's phase closes no circle that was not there.
-    concerned = moved | await _order.elsewhere(db, made)
+    concerned = moved | await _task_order.elsewhere(db, made)
     tasks = {event.task.id: event.task for event in events if event.task.id in concerned}
     if not tasks:
         return
     for initiative_id in sorted({task.initiative_id for task in tasks.values()}, key=str):
-        await _order.lock(db, initiative_id)
+        await ORDER.lock(db, initiative_id)
 
     below = [Node("held", id_) for id_ in moved]
     await refuse_circles(db, "task", [node for id_ in tasks for node in of_task(id_)] + below)

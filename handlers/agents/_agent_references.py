@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, reaction
-from bus.storage import lock, save
+from bus.handling import Decision, Emit, carry_out, reaction
+from bus.storage import lock
 from contracts.agents.agents import Agent, AgentUpdated
 from contracts.planning.initiatives import InitiativeDeleted
 from contracts.planning.phases import PhaseDeleted
 from contracts.planning.tasks import TaskDeleted
-from persistence.agents import references as _references
+from persistence.agents import agent_references as _agent_references
 
 
 @reaction(emits=(AgentUpdated,))
@@ -31,14 +31,14 @@ async def let_go_of_deleted(
     alone = all(isinstance(e, TaskDeleted) and not e.deleted.children for e in events)
 
     gone = {
-        "task_id": await _references.to_tasks(db, tasks if alone else None),
-        "initiative_id": await _references.to_initiatives(db, initiatives),
+        "task_id": await _agent_references.to_tasks(db, tasks if alone else None),
+        "initiative_id": await _agent_references.to_initiatives(db, initiatives),
     }
     await let_go(gone, db=db, emit=emit, now=now)
 
 
 async def let_go(
-    gone: dict[str, _references.References], *, db: AsyncConnection, emit: Emit, now: datetime
+    gone: dict[str, _agent_references.References], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Empty these fields of the agents that refer to what is gone, and tell so, once of each."""
     agents = {id_ for references in gone.values() for id_ in references}
@@ -46,14 +46,13 @@ async def let_go(
         return
     targets = {field: set(references.values()) for field, references in gone.items()}
 
-    changed = []
+    decisions = []
     for agent in (await lock(db, Agent, agents)).values():
         emptied: dict[str, Any] = {
             field: None for field in gone if getattr(agent, field) in targets[field]
         }
         if emptied:
-            changed.append(agent.evolve(now, **emptied))
+            updated = agent.evolve(now, **emptied)
+            decisions.append(Decision(updated, AgentUpdated(agent=updated)))
 
-    await save(db, changed)
-    for agent in changed:
-        emit(AgentUpdated(agent=agent))
+    await carry_out(decisions, db=db, emit=emit)

@@ -1,7 +1,7 @@
 """What becomes ready, by whatever happens: the one place that tells of it.
 
 Each change that readiness follows from has its event, and each such event its reaction here. The
-rules stand in ``persistence/planning/readiness.py``.
+rules stand in ``persistence/planning/task_readiness.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, reaction
+from bus.handling import Emit, emit_all, reaction
 from contracts.planning.initiatives import (
     InitiativeApproved,
     InitiativeArchived,
@@ -40,7 +40,8 @@ from contracts.planning.tasks import (
     TaskRetried,
     TaskUpdated,
 )
-from persistence.planning import readiness as _readiness
+from persistence.planning import task_readiness as _task_readiness
+from persistence.planning.task_graph import TASK_GRAPH
 
 PhaseMoved = (
     PhaseStarted
@@ -69,14 +70,16 @@ def _is_elsewhere(event: TaskUpdated) -> bool:
 
 
 # Whoever makes a task depend on another one locks that one first: none appears meanwhile.
-@reaction(where=_readiness.HAVE_DEPENDENTS, emits=(TaskReady,))
+@reaction(where=TASK_GRAPH.have_dependents, emits=(TaskReady,))
 async def tell_ready_dependents(
     events: Sequence[TaskCompleted], *, db: AsyncConnection, emit: Emit
 ) -> None:
     """Locked before they are looked at: of two transactions that complete the last two things
     that a task waited for, the later one sees what the earlier one did.
     """
-    _tell(await _readiness.refresh_dependents(db, [event.task.id for event in events]), emit)
+    _emit_ready(
+        await _task_readiness.refresh_dependents(db, [event.task.id for event in events]), emit
+    )
 
 
 @reaction(about=_was_blocked, emits=(TaskReady,))
@@ -85,19 +88,21 @@ async def tell_ready_below_completed(
 ) -> None:
     """A blocked task that a late result completes holds nothing below it back any more."""
     ids = [event.task.id for event in events]
-    _tell(await _readiness.refresh_children(db, ids, held=True), emit)
+    _emit_ready(await _task_readiness.refresh_children(db, ids, held=True), emit)
 
 
 # Whoever puts a task below another one locks that one: none appears meanwhile.
-@reaction(where=_readiness.HAVE_CHILDREN, emits=(TaskReady,))
+@reaction(where=_task_readiness.HAVE_CHILDREN, emits=(TaskReady,))
 async def hold_back_below(
     events: Sequence[TaskBlocked], *, db: AsyncConnection, emit: Emit
 ) -> None:
     """What is below a blocked task waits with it."""
-    _tell(await _readiness.refresh_children(db, [event.task.id for event in events]), emit)
+    _emit_ready(
+        await _task_readiness.refresh_children(db, [event.task.id for event in events]), emit
+    )
 
 
-@reaction(where=_readiness.HELD_BACK_BY_NOTHING, emits=(TaskReady,))
+@reaction(where=_task_readiness.HELD_BACK_BY_NOTHING, emits=(TaskReady,))
 async def tell_ready_again(
     events: Sequence[TaskReleased | TaskLeaseExpired | TaskRetried],
     *,
@@ -108,11 +113,11 @@ async def tell_ready_again(
     # What is above one may have been blocked with it.
     lower = [event.task.id for event in events if event.task.parent_task_id is not None]
     retried = [event.task.id for event in events if isinstance(event, TaskRetried)]
-    found = await _readiness.refresh(db, lower) if lower else []
+    found = await _task_readiness.refresh(db, lower) if lower else []
     if retried:
-        found += await _readiness.refresh_children(db, retried, held=True)
-    found += await _readiness.ready_among(db, [event.task.id for event in events])
-    _tell({task.id: task for task in found}.values(), emit)
+        found += await _task_readiness.refresh_children(db, retried, held=True)
+    found += await _task_readiness.ready_among(db, [event.task.id for event in events])
+    _emit_ready({task.id: task for task in found}.values(), emit)
 
 
 @reaction(emits=(TaskReady,))
@@ -123,37 +128,36 @@ async def follow_dependencies(
     emit: Emit,
 ) -> None:
     """A task that waits for something else than before, and what is below it."""
-    _tell(await _readiness.refresh(db, {event.task.id for event in events}), emit)
+    _emit_ready(await _task_readiness.refresh(db, {event.task.id for event in events}), emit)
 
 
 @reaction(about=_is_elsewhere, emits=(TaskReady,))
 async def follow_moves(events: Sequence[TaskUpdated], *, db: AsyncConnection, emit: Emit) -> None:
     """A task in another phase than before, and what is below it."""
-    _tell(await _readiness.refresh_moved(db, {event.task.id for event in events}), emit)
+    _emit_ready(await _task_readiness.refresh_moved(db, {event.task.id for event in events}), emit)
 
 
 # Whoever puts a task into a phase or an initiative locks it: none appears meanwhile.
-@reaction(where=_readiness.ARE_IN_PHASES, emits=(TaskReady,))
+@reaction(where=_task_readiness.ARE_IN_PHASES, emits=(TaskReady,))
 async def follow_phases(
     events: Sequence[PhaseMoved], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Work on a phase begins, goes on or rests."""
-    found = await _readiness.refresh_in_phases(db, {event.phase.id for event in events})
-    _tell(_not_new(found, now), emit)
+    found = await _task_readiness.refresh_in_phases(db, {event.phase.id for event in events})
+    _emit_ready(_not_new(found, now), emit)
 
 
-@reaction(where=_readiness.ARE_IN_INITIATIVES, emits=(TaskReady,))
+@reaction(where=_task_readiness.ARE_IN_INITIATIVES, emits=(TaskReady,))
 async def follow_initiatives(
     events: Sequence[InitiativeMoved], *, db: AsyncConnection, emit: Emit, now: datetime
 ) -> None:
     """Work on an initiative goes on or rests."""
     ids = {event.initiative.id for event in events}
-    _tell(_not_new(await _readiness.refresh_in_initiatives(db, ids), now), emit)
+    _emit_ready(_not_new(await _task_readiness.refresh_in_initiatives(db, ids), now), emit)
 
 
-def _tell(tasks: Iterable[Task], emit: Emit) -> None:
-    for task in tasks:
-        emit(TaskReady(task=task))
+def _emit_ready(tasks: Iterable[Task], emit: Emit) -> None:
+    emit_all((TaskReady(task=task) for task in tasks), emit=emit)
 
 
 def _not_new(tasks: Iterable[Task], now: datetime) -> Iterator[Task]:

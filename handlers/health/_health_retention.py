@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Configured, Emit, periodic
 from contracts.health.model_calls import ModelCallDetached
-from handlers.health import _departing_runs
-from persistence.health import sweeping as _sweeping
+from handlers.health import _test_run_departures
+from persistence.health import health_sweeping as _health_sweeping
 
 NEWEST_KEPT = 1_000
 """So many runs of each definition are kept, however old they are."""
@@ -24,9 +24,9 @@ async def forget_test_runs(
 ) -> int:
     """Delete old runs beyond the newest of each definition; returns how many."""
     before = now - retention
-    old = await _sweeping.lock_old_runs(db, before=before, kept=NEWEST_KEPT, limit=limit)
+    old = await _health_sweeping.lock_old_runs(db, before=before, kept=NEWEST_KEPT, limit=limit)
 
-    gone = await _departing_runs.remove(old, db=db, emit=emit, now=now, limit=limit)
+    gone = await _test_run_departures.remove(old, db=db, emit=emit, now=now, limit=limit)
     return len(old) if gone else limit
 
 
@@ -35,10 +35,10 @@ async def forget_model_calls(
     *, db: AsyncConnection, now: datetime, retention: Retention, limit: int
 ) -> int:
     """Delete old calls to models; returns how many."""
-    return await _sweeping.forget_calls(db, before=now - retention, limit=limit)
+    return await _health_sweeping.forget_calls(db, before=now - retention, limit=limit)
 
 
 @periodic(every=5.0, limit=1_000)
 async def merge_tallies(*, db: AsyncConnection, limit: int) -> int:
     """Let one row stand for all that transactions appended; returns for how many hours or days."""
-    return await _sweeping.merge_tallies(db, limit=limit)
+    return await _health_sweeping.merge_tallies(db, limit=limit)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit
+from bus.handling import Emit, emit_all
 from persistence.health import model_calls as _model_calls
 from persistence.health import test_runs as _test_runs
 
@@ -23,8 +23,7 @@ async def remove(
 ) -> bool:
     """Delete these locked runs; False if there are more calls to let go of than the limit."""
     detached = await _model_calls.detach(db, runs, now=now, limit=limit) if runs else []
-    for event in detached:
-        emit(event)
+    emit_all(detached, emit=emit)
     if len(detached) == limit:
         return False
 

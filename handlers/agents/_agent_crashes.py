@@ -1,7 +1,7 @@
 """What becomes of an agent that ended without saying so, and of the tasks that it had.
 
 Several detectors may see one crash: the status, looked at under the lock, lets the first of them
-tell it. Locks are taken in one order, see ``persistence/agents/held.py``.
+tell it. Locks are taken in one order, see ``persistence/agents/agent_tasks.py``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from contracts.agents.agents import (
     LostTask,
 )
 from contracts.planning.tasks import Task
+from handlers.agents._agent_departures import Departure
 from handlers.agents._agent_rules import ENDED, LIVE, require_incarnation
-from handlers.agents._departures import Departure
 from handlers.agents.states import AGENT
 from handlers.planning.task_rules import lose_agent
-from persistence.agents.held import Held
+from persistence.agents.agent_tasks import LockedAgents
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ EXPIRED = Crash("lease_expired", "Nothing was heard from it for three heartbeats
 DISCONNECTED = Crash("disconnected", "Its connection was lost and did not come back in time.")
 
 
-def report(command: CrashAgent, held: Held, now: datetime) -> Departure:
+def report(command: CrashAgent, held: LockedAgents, now: datetime) -> Departure:
     """Somebody says that the agent has crashed."""
     [agent] = held.agents
     require_incarnation(agent, command.incarnation)
@@ -49,7 +49,7 @@ def report(command: CrashAgent, held: Held, now: datetime) -> Departure:
     return crash(agent, held.tasks, Crash("reported", command.reason, command.exit_code), now)
 
 
-def confirm(command: ConfirmSuspicion, held: Held, now: datetime) -> Departure | None:
+def confirm(command: ConfirmSuspicion, held: LockedAgents, now: datetime) -> Departure | None:
     """The agent has not come back in time; None where the suspicion is not this one any more."""
     [agent] = held.agents
     if agent.status not in LIVE or agent.suspected_at != command.suspected_at:
@@ -58,7 +58,7 @@ def confirm(command: ConfirmSuspicion, held: Held, now: datetime) -> Departure |
     return crash(agent, held.tasks, DISCONNECTED, now)
 
 
-def expire(held: Held, now: datetime) -> list[Departure]:
+def expire(held: LockedAgents, now: datetime) -> list[Departure]:
     """The leases of these agents are over."""
     return [
         crash(agent, [one for one in held.tasks if one.claimed_by == str(agent.id)], EXPIRED, now)
@@ -72,7 +72,7 @@ def crash(agent: Agent, tasks: Sequence[Task], how: Crash, now: datetime) -> Dep
 
     crashed = agent.evolve(now, status="crashed", exit_code=how.exit_code, **ENDED)
     lost = [lose_agent(task, now=now) for task in tasks]
-    told = AgentCrashed(
+    event = AgentCrashed(
         agent=crashed,
         cause=how.cause,
         reason=how.reason,
@@ -81,7 +81,7 @@ def crash(agent: Agent, tasks: Sequence[Task], how: Crash, now: datetime) -> Dep
         progress=agent.progress,
     )
 
-    return Departure(Decision(crashed, told), lost)
+    return Departure(Decision(crashed, event), lost)
 
 
 def _lost(task: Task) -> LostTask:

@@ -44,13 +44,13 @@ async def take_next(
 
 def take(account: Account, last_used_at: datetime | None, now: datetime) -> Decision[Account]:
     """The account as it is used; ``last_used_at`` is when any of its provider was used last."""
-    told: list[Event] = []
+    events: list[Event] = []
     if account.is_exhausted:
         account = available(account, now)
-        told.append(AccountAvailable(account=account))
+        events.append(AccountAvailable(account=account))
     used = account.evolve(now, last_used_at=stamp(now, last_used_at))
 
-    return Decision(used, *told, AccountUpdated(account=used))
+    return Decision(used, *events, AccountUpdated(account=used))
 
 
 def stamp(now: datetime, last: datetime | None) -> datetime:
@@ -68,7 +68,7 @@ def available(account: Account, now: datetime) -> Account:
     return account.evolve(now, is_exhausted=False, exhausted_until=None)
 
 
-def recovered(account: Account, now: datetime) -> Decision[Account]:
+def recover(account: Account, now: datetime) -> Decision[Account]:
     """The account whose provider serves it again."""
     back = available(account, now)
 
@@ -80,7 +80,7 @@ async def end_exhaustion(*, db: AsyncConnection, emit: Emit, now: datetime, limi
     """Make accounts available whose time has come; returns how many, ``limit`` at most."""
     over = await accounts.lock_ended(db, now=now, limit=limit)
 
-    decisions = [recovered(account, now) for account in over]
+    decisions = [recover(account, now) for account in over]
     await carry_out(decisions, db=db, emit=emit)
 
     return len(decisions)

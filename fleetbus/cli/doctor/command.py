@@ -20,7 +20,7 @@ def doctor(nats_url: NatsUrl = None, database_url: DatabaseUrl = None) -> None:
         fleetbus doctor
         fleetbus doctor --nats-url nats://localhost --database-url postgresql://…
     """
-    from fleetbus.cli.doctor import examine
+    from fleetbus.cli.doctor.examine import examine
     from fleetbus.cli.servers import settings
 
     address = nats_address(nats_url)
