@@ -81,10 +81,10 @@ def _the_reply(returns: Any, reply: type[Any]) -> str:
 
 
 def _the_reply_unless_kept(returns: Any, reply: type[Any]) -> str:
-    return _the_reply(returns, reply) if _said(returns) != {reply} else ""
+    return _the_reply(returns, reply) if _answers(returns) != {reply} else ""
 
 
-def _said(returns: Any) -> set[Any]:
+def _answers(returns: Any) -> set[Any]:
     """What a handler answers, beside a refusal of which something is kept."""
     return {*union(returns)} - {Kept}
 
@@ -100,7 +100,7 @@ def _a_decision(returns: Any, _: type[Any]) -> str:
 
 
 def _the_replies(returns: Any, reply: type[Any]) -> str:
-    right = get_origin(returns) is list and _said(get_args(returns)[0]) == {reply, Refusal}
+    right = get_origin(returns) is list and _answers(get_args(returns)[0]) == {reply, Refusal}
     return "" if right else f"of a sequence it returns list[{reply.__name__} | Refusal]"
 
 
