@@ -13,6 +13,7 @@ from bus.contract.catalogue import Catalogue
 from bus.contract.entity import Entity
 from bus.contract.errors import EVERYWHERE, InvalidReference
 from bus.contract.event import Event
+from bus.contract.model import built
 from bus.contract.operation import Declared, Operation
 from bus.contract.page import item_of
 from bus.contract.references import references
@@ -93,6 +94,7 @@ def load(
                 raise DeclarationError(
                     f"{operation.__name__} needs a {need.entity.noun}: no table holds one"
                 )
+    built(*TABLES)  # first, for most replies hold entities
     operations = {o.declared.subject: _bind(o, handling) for o, handling in handlings.items()}
     reactions: dict[type[Event], tuple[Handling, ...]] = {}
     for handling in HANDLERS.reactions:
@@ -133,9 +135,10 @@ def _check_references(operation: type[Operation[Any]], handling: Handling) -> No
 
 
 def _bind(operation: type[Operation[Any]], handling: Handling) -> Bound:
+    declared = operation.declared
+    built(operation, declared.reply)
     validator = operation.__pydantic_validator__
     assert isinstance(validator, SchemaValidator)
-    declared = operation.declared
     return Bound(
         operation=operation,
         declared=declared,
