@@ -20,6 +20,7 @@ from fleetbus.cli import (
     replay,
     servers,
 )
+from fleetbus.cli.overview import Overview
 from fleetbus.cli.terminal import Failed
 from fleetbus.cli.top import command as top
 
@@ -28,8 +29,8 @@ SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contr
 _INBOX_PREFIX = "FLEETBUS_INBOX_PREFIX"
 
 app = typer.Typer(
+    cls=Overview,
     rich_markup_mode="rich",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -79,18 +80,18 @@ def fleetbus(
 ) -> None:
     """The state service of agent fleets: Postgres behind NATS, every change an event.
 
-        Flags override the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
-        for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
-        commands that ask or watch use the servers of the `fleetbus up` that runs
+    Flags override the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
+    for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
+    commands that ask or watch use the servers of the `fleetbus up` that runs
     in ./.fleetbus, if there is one.
 
-        Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
-        `call`), 130 interrupted.
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
+    `call`), 130 interrupted.
 
-        Examples:
-            fleetbus up
-            fleetbus call db.tasks.list '{"limit": 10}'
-            fleetbus events --follow
+    Examples:
+        fleetbus up
+        fleetbus call db.tasks.list '{"limit": 10}'
+        fleetbus events --follow
     """
     if inbox_prefix:
         os.environ[_INBOX_PREFIX] = inbox_prefix

@@ -10,6 +10,7 @@ from pydantic_core import SchemaSerializer, SchemaValidator
 
 from bus.running.registry import Registry
 from bus.storage import TABLES
+from fleetbus.server.service import Service
 from tests.cli.program import clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -131,3 +132,21 @@ class TestClient:
             "asyncio.run(main())"
         )
         assert (await loaded(reads, nats_url)).contexts == {"planning", "events", "meta"}
+
+
+class TestCommandLine:
+    async def test_help_loads_no_library_but_its_own(self) -> None:
+        helped = await loaded(COMMAND_LINE, "--help")
+        assert helped.of("typer")
+        heavy = {*SERVERS_OWN, *OTHERS_OWN, "asyncio", "nats", "pydantic", "pydantic_core"}
+        assert helped.of(*heavy - {"typer", "click"}) == set()
+        assert helped.contexts == set()
+
+    async def test_a_call_loads_no_contract(self, service: Service, nats_url: str) -> None:
+        assert service.connected
+        calling = await loaded(COMMAND_LINE, "call", "db.meta.operations", NATS_URL=nats_url)
+        assert calling.of("typer", "nats")
+        # Typer itself has pydantic read the arguments.
+        heavy = {*SERVERS_OWN, *OTHERS_OWN, "bus.contract", "bus.storage", "fleetbus.server.config"}
+        assert calling.of(*heavy - {"typer", "click"}) == set()
+        assert calling.contexts == set()
