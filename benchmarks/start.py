@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.contenders import ACCOUNTS, FLEETBUS, ROOT, Contender, started
+from benchmarks.contenders import ACCOUNTS, FLEETBUS, ROOT, started
 from benchmarks.servers import Servers, running
 
-CLIENT = "from fleetbus.client import connect"
-TYPED = f"{CLIENT}; from contracts.planning.tasks import ListTasks"
+_PROGRAM = """
+import sys
+sys.modules["aiohttp"] = None
+try:
+    {}
+finally:
+    with open("/proc/self/status") as status:
+        print("peak", *[line.split()[1] for line in status if line.startswith("VmHWM")])
+"""
+"""nats-py imports aiohttp where it is installed, which it is for the load generator alone. What a
+process took at most is known to it; to others Linux tells what its parent took, if that is more."""
 
-PROGRAMS = {
-    "Python alone": ("-c", "pass"),
-    "`fleetbus --help`": ("-m", "fleetbus", "--help"),
-    "`fleetbus call`": ("-m", "fleetbus", "call", "db.meta.operations"),
-    "the client is imported": ("-c", CLIENT),
-    "the client and the contracts of tasks": ("-c", TYPED),
+_COMMAND = "from fleetbus.cli.app import main; sys.exit(main())"
+_CLIENT = "from fleetbus.client import connect"
+_TYPED = f"{_CLIENT}; from contracts.planning.tasks import ListTasks"
+
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "Python alone": ("pass",),
+    "`fleetbus --help`": (_COMMAND, "--help"),
+    "`fleetbus call`": (_COMMAND, "call", "db.meta.operations"),
+    "the client, imported": (_CLIENT,),
+    "the client and the contracts of tasks": (_TYPED,),
 }
-"""What is started, each by these arguments to Python."""
+"""What is started: a line of Python, and its arguments."""
+
+SERVING = replace(FLEETBUS, module="benchmarks.toys.serving")
 
 HANDLER = "a handler process, until it takes requests"
 
@@ -47,8 +63,8 @@ async def run(console: Console, rounds: int, *, durable: bool) -> dict[str, Any]
     async with running(ACCOUNTS, durable=durable) as servers:
         async with started(FLEETBUS, servers) as service:
             for _ in range(1 + rounds):
-                for name, arguments in PROGRAMS.items():
-                    one = await asyncio.to_thread(program, arguments, NATS_URL=service.url)
+                for name, what in PROGRAMS.items():
+                    one = await asyncio.to_thread(program, *what, NATS_URL=service.url)
                     found.setdefault(name, []).append(one)
         found[HANDLER] = [await handler_process(servers) for _ in range(1 + rounds)]
     measured = {name: summary(starts[1:]) for name, starts in found.items()}
@@ -57,27 +73,26 @@ async def run(console: Console, rounds: int, *, durable: bool) -> dict[str, Any]
     return {"durable": durable, "rounds": rounds, "measured": measured}
 
 
-def program(arguments: Sequence[str], **environment: str) -> Start:
-    """Run Python with these arguments to its end, which is to be a good one."""
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
+def program(line: str, *arguments: str, **environment: str) -> Start:
+    """Run a line of Python to its end, which is to be a good one."""
+    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(line), *arguments],
         cwd=ROOT,
         env={"PATH": os.environ.get("PATH", ""), **environment},
-        stdout=subprocess.DEVNULL,
+        check=True,
+        capture_output=True,
+        text=True,
     )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(arguments)} ended with status {process.returncode}")
-    peak = used.ru_maxrss / 1024
-    return Start(used.ru_utime + used.ru_stime, time.monotonic() - begun, peak)
+    took, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Start(cpu, took, int(ended.stdout.split()[-1]) / 1024)
 
 
-async def handler_process(servers: Servers, contender: Contender = FLEETBUS) -> Start:
+async def handler_process(servers: Servers, **settings: str) -> Start:
     """Start a handler process, and end it as soon as it is ready."""
     begun = time.monotonic()
-    async with started(contender, servers) as service:
+    async with started(SERVING, servers, **settings) as service:
         took = time.monotonic() - begun
         return Start(service.cpu(), took, service.peak_memory())
 

@@ -28,7 +28,7 @@ def attribute_docs(cls: type) -> dict[str, str]:
     """The docstring under each annotated attribute of a class and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if base.__module__.startswith("contracts."):
+        if "contracts" in base.__module__.split("."):
             docs |= _module_docs(base.__module__).get(base.__qualname__, {})
     return docs
 

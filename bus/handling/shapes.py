@@ -289,7 +289,7 @@ def _operation(shape: Shape, function: F) -> F:
         raise wrong(function, f"{operation.__name__} is a {operation.declared.kind}")
     if function.__name__ != (name := snake_case(operation.__name__)):
         raise wrong(function, f"the handler of {operation.__name__} is called {name}")
-    if function.__module__.split(".")[1:] != operation.__module__.split(".")[1:]:
+    if function.__module__.split(".")[-2:] != operation.__module__.split(".")[-2:]:
         place = operation.__module__.replace("contracts", "handlers", 1).replace(".", "/")
         raise wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
