@@ -11,6 +11,7 @@ from typing import Any
 from bus.contract.event import EVENTS, Event
 from bus.contract.operation import OPERATIONS, Operation
 from bus.contract.refusals import DeclarationError
+from bus.kit.garbage import uncollected
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Catalogue:
         return Catalogue(tuple(context for context in self.contexts if context.name == name))
 
 
+@uncollected()
 def load(contracts: str, only: Collection[str] | None = None) -> Catalogue:
     """Import every contract under a package, given by its name; return what they declare.
 

@@ -19,6 +19,7 @@ from bus.contract.page import item_of
 from bus.contract.references import references
 from bus.contract.refusals import DeclarationError, Refusal
 from bus.handling.shapes import HANDLERS, Handling, Periodic
+from bus.kit.garbage import uncollected
 from bus.running.contexts import import_all, with_needed
 from bus.running.declared import answered
 from bus.storage.tables import TABLES
@@ -73,6 +74,7 @@ class Registry:
         return found
 
 
+@uncollected()
 def load(
     *, contracts: str, persistence: str, handlers: str, only: Collection[str] | None = None
 ) -> Registry:
