@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.contenders import ACCOUNTS, ROOT, started
 from benchmarks.servers import Servers, running
-from benchmarks.start import SERVING, handler_process, shown, summary
+from benchmarks.start import MODULE, handler_process, serving, shown, summary
 from benchmarks.toys.making import make
 
 QUIET = 0.5
@@ -66,7 +66,7 @@ async def run(
 
 async def _create_tables(servers: Servers, directory: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", SERVING.module, "--create"),
+        *(sys.executable, "-m", MODULE, "--create"),
         cwd=ROOT,
         env={"TOYS": directory, "DATABASE_URL": servers.postgres.url},
     )
@@ -75,8 +75,8 @@ async def _create_tables(servers: Servers, directory: str) -> None:
 
 
 async def _measure(servers: Servers, domain: Domain, rounds: int, seconds: float) -> dict[str, Any]:
-    starts = [await handler_process(servers, **domain.settings) for _ in range(1 + rounds)]
-    async with started(SERVING, servers, **domain.settings) as service:
+    starts = [await handler_process(servers, domain.settings) for _ in range(1 + rounds)]
+    async with started(serving(domain.settings), servers) as service:
         client = await nats.connect(service.url)
         try:
             described = await _described(client)

@@ -8,14 +8,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.contenders import ACCOUNTS, FLEETBUS, ROOT, started
+from benchmarks.contenders import ACCOUNTS, FLEETBUS, ROOT, Contender, started
 from benchmarks.servers import Servers, running
 
 _PROGRAM = """
@@ -43,7 +43,9 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 }
 """What is started: a line of Python, and its arguments."""
 
-SERVING = replace(FLEETBUS, module="benchmarks.toys.serving")
+NO_SETTINGS: Mapping[str, str] = {}
+
+MODULE = "benchmarks.toys.serving"
 
 HANDLER = "a handler process, until it takes requests"
 
@@ -89,10 +91,16 @@ def program(line: str, *arguments: str, **environment: str) -> Start:
     return Start(cpu, took, int(ended.stdout.split()[-1]) / 1024)
 
 
-async def handler_process(servers: Servers, **settings: str) -> Start:
+def serving(settings: Mapping[str, str]) -> Contender:
+    """fleetbus, without what only the load generator needs; these settings in its environment."""
+    more = (*FLEETBUS.settings, *settings.items())
+    return replace(FLEETBUS, module=MODULE, settings=more)
+
+
+async def handler_process(servers: Servers, settings: Mapping[str, str] = NO_SETTINGS) -> Start:
     """Start a handler process, and end it as soon as it is ready."""
     begun = time.monotonic()
-    async with started(SERVING, servers, **settings) as service:
+    async with started(serving(settings), servers) as service:
         took = time.monotonic() - begun
         return Start(service.cpu(), took, service.peak_memory())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import ROOT
-from benchmarks.toys import texts
+from benchmarks.toys import tables, texts
 from fleetbus.domain import Packages
 
 PACKAGE = "toys"
@@ -61,13 +61,13 @@ def _context(root: Path, context: str, nouns: list[str]) -> None:
     for tree in ("persistence", "handlers"):
         _write(root / tree / context / "__init__.py", "")
     _write(root / "contracts" / context / "__init__.py", f'"""Toys of {context}."""\n')
-    tables = texts.TABLES_HEAD.replace("AREA", context)
-    tables = tables.replace("NOUNS", ", ".join(f"{one}s" for one in nouns))
+    declared = tables.TABLES_HEAD.replace("AREA", context)
+    declared = declared.replace("NOUNS", ", ".join(f"{one}s" for one in nouns))
     for one in nouns:
-        tables += _filled(texts.TABLE, context, one)
+        declared += _filled(tables.TABLE, context, one)
         for tree, text in texts.OF_A_NOUN.items():
             _write(root / tree / context / f"{one}s.py", _filled(text, context, one))
-    _write(root / "persistence" / context / "tables.py", tables)
+    _write(root / "persistence" / context / "tables.py", declared)
 
 
 def _filled(text: str, context: str, singular: str) -> str:

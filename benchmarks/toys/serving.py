@@ -10,7 +10,7 @@ import sys
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateSchema
 
-from benchmarks.toys import lean
+from benchmarks.toys.lean import WITHOUT
 from bus.running.registry import Registry
 from bus.storage.database import driver_url
 from bus.storage.tables import Row
@@ -19,7 +19,7 @@ from fleetbus.server.config import Settings
 from fleetbus.server.processes import run, stop_on_signals
 from fleetbus.server.service import Service
 
-assert lean  # imported before whatever imports nats-py
+sys.modules[WITHOUT] = None  # type: ignore[assignment]  # and so it stays
 
 
 def registry() -> Registry:

@@ -20,6 +20,7 @@ from fleetbus.cli import (
     replay,
     servers,
 )
+from fleetbus.cli.arguments import Quick
 from fleetbus.cli.overview import Overview
 from fleetbus.cli.terminal import Failed
 from fleetbus.cli.top import command as top
@@ -43,7 +44,7 @@ app.command(rich_help_panel=SERVERS)(servers.up)
 app.command(rich_help_panel=SERVERS)(servers.serve)
 app.command(rich_help_panel=SERVERS)(servers.migrate)
 app.command(rich_help_panel=SERVERS)(checks.doctor)
-app.command(rich_help_panel=CLIENTS)(calls.call)
+app.command(cls=Quick, rich_help_panel=CLIENTS)(calls.call)
 app.add_typer(log, name="events", rich_help_panel=CLIENTS)
 app.command(rich_help_panel=CLIENTS)(top.top)
 app.command(rich_help_panel=CLIENTS)(logs.logs)

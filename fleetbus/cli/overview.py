@@ -14,6 +14,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup, TyperOption
 
+from fleetbus.cli.arguments import take_as_they_are
+
 LEAST_WIDTH = 40
 
 
@@ -37,6 +39,7 @@ class Overview(TyperGroup):
         if not args:
             typer.echo(ctx.get_help())
             ctx.exit(2)
+        take_as_they_are(self.get_params(ctx))
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 

@@ -142,11 +142,10 @@ class TestCommandLine:
         assert helped.of(*heavy - {"typer", "click"}) == set()
         assert helped.contexts == set()
 
-    async def test_a_call_loads_no_contract(self, service: Service, nats_url: str) -> None:
+    async def test_a_call_needs_nats_and_json(self, service: Service, nats_url: str) -> None:
         assert service.connected
         calling = await loaded(COMMAND_LINE, "call", "db.meta.operations", NATS_URL=nats_url)
         assert calling.of("typer", "nats")
-        # Typer itself has pydantic read the arguments.
-        heavy = {*SERVERS_OWN, *OTHERS_OWN, "bus.contract", "bus.storage", "fleetbus.server.config"}
+        heavy = {*SERVERS_OWN, *OTHERS_OWN, "pydantic", "pydantic_core", "bus.contract"}
         assert calling.of(*heavy - {"typer", "click"}) == set()
         assert calling.contexts == set()
