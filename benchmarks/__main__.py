@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import (
+    breadth,
     growth,
     heartbeats,
     idle,
@@ -22,6 +23,7 @@ from benchmarks import (
     searches,
     signins,
     soak,
+    start,
     wire,
 )
 from benchmarks.compare import IN_FLIGHT, NAMES, Comparison, Plan
@@ -159,6 +161,25 @@ def run_signins(
 def run_soak(minutes: float = 5.0, processes: int = 2) -> None:
     """Memory of each process under a long load."""
     _run("soak", soak.run(console, minutes, processes, durable=_common.durable))
+
+
+@app.command("start")
+def run_start(
+    rounds: Annotated[int, typer.Option(min=1, help="Starts of each that count.")] = 7,
+) -> None:
+    """What it costs to start: commands, the client, a handler process."""
+    _run("start", start.run(console, rounds, durable=_common.durable))
+
+
+@app.command("breadth")
+def run_breadth(
+    operations: Annotated[int, typer.Option(min=8, help="Operations that are made up.")] = 600,
+    rounds: Annotated[int, typer.Option(min=1, help="Starts of each that count.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of calls that count.")] = 5.0,
+) -> None:
+    """What many more operations cost a handler process, beside those that there are."""
+    work = breadth.run(console, operations, rounds, seconds, durable=_common.durable)
+    _run("breadth", work)
 
 
 async def _compare(plan: Plan, *, draw: bool) -> None:

@@ -110,9 +110,9 @@ def states_page() -> str:
 
 def state_machines() -> Iterator[Transitions]:
     """Every transition table of every context."""
-    root = importlib.import_module(domain.HANDLERS)
+    root = importlib.import_module(domain.OURS.handlers)
     for folder in pkgutil.iter_modules(root.__path__):
-        name = f"{domain.HANDLERS}.{folder.name}.states"
+        name = f"{domain.OURS.handlers}.{folder.name}.states"
         if folder.ispkg and importlib.util.find_spec(name):
             module = importlib.import_module(name)
             yield from (v for v in vars(module).values() if isinstance(v, Transitions))

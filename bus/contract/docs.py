@@ -28,9 +28,14 @@ def attribute_docs(cls: type) -> dict[str, str]:
     """The docstring under each annotated attribute of a class and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if base.__module__.startswith("contracts."):
+        if "contracts" in base.__module__.split("."):
             docs |= _module_docs(base.__module__).get(base.__qualname__, {})
     return docs
+
+
+def own_attribute_docs(cls: type) -> dict[str, str]:
+    """The same of a class alone, wherever it is declared."""
+    return _module_docs(cls.__module__).get(cls.__qualname__, {})
 
 
 @cache

@@ -92,14 +92,14 @@ class Preparing:
 
     async def _read(self, call: Call, preparation: Handling, *, keyed: bool) -> Any:
         if not (preparation.dependencies or keyed):
-            return await self._prepare(call, preparation, {})
+            return await self._run(call, preparation, {})
         async with self._database.connection(read_only=True) as db:
             given: dict[str, Any] = {"db": db}
             if keyed or "now" in preparation.dependencies:
                 given["now"] = await self._opened(call, db, keyed=keyed)
             if call.answered:
                 return None
-            return await self._prepare(call, preparation, given)
+            return await self._run(call, preparation, given)
 
     async def _opened(self, call: Call, db: AsyncConnection, *, keyed: bool) -> Any:
         """The database's clock. What was done before is not prepared for again."""
@@ -108,7 +108,7 @@ class Preparing:
             call.answer(answer)
         return opening.now
 
-    async def _prepare(self, call: Call, preparation: Handling, given: dict[str, Any]) -> Any:
+    async def _run(self, call: Call, preparation: Handling, given: dict[str, Any]) -> Any:
         picked = {name: given[name] for name in preparation.dependencies}
         more = self._registry.given_to(preparation)
         try:

@@ -19,7 +19,9 @@ from fleetbus.cli import (
     replay,
     servers,
 )
+from fleetbus.cli.arguments import Quick
 from fleetbus.cli.doctor import command as doctor
+from fleetbus.cli.overview import Overview
 from fleetbus.cli.terminal import Failed
 from fleetbus.cli.top import command as top
 
@@ -28,8 +30,8 @@ SERVERS, CLIENTS, CONTRACT, PLANS = "Servers", "Asking and watching", "The contr
 _INBOX_PREFIX = "FLEETBUS_INBOX_PREFIX"
 
 app = typer.Typer(
+    cls=Overview,
     rich_markup_mode="rich",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -42,7 +44,7 @@ app.command(rich_help_panel=SERVERS)(servers.up)
 app.command(rich_help_panel=SERVERS)(servers.serve)
 app.command(rich_help_panel=SERVERS)(servers.migrate)
 app.command(rich_help_panel=SERVERS)(doctor.doctor)
-app.command(rich_help_panel=CLIENTS)(calls.call)
+app.command(cls=Quick, rich_help_panel=CLIENTS)(calls.call)
 app.add_typer(log, name="events", rich_help_panel=CLIENTS)
 app.command(rich_help_panel=CLIENTS)(top.top)
 app.command(rich_help_panel=CLIENTS)(logs.logs)
@@ -79,18 +81,18 @@ def fleetbus(
 ) -> None:
     """The state service of agent fleets: Postgres behind NATS, every change an event.
 
-        Flags override the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
-        for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
-        commands that ask or watch use the servers of the `fleetbus up` that runs
+    Flags override the environment: NATS_URL, DATABASE_URL, and FLEETBUS_…
+    for every other setting (FLEETBUS_LOG_LEVEL=DEBUG). Without an address,
+    commands that ask or watch use the servers of the `fleetbus up` that runs
     in ./.fleetbus, if there is one.
 
-        Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
-        `call`), 130 interrupted.
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer (from
+    `call`), 130 interrupted.
 
-        Examples:
-            fleetbus up
-            fleetbus call db.tasks.list '{"limit": 10}'
-            fleetbus events --follow
+    Examples:
+        fleetbus up
+        fleetbus call db.tasks.list '{"limit": 10}'
+        fleetbus events --follow
     """
     if inbox_prefix:
         os.environ[_INBOX_PREFIX] = inbox_prefix

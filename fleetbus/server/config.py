@@ -15,8 +15,7 @@ from bus.running.executor_settings import ExecutorSettings
 from bus.storage.database import PoolSettings
 from fleetbus.client.connection.answering import checked_prefix
 from fleetbus.client.connection.client import inbox_prefix_or_default
-from fleetbus.server.detector.detector import DetectorSettings
-from fleetbus.server.detector.link import SystemAccount
+from fleetbus.server.detector.settings import DetectorSettings, SystemAccount
 from fleetbus.server.relay.limits import Limits as StreamLimits
 from fleetbus.server.relay.stream import StreamSettings
 
@@ -43,7 +42,6 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
-        use_attribute_docstrings=True,
     )
 
     database_url: str = Field(

@@ -20,8 +20,8 @@ from bus.storage.own import sweeps as _sweeps
 from fleetbus import domain
 from fleetbus.cli.doctor import stream as _stream
 from fleetbus.cli.doctor.check import LARGEST_ROUND_TRIP, Check, fastest
-from fleetbus.server import migrate
 from fleetbus.server.config import Settings
+from fleetbus.server.schema import SchemaMismatch, check, head
 from fleetbus.server.starting import words
 from fleetbus.server.sweeper.sweeper import sweeps
 
@@ -88,11 +88,11 @@ async def _clock(db: AsyncConnection) -> Check:
 
 async def _schema(engine: AsyncEngine) -> Check:
     try:
-        await migrate.check(engine)
-    except migrate.SchemaMismatch as mismatch:
+        await check(engine)
+    except SchemaMismatch as mismatch:
         what, _, remedy = str(mismatch).rpartition(": ")
         return Check("schema", False, what, remedy)
-    return Check("schema", True, f"at revision {migrate.head()}, as this version needs it")
+    return Check("schema", True, f"at revision {head()}, as this version needs it")
 
 
 async def _relay(db: AsyncConnection) -> Check:
