@@ -14,10 +14,10 @@ Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell
 ``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
 fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
 stream has the log), ``keys`` (what seals credentials), ``room`` (the bytes that a reply may take),
-``limit`` (how much a step of a job may handle), ``served_at`` (the last moment at which requests
-were answered: what runs out later, and could have been prolonged, is not over yet) and two
-settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an agent may work
-without progress; None if for ever). A decider's entity is found by the command's ``id``, or by
+``limit`` (how much a job's step may handle), ``at_once`` (rows that a deletion takes along),
+``served_at`` (when requests were answered last: what runs out later, and could have been prolonged,
+is not over) and two settings: ``retention`` (how long history is kept) and ``stall_after`` (how
+long an agent may make no progress). A decider's entity is found by the command's ``id``, or by
 ``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
 entity parameter ``phase`` by its ``phase_id``: None where that is, or is required and names none.
 What must only exist is no parameter: the contract says ``phase_id: Ref[Phase]``.
@@ -63,6 +63,7 @@ DEPENDENCIES: dict[str, Any] = {
     "catalogue": Catalogue,
     "published": Published,
     "limit": int,
+    "at_once": int,
     "retention": timedelta,
     "stall_after": timedelta | None,
     "served_at": datetime,
@@ -74,7 +75,7 @@ _ALLOWED: dict[Shape, set[str]] = {
     "query": {"db", "now", "catalogue", "published", "keys", "room"},
     "lookup": set(),
     "decider": {"now", "new_id"},
-    "handler": {"db", "emit", "now", "new_id", "keys"},
+    "handler": {"db", "emit", "now", "new_id", "keys", "at_once"},
     "gathered handler": {"db", "emits", "now", "room"},
     "together": set(),
     "reaction": {"db", "emit", "now"},
@@ -126,8 +127,7 @@ class Handling:
     @cached_property
     def own(self) -> Needed | None:
         """The entity that a decider changes, found by the command's id; None if it makes one."""
-        found = (need for need in self.entities if need.own)
-        return next(found, None) if self.shape == "decider" else None
+        return next((n for n in self.entities if n.own), None) if self.shape == "decider" else None
 
     @property
     def creates(self) -> bool:

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from bus.contract.errors import DeadlineExceeded
 from bus.contract.refusals import Refusal
 from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call, Outcome
+from bus.running.executor_settings import ExecutorSettings
 from bus.running.failures import loggable, refusal_for
 from bus.running.keeping import kept_reply, replay
 from bus.running.published import Published
@@ -43,20 +43,6 @@ log = logging.getLogger("fleetbus.bus")
 
 CLEAN_UP_TIME = 0.5
 """Seconds beyond the deadline after which the database is not waited for any more."""
-
-
-@dataclass(frozen=True)
-class ExecutorSettings:
-    """Limits of the executor."""
-
-    timeout: float = 30.0
-    """Seconds for the statements of a transaction whose callers gave no deadline."""
-    batch_lock_timeout: float = 0.2
-    """Seconds that a batch waits for a row lock before its calls are run one by one."""
-    lone_lock_timeout: float = 1.0
-    """Seconds that a call that waits for a row lock keeps its connection at a time."""
-    expensive_in_flight: int = 32
-    """Expensive queries in work or waiting; beyond it they are shed."""
 
 
 def _nothing() -> None:
@@ -93,6 +79,7 @@ class Executor:
             "catalogue": registry.catalogue,
             "published": published or Published(database),
             "keys": self.keys,
+            "at_once": self.settings.delete_at_once,
         }
         self._replies = Replies(max_payload)
         self._together = Together(registry, self._dependencies, self._replies, max_payload)

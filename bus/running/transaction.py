@@ -94,11 +94,21 @@ class Transaction:
         if not (changes or events or replies):
             return Written(None, 0)
         written = await _commit.write(
-            self.db, caller, changes=changes, events=events, replies=replies, unless=unless
+            self.db,
+            caller,
+            changes=changes,
+            events=events,
+            replies=replies,
+            roots=self._roots() if events else (),
+            unless=unless,
         )
         if written.kept != len(replies) and not written.found:
             raise KeyTaken
         return written
+
+    def _roots(self) -> list[str]:
+        """What that which was told is about belongs to, where that may be deleted in steps."""
+        return list({root for told in self.told if (root := _entities.root_of(told.event.about))})
 
     async def check(self) -> None:
         """Ask now for what would be asked at the COMMIT, where none is to come."""

@@ -1,6 +1,6 @@
 """What queries are written with: tables, entities, lists."""
 
-from bus.storage.deletion import lock_for_deletion, remove
+from bus.storage.deletion import lock_for_deletion, remove, remove_in_steps
 from bus.storage.driver import Compiled, compiled, execute, fetch, numbered
 from bus.storage.entities import (
     add,
@@ -9,12 +9,15 @@ from bus.storage.entities import (
     exists,
     get,
     get_locked,
+    gone_with,
     load,
     lock,
+    present,
     save,
 )
 from bus.storage.filters import contains, either, equal, is_set
 from bus.storage.keyed import get_by, get_locked_by, lock_by, lock_or_reserve
+from bus.storage.own.deletions import is_deleting
 from bus.storage.paging import Listing
 from bus.storage.partitions import Daily
 from bus.storage.sealed import KeyRing, SealedRow
@@ -55,6 +58,8 @@ __all__ = [
     "get_by",
     "get_locked",
     "get_locked_by",
+    "gone_with",
+    "is_deleting",
     "is_set",
     "lets_go",
     "load",
@@ -64,7 +69,9 @@ __all__ = [
     "lock_or_reserve",
     "numbered",
     "one_of",
+    "present",
     "remove",
+    "remove_in_steps",
     "require_fitting",
     "room_for_page",
     "save",

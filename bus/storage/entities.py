@@ -16,6 +16,7 @@ from asyncpg import Record
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     FromClause,
     Insert,
     Select,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
@@ -35,8 +37,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
 from bus.storage.driver import Compiled, compiled, execute, fetch
+from bus.storage.own.tables import deletions
 from bus.storage.sizes import require_fitting
-from bus.storage.tables import INSERTED, TABLES, holds_a_field
+from bus.storage.tables import INSERTED, ROOTS, TABLES, holds_a_field
 
 E = TypeVar("E", bound=Entity)
 K = TypeVar("K", bound=UUID | str)
@@ -80,8 +83,35 @@ def statements(entity: type[E]) -> Statements[E]:
 
 
 def columns(entity: type[Entity]) -> Select[Any]:
-    """``SELECT`` of the columns that make up an entity."""
-    return select(*_own(TABLES[entity]))
+    """``SELECT`` of the columns that make up an entity, of all that are present."""
+    return select(*_own(TABLES[entity])).where(*present(entity))
+
+
+def present(entity: type[Entity]) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a row is not gone with what it belongs to, if it may be.
+
+    Whatever chooses rows otherwise than by ids of what is present has it; ``columns`` has it.
+    """
+    # Not a join, for which a planner might sort: a look into what is nearly always empty.
+    return tuple(gone.is_not(true()) for gone in gone_with(entity))
+
+
+def gone_with(entity: type[Entity]) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a row is gone with what it belongs to, if it may be."""
+    if (root := ROOTS.get(entity)) is None:
+        return ()
+    column = TABLES[entity].c[root.field]
+    noun = literal_column(f"'{root.entity.noun}'")
+    found = select(cast(deletions.c.id, column.type)).where(deletions.c.entity == noun)
+    return (column.in_(found),)
+
+
+def root_of(entity: Entity) -> str | None:
+    """What an entity is gone with, as ``bus.hold_roots`` names it; None if with nothing else."""
+    if (root := ROOTS.get(type(entity))) is None:
+        return None
+    id_ = getattr(entity, root.field)
+    return None if id_ is None else f"{root.entity.noun}:{id_}"
 
 
 def entity_from(entity: type[E], row: Any) -> E:
@@ -147,7 +177,8 @@ async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
 @cache
 def _there(entity: type[Entity]) -> Compiled:
     id_ = TABLES[entity].c.id
-    return compiled(select(literal_column("1")).where(id_ == bindparam("id", type_=id_.type)))
+    known = id_ == bindparam("id", type_=id_.type)
+    return compiled(select(literal_column("1")).where(known, *present(entity)))
 
 
 def encode(entities: Sequence[Entity]) -> str:

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.running.admission import MEBIBYTE, Limits
-from bus.running.executor import ExecutorSettings
+from bus.running.executor_settings import ExecutorSettings
 from bus.storage.database import PoolSettings
 from fleetbus.client.connection.answering import checked_prefix
 from fleetbus.client.connection.client import inbox_prefix_or_default
@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
     request_timeout: Timeout = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
+    delete_at_once: Positive = 10_000
+    """Phases and tasks, or test runs, that are deleted in the transaction that deletes what they
+    belong to; where there are more, they are gone as soon, and their rows are removed in steps."""
     idempotency_retention: Seconds = 24 * 3600.0
     """Seconds that the reply of an idempotency key is kept."""
     outbox_retention_days: Days = 7.0
@@ -197,7 +200,9 @@ class Settings(BaseSettings):
     def executor(self) -> ExecutorSettings:
         """The settings of the executor."""
         return ExecutorSettings(
-            timeout=self.request_timeout, expensive_in_flight=self.max_expensive_in_flight
+            timeout=self.request_timeout,
+            expensive_in_flight=self.max_expensive_in_flight,
+            delete_at_once=self.delete_at_once,
         )
 
     @property

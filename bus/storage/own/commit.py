@@ -43,10 +43,13 @@ class Opening:
     """The entities that were asked for by their ids."""
 
 
+Kind = Literal["insert", "update"]
+
+
 class Changes(NamedTuple):
     """Entities of one class that are still to be inserted or updated."""
 
-    kind: Literal["insert", "update"]
+    kind: Kind
     entities: Sequence[Entity]
 
 
@@ -165,9 +168,13 @@ async def write(
     changes: Changes | None = None,
     events: Sequence[bytes] = (),
     replies: Sequence[KeptReply] = (),
+    roots: Sequence[str] = (),
     unless: Mapping[Compiled, Sequence[Any]] | None = None,
 ) -> Written:
     """Write changed entities, outbox rows and idempotency rows, as the transaction's last act.
+
+    ``roots`` are those whose parts the events are about: where one was deleted meanwhile, it fails
+    as a conflict that is run again does.
 
     Fewer keys stored than were given: the others have been stored by another transaction
     meanwhile. ``unless`` has conditions, queries with a parameter ``ids``, and their ids: where
@@ -176,13 +183,13 @@ async def write(
     """
     unless = unless or {}
     statement = _writing(
-        type(changes.entities[0]) if changes else None,
-        changes.kind if changes else None,
+        (type(changes.entities[0]), changes.kind) if changes else None,
         bool(events),
         bool(replies),
         tuple(unless),
+        bool(roots and events),
     )
-    values: dict[str, Any] = {"caller": caller}
+    values: dict[str, Any] = {"caller": caller, "roots": list(roots)}
     if changes:
         values["rows"] = encode(changes.entities)
     if events:
@@ -217,16 +224,21 @@ def _opening(entity: type[Entity], *, lock: bool, keyed: bool) -> Compiled:
 
 @cache
 def _writing(
-    entity: type[Entity] | None,
-    kind: Literal["insert", "update"] | None,
+    changed: tuple[type[Entity], Kind] | None,
     told: bool,
     keyed: bool,
     conditions: tuple[Compiled, ...],
+    rooted: bool,
 ) -> Compiled:
-    """The statement that writes all this. Each part waits for the one before it."""
+    """The statement that writes all this. Each part waits for the one before it.
+
+    Roots are held after all other locks and before the first position, so of what is written to a
+    part and the deletion of its root the later one has the higher positions, or fails.
+    """
     parts = []
     only_if = []
-    if entity is not None:
+    if changed is not None:
+        entity, kind = changed
         known = statements(entity)
         change = part(known.insert if kind == "insert" else known.update)
         parts.append(f"changed AS ({change} RETURNING 1)")
@@ -238,6 +250,11 @@ def _writing(
     if found:
         parts.append(f"condition AS MATERIALIZED (SELECT {' OR '.join(found)} AS holds)")
         only_if.append("NOT (SELECT holds FROM condition)")
+    if rooted:
+        only_if.append("bus.hold_roots(CAST(:roots AS text[]))")
+        before = " AND ".join(only_if)
+        parts.append(f"rooted AS MATERIALIZED (SELECT CASE WHEN {before} THEN true END AS held)")
+        only_if = ["(SELECT held FROM rooted)"]
     where = f"WHERE {' AND '.join(only_if)}" if only_if else ""
     position = "(SELECT max(position) FROM events)" if told else "CAST(NULL AS bigint)"
     if told:
