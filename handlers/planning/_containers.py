@@ -222,8 +222,9 @@ async def _settle_phases(
         for phase in found
         if (status := phase_status(phase.status, phase.mode, phase.tasks)) != phase.status
     }
+    # What is gone by now has no use for it; the transaction fails on account of that at its end.
     before = await load(db, Phase, become) if become else {}
-    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
+    after = [before[id_].evolve(now, status=become[id_]) for id_ in become if id_ in before]
 
     await save(db, after)
     for phase in after:
@@ -249,7 +250,7 @@ async def _settle_initiatives(
         if (status := initiative_status(one.status, one.children)) != one.status
     }
     before = await load(db, Initiative, become) if become else {}
-    after = [before[id_].evolve(now, status=status) for id_, status in become.items()]
+    after = [before[id_].evolve(now, status=become[id_]) for id_ in become if id_ in before]
 
     await save(db, after)
     for initiative in after:

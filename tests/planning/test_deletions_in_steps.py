@@ -1,20 +1,14 @@
 """What is deleted with many parts is gone at once, and its rows are removed in steps."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import AlreadyExists, InvalidReference, Refusal
-from bus.kit.ids import uuid7
 from bus.storage.own import deletions as _deletions
 from contracts.agents.agents import GetAgent
-from contracts.meta.transactions import ExecuteTransaction
 from contracts.planning.initiatives import (
     CreateInitiative,
     DeleteInitiative,
@@ -37,7 +31,6 @@ from contracts.planning.tasks import (
     GetTaskContext,
     GetTaskQueue,
     ListTasks,
-    RenewTask,
     Task,
     TaskNotFound,
 )
