@@ -23,6 +23,9 @@ from bus.storage.tables import ROOTS, TABLES, Row
 AT_ONCE = 16
 """How many deletions a step looks at, the oldest first: one that waits for others stops none."""
 
+DEPTH = 16
+"""How far a step goes down among rows of one table, which may lie below each other for ever."""
+
 _OLDEST = numbered(
     """
     SELECT entity, id FROM bus.deletions ORDER BY deleted_at, entity, id LIMIT CAST(:rows AS int)
@@ -103,16 +106,20 @@ async def _remove(db: AsyncConnection, noun: str, id_: str, *, limit: int) -> in
     return touched
 
 
-async def _remove_below(db: AsyncConnection, table: Table, ids: Sequence[Any], limit: int) -> int:
+async def _remove_below(
+    db: AsyncConnection, table: Table, ids: Sequence[Any], limit: int, depth: int = DEPTH
+) -> int:
     """Remove rows that belong to these, or else these; none if others refer to all of them."""
+    values = {"ids": ids, "rows": limit}
     for key in _parts(table):
-        values = {"ids": ids, "rows": limit}
-        if key.table is table:
+        if key.table is table and not depth:
             # What is below one of these is to be removed as well: let go, it need not be first.
             if unlinked := await execute(db, _unlink(table, key.column), values):
                 return unlinked
         elif below := await fetch(db, _select(key.table, key.column), values):
-            return await _remove_below(db, key.table, [row["id"] for row in below], limit)
+            deeper = depth - (key.table is table)
+            further = [row["id"] for row in below]
+            return await _remove_below(db, key.table, further, limit, deeper)
     return await execute(db, _delete(table), {"ids": ids})
 
 
