@@ -101,8 +101,8 @@ def gone_with(entity: type[Entity]) -> tuple[ColumnElement[bool], ...]:
     if (root := ROOTS.get(entity)) is None:
         return ()
     column = TABLES[entity].c[root.field]
-    noun = literal_column(f"'{root.entity.noun}'")
-    found = select(cast(deletions.c.id, column.type)).where(deletions.c.entity == noun)
+    of_its_kind = deletions.c.entity == literal_column(f"'{root.entity.noun}'")
+    found = select(cast(deletions.c.id, column.type)).where(of_its_kind)
     return (column.in_(found),)
 
 

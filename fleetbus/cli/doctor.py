@@ -29,6 +29,7 @@ from bus.storage.own import sweeps as _sweeps
 from bus.storage.sealed import NOT_CONFIGURED
 from fleetbus import domain
 from fleetbus.cli import stream_condition as condition
+from fleetbus.cli.deletions_left import deletions_left
 from fleetbus.client.connection.client import RepliesRefused, connect
 from fleetbus.server import migrate
 from fleetbus.server.config import Settings
@@ -175,9 +176,8 @@ async def _events(db: AsyncConnection) -> Check:
     if found.state == "incomplete":
         lost = found.detail or f"{found.missing - found.repaired} lost events are not back yet"
         return Check(name, False, f"{when}: {lost}", "the active relay tries again by itself")
-    detail = f"compared {when}, {found.missing} were missing"
-    if found.missing:
-        detail += " and came back"
+    came_back = " and came back" if found.missing else ""
+    detail = f"compared {when}, {found.missing} were missing{came_back}"
     told, goes_on = await condition.foreign(db)
     return Check(name, not goes_on, detail + told, condition.NOBODY_ELSE)
 
@@ -198,7 +198,8 @@ async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     if wrong:
         remedy = "start a `fleetbus serve` without --no-sweeper; its log says what fails"
         return Check("sweeper", False, "; ".join(wrong), remedy)
-    return Check("sweeper", True, f"{len(expected)} jobs ran when they should")
+    jobs = f"{len(expected)} jobs ran when they should"
+    return Check("sweeper", True, jobs + await deletions_left(db))
 
 
 async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:

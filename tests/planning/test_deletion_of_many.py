@@ -95,8 +95,10 @@ async def test_others_wait_for_no_lock_and_who_takes_over_goes_on(
     monkeypatch.setattr(Executor, "run_alone", counted)
     initiative, other = await many_tasks(bus, db), await bus.call(CreateInitiative(name="other"))
     # It keeps the initiative open, whatever is completed.
-    blocked = {"status": "blocked", "blocked_reason": "for good"}
-    await bus.call(CreateTask(name="blocked", initiative_id=other.id, **blocked))
+    blocked = CreateTask(
+        name="b", initiative_id=other.id, status="blocked", blocked_reason="for good"
+    )
+    await bus.call(blocked)
     others = Others(bus, other.id)
     try:
         deletion = await bus.call(DeleteInitiative(id=initiative))

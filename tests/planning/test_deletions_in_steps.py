@@ -34,8 +34,11 @@ from contracts.planning.tasks import (
     Task,
     TaskNotFound,
 )
+from fleetbus.cli.deletions_left import deletions_left
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
+from fleetbus.server.figures import FiguresReader
+from fleetbus.server.monitoring.collector import collect, snapshot
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper import sweeper as _sweeper
 from tests.agents.making import register, sweep
@@ -212,3 +215,29 @@ class TestRemoved:
         assert len(seen) > BOUND / 2
         assert await left(db) == {}
         assert await _deletions.under_way(db) == (0, 0, None)
+
+
+class TestWatched:
+    async def test_metrics_and_doctor(
+        self, bus: Bus, service: Service, db: AsyncConnection
+    ) -> None:
+        assert await deletions_left(db) == ""
+        initiative, tasks = await large(bus)
+        await bus.call(DeleteInitiative(id=initiative.id))
+
+        left = f"about {len(tasks)} rows are left"
+        assert (await deletions_left(db)).startswith("; 1 deletion is under way, the first for")
+        assert left in await deletions_left(db)
+        figures = await FiguresReader(service.database).read()
+        assert figures is not None
+        told = {
+            sample.name: sample.value
+            for metric in collect(snapshot(service, figures, ready=True))
+            for sample in metric.samples
+        }
+        assert told["fleetbus_deletions_under_way"] == 1
+        assert told["fleetbus_deletions_left_rows"] == len(tasks)
+        assert told["fleetbus_deletions_oldest_seconds"] > 0
+
+        await remove_all(service)
+        assert await deletions_left(db) == ""

@@ -129,10 +129,18 @@ class History:
     def actions(self) -> list[Operation[Any]]:
         """One of each kind, on something that may be gone."""
         task, phase, initiative = map(self.one, (self.tasks, self.phases, self.initiatives))
-        within = {"initiative_id": initiative, "parent_task_id": self.maybe(self.tasks)}
-        agent = {"agent_id": str(self.one(self.agents))}
+        below = self.maybe(self.tasks)
+        agent = str(self.one(self.agents))
         return [
-            *[t.CreateTask(id=self.new(self.tasks), name="a", **within)] * 4,
+            *[
+                t.CreateTask(
+                    id=self.new(self.tasks),
+                    name="a",
+                    initiative_id=initiative,
+                    parent_task_id=below,
+                )
+            ]
+            * 4,
             *[t.CreateTask(id=self.new(self.tasks), name="a", phase_id=phase)] * 2,
             i.CreateInitiative(
                 id=self.new(self.initiatives),
@@ -143,7 +151,7 @@ class History:
             p.CreatePhase(id=self.new(self.phases), initiative_id=initiative, name="a"),
             j.CreateProject(id=self.new(self.projects), name=f"{uuid7()}", url=f"{uuid7()}"),
             t.AddTaskDependency(id=task, depends_on_task_id=self.one(self.tasks)),
-            t.ClaimTasks(limit=2, initiative_id=self.maybe(self.initiatives), **agent),
+            t.ClaimTasks(limit=2, initiative_id=self.maybe(self.initiatives), agent_id=agent),
             *[t.CompleteTask(id=task)] * 2,
             t.UpdateTask(id=task, name="b"),
             i.UpdateInitiative(id=initiative, name="b"),

@@ -26,7 +26,13 @@ from bus.running.work import react, run_job
 from bus.storage import partitions
 from bus.storage import sealed as _sealed
 from bus.storage.database import Database
-from bus.storage.outages import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate, trouble
+from bus.storage.outages import (
+    LOCK_NOT_AVAILABLE,
+    QUERY_CANCELED,
+    SERIALIZATION_FAILURES,
+    sqlstate,
+    trouble,
+)
 from bus.storage.own import commit as _commit
 from bus.storage.own import deletions as _deletions
 from bus.storage.own import outbox_partitions as _outbox_partitions
@@ -121,7 +127,7 @@ class Sweeper:
             if self._is_the_databases(error, started):
                 self._database.note(error)
                 return 0
-            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            if sqlstate(error) in {LOCK_NOT_AVAILABLE, *SERIALIZATION_FAILURES}:
                 self._say_locked_out(sweep.name)
             else:
                 log.exception("the job %s failed", sweep.name)
