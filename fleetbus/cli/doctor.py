@@ -29,7 +29,7 @@ from bus.storage.own import sweeps as _sweeps
 from bus.storage.sealed import NOT_CONFIGURED
 from fleetbus import domain
 from fleetbus.cli import stream_condition as condition
-from fleetbus.cli.deletions_left import deletions_left
+from fleetbus.cli.rows_left import rows_left
 from fleetbus.client.connection.client import RepliesRefused, connect
 from fleetbus.server import migrate
 from fleetbus.server.config import Settings
@@ -198,8 +198,7 @@ async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     if wrong:
         remedy = "start a `fleetbus serve` without --no-sweeper; its log says what fails"
         return Check("sweeper", False, "; ".join(wrong), remedy)
-    jobs = f"{len(expected)} jobs ran when they should"
-    return Check("sweeper", True, jobs + await deletions_left(db))
+    return Check("sweeper", True, f"{len(expected)} jobs ran when they should{await rows_left(db)}")
 
 
 async def _examine_nats(settings: Settings) -> AsyncIterator[Check]:

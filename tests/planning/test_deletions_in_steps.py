@@ -34,7 +34,7 @@ from contracts.planning.tasks import (
     Task,
     TaskNotFound,
 )
-from fleetbus.cli.deletions_left import deletions_left
+from fleetbus.cli.rows_left import rows_left
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
 from fleetbus.server.figures import FiguresReader
@@ -221,13 +221,13 @@ class TestWatched:
     async def test_metrics_and_doctor(
         self, bus: Bus, service: Service, db: AsyncConnection
     ) -> None:
-        assert await deletions_left(db) == ""
+        assert await rows_left(db) == ""
         initiative, tasks = await large(bus)
         await bus.call(DeleteInitiative(id=initiative.id))
 
         left = f"about {len(tasks)} rows are left"
-        assert (await deletions_left(db)).startswith("; 1 deletion is under way, the first for")
-        assert left in await deletions_left(db)
+        assert (await rows_left(db)).startswith("; 1 deletion is under way, the first for")
+        assert left in await rows_left(db)
         figures = await FiguresReader(service.database).read()
         assert figures is not None
         told = {
@@ -236,8 +236,8 @@ class TestWatched:
             for sample in metric.samples
         }
         assert told["fleetbus_deletions_under_way"] == 1
-        assert told["fleetbus_deletions_left_rows"] == len(tasks)
+        assert told["fleetbus_rows_left_rows"] == len(tasks)
         assert told["fleetbus_deletions_oldest_seconds"] > 0
 
         await remove_all(service)
-        assert await deletions_left(db) == ""
+        assert await rows_left(db) == ""

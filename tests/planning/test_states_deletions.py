@@ -129,18 +129,10 @@ class History:
     def actions(self) -> list[Operation[Any]]:
         """One of each kind, on something that may be gone."""
         task, phase, initiative = map(self.one, (self.tasks, self.phases, self.initiatives))
-        below = self.maybe(self.tasks)
+        within: Any = {"initiative_id": initiative, "parent_task_id": self.maybe(self.tasks)}
         agent = str(self.one(self.agents))
         return [
-            *[
-                t.CreateTask(
-                    id=self.new(self.tasks),
-                    name="a",
-                    initiative_id=initiative,
-                    parent_task_id=below,
-                )
-            ]
-            * 4,
+            *[t.CreateTask(id=self.new(self.tasks), name="a", **within)] * 4,
             *[t.CreateTask(id=self.new(self.tasks), name="a", phase_id=phase)] * 2,
             i.CreateInitiative(
                 id=self.new(self.initiatives),

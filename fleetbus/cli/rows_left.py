@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.storage.own import deletions as _deletions
 
 
-async def deletions_left(db: AsyncConnection) -> str:
+async def rows_left(db: AsyncConnection) -> str:
     """How many deletions are under way and what is left of them; nothing where there is none."""
     found = await _deletions.under_way(db)
     if found.oldest is None:
