@@ -8,7 +8,8 @@ branch_labels = None
 depends_on = None
 
 # Whoever emits an event of a part holds its root, shared, from then until the transaction ends, and
-# looks, in a snapshot of its own, whether it is gone. Whoever deletes the root waits for these.
+# looks, in a snapshot of its own, whether it is gone. Whoever deletes the root waits for these. A lock
+# that is taken in a condition needs no statement of its own.
 HOLD_ROOTS = """
     CREATE FUNCTION bus.hold_roots(roots text[]) RETURNS boolean LANGUAGE plpgsql AS $$
     DECLARE
@@ -16,8 +17,13 @@ HOLD_ROOTS = """
         gone record;
     BEGIN
         FOREACH root IN ARRAY roots LOOP
-            PERFORM pg_advisory_xact_lock_shared(1718838380, hashtext(root));
+            IF pg_advisory_xact_lock_shared(1718838380, hashtext(root)) IS NULL THEN
+                RETURN false;
+            END IF;
         END LOOP;
+        IF NOT EXISTS (SELECT FROM bus.deletions) THEN
+            RETURN true;
+        END IF;
         FOR gone IN
             SELECT entity || ':' || id AS root, xid = pg_current_xact_id() AS own
             FROM bus.deletions WHERE entity || ':' || id = ANY (roots)
