@@ -1,5 +1,6 @@
 """What is deleted with many parts is gone at once, and its rows are removed in steps."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -228,15 +229,18 @@ class TestWatched:
         left = f"about {len(tasks)} rows are left"
         assert (await rows_left(db)).startswith("; 1 deletion is under way, the first for")
         assert left in await rows_left(db)
-        figures = await FiguresReader(service.database).read()
-        assert figures is not None
+        reader = FiguresReader(service.database)
+        async with asyncio.timeout(20):
+            while (figures := await reader.read()) is None:
+                pass
+        await reader.close()
         told = {
             sample.name: sample.value
             for metric in collect(snapshot(service, figures, ready=True))
             for sample in metric.samples
         }
         assert told["fleetbus_deletions_under_way"] == 1
-        assert told["fleetbus_rows_left_rows"] == len(tasks)
+        assert told["fleetbus_deletions_left_rows"] == len(tasks)
         assert told["fleetbus_deletions_oldest_seconds"] > 0
 
         await remove_all(service)
