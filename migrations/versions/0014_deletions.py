@@ -57,5 +57,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Nothing that was deleted comes back.
+    for entity, table, type_ in (
+        ("initiative", "planning.initiatives", "uuid"),
+        ("test_definition", "health.test_definitions", "text"),
+    ):
+        op.execute(
+            f"DELETE FROM {table} WHERE id IN ("
+            f"SELECT CAST(id AS {type_}) FROM bus.deletions WHERE entity = '{entity}')"
+        )
     op.execute("DROP FUNCTION bus.hold_roots(text[])")
     op.drop_table("deletions", schema="bus")

@@ -1,5 +1,6 @@
 """A test definition with many runs is gone at once; its runs are removed in steps."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -181,3 +182,38 @@ class TestTold:
             )
         await bus.call(definitions.DeleteTestDefinition(id="homepage"))
         assert await scalar(db, "SELECT parts FROM bus.deletions") == 1
+
+
+class TestAtOnce:
+    async def test_no_run_is_told_after_the_deletion(
+        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        await large(bus)
+        started = asyncio.Event()
+
+        async def work() -> int:
+            for recorded in range(1_000):
+                try:
+                    await record(bus)
+                except InvalidReference:
+                    return recorded
+                started.set()
+            raise AssertionError
+
+        working = [asyncio.create_task(work()) for _ in range(4)]
+        await started.wait()
+        deletion, *others = await asyncio.gather(
+            *(bus.call(definitions.DeleteTestDefinition(id="homepage")) for _ in range(2)),
+            return_exceptions=True,
+        )
+        recorded = sum(await asyncio.gather(*working))
+
+        refused = [one for one in (deletion, *others) if isinstance(one, BaseException)]
+        assert [type(one) for one in refused] == [definitions.TestDefinitionNotFound]
+        types = [row.type for row in await outbox()]
+        assert types[-1] == "test_definition.deleted"
+        assert types.count("test_definition.deleted") == 1
+        [deleted] = await told(outbox, "test_definition.deleted")
+        assert deleted["deleted"] == {"runs": BOUND + 1 + recorded}
+        await remove_all(service)
+        assert await rows_left(db) == 0
