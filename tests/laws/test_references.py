@@ -66,9 +66,7 @@ def parts_of(root: type[Entity]) -> set[type[Entity]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "root", sorted({root.entity for root in ROOTS.values()}, key=lambda each: each.__name__)
-)
+@pytest.mark.parametrize("root", sorted({root.entity for root in ROOTS.values()}, key=str))
 def test_each_part_of_what_is_deleted_in_steps_names_it(root: type[Entity]) -> None:
     named = {kind for kind, found in ROOTS.items() if found.entity is root}
     assert named == parts_of(root)
