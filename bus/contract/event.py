@@ -74,6 +74,11 @@ class Event(Documented):
         return b'{"' + name.encode() + b'":' + entity.encoded() + tail
 
     @property
+    def about(self) -> Any:
+        """The entity as it is afterwards, or the part of it that is told."""
+        return getattr(self, self.fact.entity)
+
+    @property
     def entity_id(self) -> str:
         """The id of the entity that this is about, the last token of the subject."""
-        return str(getattr(self, self.fact.entity).id)
+        return str(self.about.id)

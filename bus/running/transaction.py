@@ -24,6 +24,7 @@ from bus.storage.entities import Changes
 from bus.storage.outages import is_outage
 from bus.storage.own import commit as _commit
 from bus.storage.own.commit import KeptReply, Written
+from bus.storage.presence import root_of
 
 
 class CommitUnknown(Exception):
@@ -102,6 +103,7 @@ class Transaction:
             events=events,
             audited=self.audited,
             replies=replies,
+            roots=self._roots() if events else (),
             unless=unless,
         )
         if not written.found:
@@ -109,6 +111,10 @@ class Transaction:
         if written.kept != len(replies) and not written.found:
             raise KeyTaken
         return written
+
+    def _roots(self) -> list[str]:
+        """What that which was told is about belongs to, where that may be deleted in steps."""
+        return list({root for told in self.told if (root := root_of(told.event.about))})
 
     async def check(self) -> None:
         """Ask now for what would be asked at the COMMIT, where none is to come."""

@@ -34,6 +34,7 @@ from bus.contract.errors import EntityTooLarge
 from bus.storage import rows as _rows
 from bus.storage import sizes as _sizes
 from bus.storage.driver import Compiled, compiled, execute, fetch, numbered, part
+from bus.storage.presence import present
 from bus.storage.rows import own_columns, recordset
 from bus.storage.tables import INSERTED, TABLES, VersionedRow
 from bus.storage.tables import table as table_of
@@ -126,8 +127,8 @@ def statements(entity: type[E]) -> Statements[E]:
 
 
 def columns(entity: type[Entity]) -> Select[Any]:
-    """``SELECT`` of the columns that make up an entity."""
-    return select(*own_columns(TABLES[entity]))
+    """``SELECT`` of the columns that make up an entity, of all that are present."""
+    return select(*own_columns(TABLES[entity])).where(*present(entity))
 
 
 def entity_from(entity: type[E], row: Any) -> E:
@@ -223,7 +224,8 @@ def _name_of(kind: Kind) -> str:
 @cache
 def _there(entity: type[Entity]) -> Compiled:
     id_ = TABLES[entity].c.id
-    return compiled(select(literal_column("1")).where(id_ == bindparam("id", type_=id_.type)))
+    known = id_ == bindparam("id", type_=id_.type)
+    return compiled(select(literal_column("1")).where(known, *present(entity)))
 
 
 def encode(entities: Sequence[Entity]) -> str:

@@ -12,13 +12,14 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import ARRAY, bindparam, func, literal_column, select
+from sqlalchemy import ARRAY, and_, bindparam, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
 from bus.storage.companions import CompanionRow
 from bus.storage.driver import Compiled, compiled, fetch
 from bus.storage.entities import entity_of, load
+from bus.storage.presence import present
 from bus.storage.tables import TABLES, attributes, table
 
 Kind: TypeAlias = type[Entity] | type[CompanionRow]
@@ -88,7 +89,8 @@ def _reading(parts: tuple[Part, ...], clock: bool) -> _Reading:
             found = one.c.id == func.any(bindparam("ids", type_=ARRAY(one.c.id.type)))
         else:
             found = one.c.id == aliases[of].c[by]
-        joined = joined.outerjoin(one, found)
+        there = present(kind, one) if issubclass(kind, Entity) else ()
+        joined = joined.outerjoin(one, and_(found, *there))
         names.append(tuple(own))
         columns += [one.c[column].label(f"{one.name}_{column}") for column in own.values()]
         makers.append(_maker(kind))

@@ -37,6 +37,7 @@ from bus.storage.driver import Compiled, compiled, fetch
 from bus.storage.encoding import Encoding, encoding
 from bus.storage.entities import require
 from bus.storage.filters import Condition, Filters
+from bus.storage.presence import present
 from bus.storage.shortening import how_many_fit, shorten
 from bus.storage.sizes import room_for_page
 from bus.storage.tables import TABLES
@@ -188,7 +189,7 @@ class Listing(Generic[E]):
     def _compile_page(self, shape: _Shape) -> Compiled:
         table, descending = self._table, shape.order.startswith("-")
         column = table.c[shape.order.removeprefix("-")]
-        where = list(self._where(shape.given))
+        where = [*self._where(shape.given), *present(self._entity)]
         if shape.further:
             ends = {"after": column, "after_id": table.c.id}
             last = [bindparam(name, type_=each.type) for name, each in ends.items()]
@@ -200,7 +201,7 @@ class Listing(Generic[E]):
 
     def _compile_count(self, given: tuple[tuple[str, Any], ...]) -> Compiled:
         counted = select(func.count()).select_from(self._table)
-        return compiled(counted.where(*self._where(given)))
+        return compiled(counted.where(*self._where(given), *present(self._entity)))
 
 
 def _listed(operation: type[ListOf[E]]) -> type[E]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import (
@@ -118,12 +118,21 @@ def holds_a_field(column: Column[Any]) -> bool:
 
 
 class EntityRow(VersionedRow):
-    """The table of an entity: one column per field of its contract; others only if they follow."""
+    """The table of an entity: one column per field of its contract; others only if they follow.
+
+    One that may have more parts than a transaction should delete says ``deleted_in_steps=True``;
+    its parts, which refer to it themselves, are declared after it.
+    """
 
     __abstract__ = True
 
     def __init_subclass__(
-        cls, *, entity: type[Entity], daily: Daily | None = None, **kwargs: Any
+        cls,
+        *,
+        entity: type[Entity],
+        daily: Daily | None = None,
+        deleted_in_steps: bool = False,
+        **kwargs: Any,
     ) -> None:
         if entity.model_fields["id"].annotation is str:
             cls.id = mapped_column(Text, primary_key=True, sort_order=-4)
@@ -138,10 +147,32 @@ class EntityRow(VersionedRow):
         held.info["noun"] = entity.noun
         if daily is not None:
             PARTITIONED[held.name] = Partitioned(str(held.schema), held.name, daily)
+        if deleted_in_steps:
+            _STEPPED[f"{held.fullname}.id"] = entity
+            ROOTS[entity] = Root(entity, "id")
+        for key in held.foreign_keys:
+            if key.ondelete == "CASCADE" and (root := _STEPPED.get(key.target_fullname)):
+                ROOTS[entity] = Root(root, key.parent.name)
 
 
 TABLES: dict[type[Entity], Table] = {}
 """The table of every entity."""
+
+
+class Root(NamedTuple):
+    """An entity that may be deleted in steps, and the field by which its parts name it."""
+
+    entity: type[Entity]
+    field: str
+
+
+_STEPPED: dict[str, type[Entity]] = {}
+
+ROOTS: dict[type[Entity], Root] = {}
+"""Of the parts of what may be deleted in steps, and of that itself: what they are gone with.
+
+A row of these counts as gone as soon as ``bus.deletions`` names its root.
+"""
 
 INSERTED: dict[type[Entity], Callable[[FromClause], Select[Any]]] = {}
 """What is inserted of the rows of an entity whose table has derived columns."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bus.contract import (
+    AlreadyExists,
     Command,
     Count,
     Entity,
@@ -106,7 +107,7 @@ class TestDefinitionDeleted(Event, type="test_definition.deleted"):
 class UpsertTestDefinition(
     Command[TestDefinition],
     subject="db.test_definitions.upsert",
-    errors=(InvalidSchedule,),
+    errors=(InvalidSchedule, AlreadyExists),
     emits=(TestDefinitionChanged,),
     example={
         "id": "homepage",
@@ -118,6 +119,7 @@ class UpsertTestDefinition(
     """Upsert a test definition: it gets the values of the request; omitted fields get defaults.
 
     If there is none with this id, it is created. A request that changes nothing emits no event.
+    While runs of a deleted definition are still being removed, its id is taken: 409.
     """
 
     id: TestDefinitionId

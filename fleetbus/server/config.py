@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     one is refused with 429."""
     request_timeout: Timeout = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
+    delete_at_once: Positive = 10_000
+    """Phases and tasks, or test runs, that are deleted in the transaction that deletes what they
+    belong to; where there are more, they are gone as soon, and their rows are removed in steps."""
     idempotency_retention: Seconds = 24 * 3600.0
     """Seconds that the reply of an idempotency key is kept."""
     outbox_retention_days: Days = 7.0
@@ -200,10 +203,11 @@ class Settings(BaseSettings):
         )
 
     @property
-    def provided(self) -> dict[str, timedelta | None]:
+    def provided(self) -> dict[str, timedelta | int | None]:
         """The settings that handlers, reactions and jobs may ask for, by name."""
         stall_after = self.stall_after
         return {
+            "delete_at_once": self.delete_at_once,
             "history_retention": timedelta(days=self.history_retention_days),
             "stall_after": None if stall_after is None else timedelta(seconds=stall_after),
         }

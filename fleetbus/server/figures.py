@@ -12,9 +12,11 @@ from sqlalchemy import text
 from bus.kit.aio import end
 from bus.storage import sealed as _sealed
 from bus.storage.database import Database
+from bus.storage.own import deletions as _deletions
 from bus.storage.own import outbox as _outbox
 from bus.storage.own import reconciliation as _reconciliation
 from bus.storage.own import sweeps as _sweeps
+from bus.storage.own.deletions import UnderWay
 from bus.storage.own.outbox import Backlog
 from bus.storage.own.reconciliation import Verdict
 from bus.storage.own.sweeps import LastRun
@@ -41,6 +43,7 @@ class Figures(NamedTuple):
     """What the last comparison of stream and outbox found."""
     credentials: dict[str, int]
     """How many credentials each key has written, by the ids of the keys."""
+    deletions: UnderWay
 
 
 class FiguresReader:
@@ -91,4 +94,5 @@ class FiguresReader:
             jobs = await _sweeps.last_runs(db)
             verdict = await _reconciliation.last_verdict(db)
             credentials = await _sealed.count_by_key(db)
-            return Figures(revision, in_recovery, outbox, jobs, verdict, credentials)
+            deletions = await _deletions.under_way(db)
+            return Figures(revision, in_recovery, outbox, jobs, verdict, credentials, deletions)

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, reaction
-from bus.storage import lock
+from bus.handling import Decision, Emit, carry_out, periodic, reaction
+from bus.storage import is_deleting, lock
 from contracts.agents.agents import Agent, AgentUpdated
-from contracts.planning.initiatives import InitiativeDeleted
+from contracts.planning.initiatives import Initiative, InitiativeDeleted
 from contracts.planning.phases import PhaseDeleted
 from contracts.planning.tasks import TaskDeleted
 from persistence.agents import agent_references as _agent_references
@@ -35,6 +35,20 @@ async def let_go_of_deleted(
         "initiative_id": await _agent_references.to_initiatives(db, initiatives),
     }
     await let_go(gone, db=db, emit=emit, now=now)
+
+
+@periodic(every=1.0, limit=200, emits=(AgentUpdated,))
+async def let_go_of_removed(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+    """Agents that came to what was being deleted let it go, before its rows are removed.
+
+    Returns how many, about ``limit`` at most.
+    """
+    if not await is_deleting(db, Initiative):
+        return 0
+    tasks, initiatives = await _agent_references.to_gone(db, limit=limit)
+
+    await let_go({"task_id": tasks, "initiative_id": initiatives}, db=db, emit=emit, now=now)
+    return len(tasks.keys() | initiatives.keys())
 
 
 async def let_go(

@@ -8,7 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, emit_all
+from bus.handling import Emit, emit_all, periodic
+from bus.storage import is_deleting
+from contracts.health.model_calls import ModelCallDetached
+from contracts.health.test_definitions import TestDefinition
 from persistence.health import model_calls as _model_calls
 from persistence.health import test_runs as _test_runs
 
@@ -29,3 +32,14 @@ async def remove(
 
     await _test_runs.remove(db, runs)
     return True
+
+
+@periodic(every=1.0, limit=1_000, emits=(ModelCallDetached,))
+async def detach_removed_runs(*, db: AsyncConnection, emit: Emit, now: datetime, limit: int) -> int:
+    """Let calls go of runs that went with their definition, before their rows are removed."""
+    if not await is_deleting(db, TestDefinition):
+        return 0
+    detached = await _model_calls.detach_gone(db, now=now, limit=limit)
+    emit_all(detached, emit=emit)
+
+    return len(detached)

@@ -1,12 +1,13 @@
 """What happens to test definitions."""
 
 from datetime import datetime
+from typing import Annotated
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import MOST_GONE
-from bus.handling import Emit, handler, values_of, with_values
-from bus.storage import add, get_locked_by, lock_or_reserve, remove, save
+from bus.handling import Configured, Emit, handler, values_of, with_values
+from bus.storage import add, get_locked_by, lock_or_reserve, remove, remove_in_steps, save
 from contracts.health.test_definitions import (
     DeleteTestDefinition,
     TestDefinition,
@@ -46,15 +47,25 @@ async def upsert_test_definition(
 
 @handler
 async def delete_test_definition(
-    command: DeleteTestDefinition, *, db: AsyncConnection, emit: Emit, now: datetime
+    command: DeleteTestDefinition,
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+    at_once: Annotated[int, Configured("delete_at_once")],
 ) -> TestDefinitionDeletion:
     definition = await get_locked_by(db, TestDefinition, id=command.id)
-    runs = await test_runs.lock_of(db, definition.id)
+    first, number, calls = await test_runs.going(db, definition.id)
 
-    await _test_run_departures.remove(runs, db=db, emit=emit, now=now)
-    await remove(db, definition)
-    deleted = TestDefinitionContents(runs=len(runs))
+    if number + calls <= at_once:
+        runs = await test_runs.lock_of(db, definition.id)
+        first, number = runs[:MOST_GONE], len(runs)
+        await _test_run_departures.remove(runs, db=db, emit=emit, now=now)
+        await remove(db, definition)
+    else:
+        await remove_in_steps(db, definition, parts=number)
+    deleted = TestDefinitionContents(runs=number)
     gone = definition.evolve(now)
-    emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=runs[:MOST_GONE]))
+    emit(TestDefinitionDeleted(test_definition=gone, deleted=deleted, run_ids=first))
 
     return TestDefinitionDeletion(id=definition.id, deleted=deleted)

@@ -224,9 +224,10 @@ async def _settle_phases(
         for phase in found
         if (status := phase_status(phase.status, phase.mode, phase.tasks)) != phase.status
     }
+    # What is gone by now has no use for it; the transaction fails on account of that at its end.
     before = await load(db, Phase, become) if become else {}
 
-    decisions = [_settled_phase(before[id_], status, now) for id_, status in become.items()]
+    decisions = [_settled_phase(before[id_], become[id_], now) for id_ in become if id_ in before]
     await carry_out(decisions, db=db, emit=emit)
 
 
@@ -242,7 +243,9 @@ async def _settle_initiatives(
     }
     before = await load(db, Initiative, become) if become else {}
 
-    decisions = [_settled_initiative(before[id_], status, now) for id_, status in become.items()]
+    decisions = [
+        _settled_initiative(before[id_], become[id_], now) for id_ in become if id_ in before
+    ]
     await carry_out(decisions, db=db, emit=emit)
 
 

@@ -1,12 +1,13 @@
 """What happens to initiatives."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import get_locked, lock_for_deletion, remove, save
+from bus.handling import Configured, Decision, Emit, changes, decider, handler, query
+from bus.storage import get_locked, lock_for_deletion, remove, remove_in_steps, save
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -166,13 +167,22 @@ def unarchive_initiative(
 
 @handler
 async def delete_initiative(
-    command: DeleteInitiative, *, db: AsyncConnection, emit: Emit, now: datetime
+    command: DeleteInitiative,
+    *,
+    db: AsyncConnection,
+    emit: Emit,
+    now: datetime,
+    at_once: Annotated[int, Configured("delete_at_once")],
 ) -> InitiativeDeletion:
     initiative = await lock_for_deletion(db, Initiative, command.id)
     phases, tasks = await initiatives.contents(db, initiative)
     deleted = InitiativeContents(phases=phases.number, tasks=tasks.number)
 
-    await remove(db, initiative)
+    if (parts := phases.number + tasks.number) <= at_once:
+        await remove(db, initiative)
+    else:
+        await initiatives.let_go(db, initiative)
+        await remove_in_steps(db, initiative, parts=parts)
     emit(
         InitiativeDeleted(
             initiative=initiative.evolve(now),

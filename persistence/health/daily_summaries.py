@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Double, cast, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import Listing
+from bus.storage import Listing, present
 from contracts.health.daily_summaries import ListDailySummaries
+from contracts.health.test_runs import TestRun
 from persistence.health.tables import model_call, test_run
 
 Listing(ListDailySummaries)
@@ -30,7 +31,7 @@ async def measure(db: AsyncConnection, day: date) -> dict[str, Any]:
         cast(func.avg(run.duration_ms).filter(run.status != "skipped"), Double).label(
             "mean_latency_ms"
         ),
-    ).where(run.started_at >= start, run.started_at < end)
+    ).where(run.started_at >= start, run.started_at < end, *present(TestRun))
     calls = select(func.sum(call.cost_usd).label("cost_usd"), func.count().label("model_calls"))
     calls = calls.where(call.created_at >= start, call.created_at < end)
     of_runs, of_calls = runs.subquery(), calls.subquery()

@@ -14,21 +14,38 @@ END = datetime.max.replace(tzinfo=UTC)
 
 _TIME = DateTime(timezone=True)
 
+# Runs whose definition is deleted, and which are still to be removed and taken off the tallies.
+_IS_GONE = """
+    test_definition_id IN (SELECT id FROM bus.deletions WHERE entity = 'test_definition')
+"""
+
+# By the index of each definition, of which there is nearly always none: all runs are never read.
+_GONE = """
+    bus.deletions AS d CROSS JOIN LATERAL (
+        SELECT started_at, status FROM health.test_runs
+        WHERE test_definition_id = d.id AND d.entity = 'test_definition' OFFSET 0
+    ) AS gone
+"""
+
 _LAST = text(
-    """
+    f"""
     SELECT status, count(*) AS runs FROM (
         SELECT status FROM health.test_runs WHERE status IN ('success', 'failure', 'timeout')
+        AND ({_IS_GONE}) IS NOT TRUE
         ORDER BY started_at DESC, id DESC LIMIT :last
     ) AS newest GROUP BY status
     """
 ).bindparams(bindparam("last", type_=Integer))
 
 # Whole hours are counted already; only the runs before the first of them are looked at.
-_COUNTS_SINCE = """
+_COUNTS_SINCE = f"""
     SELECT status, sum(runs) AS runs FROM (
         SELECT status, runs FROM health.run_tallies WHERE hour >= :whole
         UNION ALL
         SELECT status, 1 FROM health.test_runs WHERE started_at >= :since AND started_at < :whole
+        AND ({_IS_GONE}) IS NOT TRUE
+        UNION ALL
+        SELECT status, -1 FROM {_GONE} WHERE started_at >= :whole
     ) AS counted GROUP BY status
 """
 
@@ -63,7 +80,11 @@ _DASHBOARD = text(
                     AS day
                 LEFT JOIN (
                     SELECT (hour AT TIME ZONE 'UTC')::date AS of_day, status, sum(runs) AS n
-                    FROM health.run_tallies
+                    FROM (
+                        SELECT hour, status, runs FROM health.run_tallies
+                        UNION ALL
+                        SELECT started_at, status, -1 FROM {_GONE}
+                    ) AS tallies
                     WHERE hour >= CAST(:first AS timestamp) AT TIME ZONE 'UTC'
                     GROUP BY of_day, status
                 ) AS tallied ON of_day = day::date

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -48,18 +49,42 @@ _DETACH = text(
 )
 
 
+_DETACH_GONE = text(
+    """
+    UPDATE health.model_calls SET test_run_id = NULL, version = version + 1, updated_at = :now
+    WHERE id IN (
+        SELECT c.id FROM health.model_calls c JOIN health.test_runs r ON r.id = c.test_run_id
+        WHERE r.test_definition_id IN (
+            SELECT id FROM bus.deletions WHERE entity = 'test_definition'
+        )
+        LIMIT :limit FOR UPDATE OF c
+    )
+    RETURNING id, version, old.test_run_id AS test_run_id
+    """
+).bindparams(
+    bindparam("limit", type_=Integer),
+    bindparam("now", type_=DateTime(timezone=True)),
+)
+
+
 async def detach(
     db: AsyncConnection, runs: Collection[UUID], *, now: datetime, limit: int | None
 ) -> list[ModelCallDetached]:
     """Let calls go that were made for these locked runs, ``limit`` at most; what to tell."""
     rows = await db.execute(_DETACH, {"runs": list(runs), "limit": limit, "now": now})
-    return [
-        ModelCallDetached(
-            model_call=DetachedModelCall(id=row.id, version=row.version),
-            test_run_id=row.test_run_id,
-        )
-        for row in rows
-    ]
+    return [_detached(row) for row in rows]
+
+
+async def detach_gone(db: AsyncConnection, *, now: datetime, limit: int) -> list[ModelCallDetached]:
+    """The same for runs that are gone with their definition and still to be removed."""
+    rows = await db.execute(_DETACH_GONE, {"limit": limit, "now": now})
+    return [_detached(row) for row in rows]
+
+
+def _detached(row: Any) -> ModelCallDetached:
+    return ModelCallDetached(
+        model_call=DetachedModelCall(id=row.id, version=row.version), test_run_id=row.test_run_id
+    )
 
 
 async def usage(db: AsyncConnection, first: date) -> list[ModelUsage]:

@@ -38,7 +38,7 @@ def _due(table: str) -> Index:
     )
 
 
-class TestDefinition(EntityRow, entity=test_definitions.TestDefinition):
+class TestDefinition(EntityRow, entity=test_definitions.TestDefinition, deleted_in_steps=True):
     __tablename__ = "test_definitions"
     __table_args__ = (
         one_of("category", test_definitions.Category),

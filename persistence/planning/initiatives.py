@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -118,7 +118,16 @@ async def remove_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -
 async def contents(db: AsyncConnection, locked: Initiative) -> tuple[Going, Going]:
     """The phases and the tasks that go along when this initiative is deleted."""
     phases = await _task_deletion.phases_going(db, locked.id)
-    return phases, await _task_deletion.tasks_going(db, task.c.initiative_id == locked.id)
+    return phases, await _task_deletion.tasks_of(db, locked.id)
+
+
+async def let_go(db: AsyncConnection, locked: Initiative) -> None:
+    """Leave nothing of an initiative that others see: its reference, and that it is about them."""
+    mine = initiative_project.c.initiative_id == locked.id
+    await db.execute(delete(initiative_project).where(mine))
+    await db.execute(
+        update(initiative).where(initiative.c.id == locked.id).values(external_ref=None)
+    )
 
 
 def _task_counts() -> ColumnElement[Any]:

@@ -56,7 +56,7 @@ class Project(EntityRow, entity=projects.Project):
     archived_at: Mapped[datetime | None]
 
 
-class Initiative(EntityRow, entity=initiatives.Initiative):
+class Initiative(EntityRow, entity=initiatives.Initiative, deleted_in_steps=True):
     __tablename__ = "initiatives"
     __table_args__ = (
         one_of("status", initiatives.InitiativeStatus),

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import Compiled, columns, compiled, fetch
+from bus.storage import Compiled, columns, compiled, fetch, present
 from contracts.planning.tasks import ClaimedTask, ClaimTasks, Task
 from persistence.planning.tables import phase, task
 from persistence.planning.task_context import AROUND, claimed_task
@@ -151,7 +151,8 @@ def _candidates(filters: Filters, window: int) -> CTE:
         within.append(task.c.initiative_id == mine)
     each = [
         select(*_ORDER)
-        .where(READY, task.c.category == bindparam(f"category_{n}", type_=Text), *within)
+        .where(READY, task.c.category == bindparam(f"category_{n}", type_=Text))
+        .where(*within, *present(Task))
         .order_by(*_ORDER)
         # Written into the text, so that the plan of a prepared statement is made for few rows.
         .limit(literal_column(str(window)))

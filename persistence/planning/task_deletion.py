@@ -24,6 +24,11 @@ async def tasks_going(db: AsyncConnection, belonging: ColumnElement[bool]) -> Go
     return await _going(db, _tree(belonging).c.id)
 
 
+async def tasks_of(db: AsyncConnection, initiative_id: UUID) -> Going:
+    """The tasks of an initiative: what is below one is of the same."""
+    return await _going(db, task.c.id, task.c.initiative_id == initiative_id)
+
+
 async def phases_going(db: AsyncConnection, initiative_id: UUID) -> Going:
     """The phases of an initiative."""
     return await _going(db, phase.c.id, phase.c.initiative_id == initiative_id)

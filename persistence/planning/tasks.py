@@ -10,18 +10,30 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Integer,
     Select,
+    Subquery,
     Uuid,
     bindparam,
     delete,
     func,
     literal_column,
     select,
+    true,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.storage import Listing, columns, contains, either, entity_from, equal
+from bus.storage import (
+    Listing,
+    columns,
+    contains,
+    either,
+    entity_from,
+    equal,
+    gone_with,
+    present,
+)
 from contracts.planning.tasks import ListTasks, Task, TaskQueue
 from persistence.planning.tables import task
 from persistence.planning.task_graph import TASK_GRAPH
@@ -70,16 +82,25 @@ async def delete_all(db: AsyncConnection, ids: Collection[UUID]) -> int:
     return dependencies
 
 
-@cache
-def _queue(*, in_initiative: bool) -> Select[*tuple[Any, ...]]:
+def _counted(name: str, *where: ColumnElement[bool]) -> Subquery:
     """By two indexes: one of what is ready, one of all statuses."""
-    mine = [task.c.initiative_id == bindparam("initiative_id", type_=Uuid)] if in_initiative else []
-    ready = select(func.count()).select_from(task).where(READY, *mine).scalar_subquery()
+    ready = select(func.count()).select_from(task).where(READY, *where).scalar_subquery()
     counts = [
         func.count().filter(task.c.status == literal_column(f"'{status}'")).label(status)
         for status in ("pending", "in_progress", "blocked", "completed")
     ]
-    return select(ready.label("ready"), *counts).select_from(task).where(*mine)
+    return select(ready.label("ready"), *counts).select_from(task).where(*where).subquery(name)
+
+
+@cache
+def _queue(*, in_initiative: bool) -> Select[*tuple[Any, ...]]:
+    """Of all tasks those that are gone are taken off: the indexes do not say of which each is."""
+    if in_initiative:
+        mine = task.c.initiative_id == bindparam("initiative_id", type_=Uuid)
+        return select(_counted("mine", mine, *present(Task)))
+    every, gone = _counted("every"), _counted("gone", *gone_with(Task))
+    left = ((each - gone.c[each.name]).label(each.name) for each in every.c)
+    return select(*left).select_from(every.join(gone, true()))
 
 
 async def count_queue(db: AsyncConnection, initiative_id: UUID | None) -> TaskQueue:

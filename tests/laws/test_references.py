@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.contract.entity import Entity
 from bus.contract.event import EVENTS
 from bus.running.discovery import metadata
-from bus.storage.tables import ENDS_WITH, TABLES
+from bus.storage.presence import present
+from bus.storage.tables import ENDS_WITH, ROOTS, TABLES
 from fleetbus import domain
 
 SCHEMAS = sorted({str(table.schema) for table in metadata("persistence").tables.values()})
@@ -54,6 +55,22 @@ class TestForeignKeys:
         declared = {(table, owner) for table in ours for owner in owners(table)}
         assert declared
         assert declared <= found
+
+
+def parts_of(root: type[Entity]) -> set[type[Entity]]:
+    """The entities that end with this one, or with what ends with it."""
+    ends = {kind: set(ENDS_WITH.get(table.fullname, ())) for kind, table in TABLES.items()}
+    found = {root}
+    while further := {kind for kind, owners in ends.items() if owners & found} - found:
+        found |= further
+    return found
+
+
+@pytest.mark.parametrize("root", sorted({root.entity for root in ROOTS.values()}, key=str))
+def test_each_part_of_what_is_deleted_in_steps_names_it(root: type[Entity]) -> None:
+    named = {kind for kind, found in ROOTS.items() if found.entity is root}
+    assert named == parts_of(root)
+    assert all(len(present(kind)) == 1 for kind in named)
 
 
 @pytest.mark.parametrize("owner", sorted({e for es in ENDS_WITH.values() for e in es}, key=str))

@@ -169,9 +169,13 @@ async def write(
     events: Sequence[bytes] = (),
     audited: Sequence[bytes] = (),
     replies: Sequence[KeptReply] = (),
+    roots: Sequence[str] = (),
     unless: Mapping[Compiled, Sequence[Any]] | None = None,
 ) -> Written:
     """Write changes, outbox rows and idempotency rows, as the transaction's last act.
+
+    ``roots`` are those whose parts the events are about: where one was deleted meanwhile, it fails
+    as a conflict that is run again does.
 
     Fewer keys stored than were given: the others have been stored by another transaction
     meanwhile. ``unless`` has conditions, queries with a parameter ``ids``, and their ids: where
@@ -181,12 +185,13 @@ async def write(
     unless = unless or {}
     statement = _writing(
         changes.form() if changes else None,
-        bool(events),
-        bool(audited),
-        bool(replies),
         tuple(unless),
+        told=bool(events),
+        audited=bool(audited),
+        keyed=bool(replies),
+        rooted=bool(roots and events),
     )
-    values: dict[str, Any] = {"caller": caller}
+    values: dict[str, Any] = {"caller": caller, "roots": list(roots)}
     if changes:
         values |= changes.values()
     if events:
@@ -224,12 +229,18 @@ def _opening(entity: type[Entity], *, lock: bool, keyed: bool) -> Compiled:
 @cache
 def _writing(
     changed: Form | None,
+    conditions: tuple[Compiled, ...],
+    *,
     told: bool,
     audited: bool,
     keyed: bool,
-    conditions: tuple[Compiled, ...],
+    rooted: bool,
 ) -> Compiled:
-    """The statement that writes all this. Each part waits for the one before it."""
+    """The statement that writes all this. Each part waits for the one before it.
+
+    Roots are held after all other locks and before the first position, so of what is written to a
+    part and the deletion of its root the later one has the higher positions, or fails.
+    """
     changes = changed.parts() if changed else {}
     parts = [*changes.values()]
     only_if = [f"(SELECT count(*) FROM {name}) >= 0" for name in changes]
@@ -240,6 +251,11 @@ def _writing(
     if found:
         parts.append(f"condition AS MATERIALIZED (SELECT {' OR '.join(found)} AS holds)")
         only_if.append("NOT (SELECT holds FROM condition)")
+    if rooted:
+        only_if.append("bus.hold_roots(CAST(:roots AS text[]))")
+        before = " AND ".join(only_if)
+        parts.append(f"rooted AS MATERIALIZED (SELECT CASE WHEN {before} THEN true END AS held)")
+        only_if = ["(SELECT held FROM rooted)"]
     where = f"WHERE {' AND '.join(only_if)}" if only_if else ""
     position = "(SELECT max(position) FROM events)" if told else "CAST(NULL AS bigint)"
     if audited:

@@ -1,7 +1,7 @@
 """The tables of the bus itself.
 
 Outbox, audit, idempotency rows, the relay's state, what the reconciler found and removed, when
-requests were answered last, the sweeper's log.
+requests were answered last, the sweeper's log, what is being deleted.
 """
 
 from __future__ import annotations
@@ -186,5 +186,18 @@ sweeps = Table(
     Column("last_duration_ms", Integer),
     Column("last_error", Text),
     Column("handled", BigInteger, server_default="0", nullable=False),
+    schema="bus",
+)
+
+deletions = Table(
+    "deletions",
+    Row.metadata,
+    # What is gone already, and is removed from the tables in steps: a root, named as in an event.
+    Column("entity", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("xid", Xid8, server_default=text("pg_current_xact_id()"), nullable=False),
+    Column("deleted_at", DateTime(timezone=True), server_default=func.now(), nullable=False),
+    Column("parts", BigInteger, nullable=False),
+    Column("removed", BigInteger, server_default="0", nullable=False),
     schema="bus",
 )

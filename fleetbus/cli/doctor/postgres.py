@@ -20,6 +20,7 @@ from bus.storage.own import sweeps as _sweeps
 from fleetbus import domain
 from fleetbus.cli.doctor import stream as _stream
 from fleetbus.cli.doctor.check import LARGEST_ROUND_TRIP, Check, fastest
+from fleetbus.cli.doctor.rows_left import rows_left
 from fleetbus.server.config import Settings
 from fleetbus.server.schema import SchemaMismatch, check, head
 from fleetbus.server.starting import words
@@ -123,9 +124,8 @@ async def _events(db: AsyncConnection) -> Check:
     if found.state == "incomplete":
         lost = found.detail or f"{found.missing - found.repaired} lost events are not back yet"
         return Check(name, False, f"{when}: {lost}", "the active relay tries again by itself")
-    detail = f"compared {when}, {found.missing} were missing"
-    if found.missing:
-        detail += " and came back"
+    came_back = " and came back" if found.missing else ""
+    detail = f"compared {when}, {found.missing} were missing{came_back}"
     told, goes_on = await _stream.foreign(db)
     return Check(name, not goes_on, detail + told, _stream.NOBODY_ELSE)
 
@@ -146,4 +146,4 @@ async def _sweeper(db: AsyncConnection, settings: Settings) -> Check:
     if wrong:
         remedy = "start a `fleetbus serve` without --no-sweeper; its log says what fails"
         return Check("sweeper", False, "; ".join(wrong), remedy)
-    return Check("sweeper", True, f"{len(expected)} jobs ran when they should")
+    return Check("sweeper", True, f"{len(expected)} jobs ran when they should{await rows_left(db)}")

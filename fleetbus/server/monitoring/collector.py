@@ -87,6 +87,7 @@ def collect(found: Snapshot) -> Iterator[Metric]:
     if found.figures is not None:
         yield from _outbox(found.figures)
         yield from _jobs(found.figures)
+        yield from _deletions(found.figures)
         if found.figures.verdict is not None:
             yield from _comparison(found.figures.verdict)
 
@@ -225,6 +226,18 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
     for name, run in ran.items():
         handled.add_metric([name], run.handled)
     yield handled
+
+
+def _deletions(figures: Figures) -> Iterator[Metric]:
+    found = figures.deletions
+    oldest = found.oldest.total_seconds() if found.oldest else 0.0
+    gauges: dict[str, tuple[str, float]] = {
+        "under_way": ("Deletions of which rows are still to be removed.", found.number),
+        "left_rows": ("How many rows that are, about.", found.parts),
+        "oldest_seconds": ("Age of the oldest deletion under way; 0 if there is none.", oldest),
+    }
+    for name, (words, value) in gauges.items():
+        yield _gauge(f"deletions_{name}", words, {"": value})
 
 
 def _gauge(name: str, words: str, values: Mapping[str, float], *label: str) -> Metric:

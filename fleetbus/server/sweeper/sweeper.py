@@ -27,8 +27,15 @@ from bus.running.work import react, run_job
 from bus.storage import partitions
 from bus.storage import sealed as _sealed
 from bus.storage.database import Database
-from bus.storage.outages import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate, trouble
+from bus.storage.outages import (
+    LOCK_NOT_AVAILABLE,
+    QUERY_CANCELED,
+    SERIALIZATION_FAILURES,
+    sqlstate,
+    trouble,
+)
 from bus.storage.own import commit as _commit
+from bus.storage.own import deletions as _deletions
 from bus.storage.own import outbox_partitions as _outbox_partitions
 from bus.storage.own import sweeps as _sweeps
 from bus.storage.partitions import PARTITIONED, Partitioned
@@ -44,6 +51,7 @@ VITAL_LOCK_TIMEOUT = 0.5
 """Seconds that what is vital waits for a lock, in which it keeps the connection of its like."""
 
 REQUESTS_PER_STEP = 5_000
+REMOVED_PER_STEP = 1_000
 ROTATED_PER_STEP = 100
 
 OUTBOX_INTERVAL = 60.0
@@ -120,7 +128,7 @@ class Sweeper:
             if self._is_the_databases(error, started):
                 self._database.note(error)
                 return 0
-            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            if sqlstate(error) in {LOCK_NOT_AVAILABLE, *SERIALIZATION_FAILURES}:
                 self._say_locked_out(sweep.name)
             else:
                 log.exception("the job %s failed", sweep.name)
@@ -225,6 +233,9 @@ def sweeps(
     async def forget_requests(tx: Transaction) -> int:
         return await _commit.forget_requests(tx.db, retention=kept, limit=REQUESTS_PER_STEP)
 
+    async def remove_deleted(tx: Transaction) -> int:
+        return await _deletions.remove_some(tx.db, limit=REMOVED_PER_STEP)
+
     async def rotate_credentials(tx: Transaction) -> int:
         return await _sealed.rotate(tx.db, ring, limit=ROTATED_PER_STEP)
 
@@ -246,6 +257,7 @@ def sweeps(
     return [
         *declared,
         Sweep("forget_requests", forget_requests, 10 * pace, REQUESTS_PER_STEP),
+        Sweep("remove_deleted", remove_deleted, 1 * pace, REMOVED_PER_STEP),
         Sweep("rotate_credentials", rotate_credentials, 60 * pace, ROTATED_PER_STEP),
         Upkeep("keep_outbox", keep_outbox, OUTBOX_INTERVAL * pace),
         *(keep_daily(table) for table in PARTITIONED.values()),
