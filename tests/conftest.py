@@ -1,6 +1,6 @@
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from tests.counting import Counted, counting
+from tests.kit.shared import FAILED, Shared, Sharing, settings_of, shares
 from tests.servers import (
     ACCOUNTS,
     Accounts,
@@ -72,6 +73,15 @@ def nothing_logged_yet() -> None:
     logs.forget()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Note that a test has failed: what it leaves behind is not for others."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A directory for servers; short-lived, and reachable for the user that runs Postgres."""
@@ -111,9 +121,33 @@ async def template_database(postgres: EmbeddedPostgres) -> Databases:
     return databases
 
 
+@pytest_asyncio.fixture(scope="session")
+async def sharing(
+    template_database: Databases, nats_accounts: Accounts, registry: Registry
+) -> AsyncIterator[Sharing]:
+    sharing = Sharing(template_database, nats_accounts, registry)
+    try:
+        yield sharing
+    finally:
+        await sharing.close()
+
+
 @pytest_asyncio.fixture
-async def database_url(template_database: Databases) -> AsyncIterator[str]:
-    """A migrated database of the test's own."""
+async def shared(request: pytest.FixtureRequest, sharing: Sharing) -> AsyncIterator[Shared | None]:
+    """The running service, emptied, that this test may have; none if it needs one of its own."""
+    if not shares(request.node):
+        yield None
+        return
+    async with sharing.turn(request.node) as shared:
+        yield shared
+
+
+@pytest_asyncio.fixture
+async def database_url(shared: Shared | None, template_database: Databases) -> AsyncIterator[str]:
+    """A migrated database that nobody else uses while the test runs."""
+    if shared is not None:
+        yield shared.settings.database_url
+        return
     async with template_database.clone() as url:
         yield url
 
@@ -124,9 +158,9 @@ def nats_accounts(nats_server: EmbeddedNats) -> Accounts:
 
 
 @pytest_asyncio.fixture
-async def nats_url(nats_accounts: Accounts) -> str:
-    """A NATS account of the test's own, with JetStream and without streams."""
-    return await nats_accounts.next_url()
+async def nats_url(shared: Shared | None, nats_accounts: Accounts) -> str:
+    """A NATS account that nobody else uses while the test runs, with JetStream."""
+    return shared.settings.nats_url if shared is not None else await nats_accounts.next_url()
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -165,9 +199,7 @@ async def own_nats(data_dir: Path) -> AsyncIterator[EmbeddedNats]:
 @pytest.fixture
 def settings(database_url: str, nats_url: str) -> Settings:
     """The settings of a service on the test's own database and NATS account."""
-    return Settings(
-        database_url=database_url, nats_url=nats_url, pool_write=4, pool_read=2, sweeper=False
-    )
+    return settings_of(database_url, nats_url)
 
 
 @pytest.fixture(scope="session")
@@ -176,8 +208,13 @@ def registry() -> Registry:
 
 
 @pytest_asyncio.fixture
-async def service(settings: Settings, registry: Registry) -> AsyncIterator[Service]:
+async def service(
+    settings: Settings, registry: Registry, shared: Shared | None
+) -> AsyncIterator[Service]:
     """A running service, in this process."""
+    if shared is not None:
+        yield shared.service
+        return
     running = Service(settings, registry)
     await running.start()
     try:
