@@ -122,10 +122,8 @@ async def template_database(postgres: EmbeddedPostgres) -> Databases:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def sharing(
-    template_database: Databases, nats_accounts: Accounts, registry: Registry
-) -> AsyncIterator[Sharing]:
-    sharing = Sharing(template_database, nats_accounts, registry)
+async def sharing(template_database: Databases, nats_accounts: Accounts) -> AsyncIterator[Sharing]:
+    sharing = Sharing(template_database, nats_accounts)
     try:
         yield sharing
     finally:
@@ -133,12 +131,14 @@ async def sharing(
 
 
 @pytest_asyncio.fixture
-async def shared(request: pytest.FixtureRequest, sharing: Sharing) -> AsyncIterator[Shared | None]:
+async def shared(
+    request: pytest.FixtureRequest, sharing: Sharing, registry: Registry
+) -> AsyncIterator[Shared | None]:
     """The running service, emptied, that this test may have; none if it needs one of its own."""
     if not shares(request.node):
         yield None
         return
-    async with sharing.turn(request.node) as shared:
+    async with sharing.turn(request.node, registry) as shared:
         yield shared
 
 

@@ -25,11 +25,11 @@ def settings_of(database_url: str, nats_url: str) -> Settings:
 
 FAILED = pytest.StashKey[bool]()
 
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds within which even a very busy machine has published what a test left behind."""
 
-FEW = 5_000
-"""Rows up to which emptying is cheaper than another database, and leaves no holes behind."""
+FEW = 2_000
+"""Rows of a table from which on another database is cheaper than to empty this one."""
 
 # Written by the relay that goes on, or by migrations; `bus.pulse` is put back as it was.
 KEPT = {"bus.schema_version", "bus.relay_state", "bus.reconciliation", "bus.pulse"}
@@ -63,9 +63,7 @@ def shares(item: pytest.Item) -> bool:
     for a database or an account alone: it starts something on them.
     """
     definitions = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    overridden = any(
-        len(definitions.get(name, ())) > 1 for name in ("settings", "service", "registry")
-    )
+    overridden = any(len(definitions.get(name, ())) > 1 for name in ("settings", "service"))
     return (
         "service" in item.fixturenames  # type: ignore[attr-defined]
         and not overridden
@@ -93,7 +91,7 @@ class Shared:
         service = Service(settings, registry)
         await service.start()
         try:
-            db = await asyncpg.connect(settings.database_url)
+            db = await asyncpg.connect(settings.database_url, command_timeout=PATIENCE)
             try:
                 yield cls(settings, service, db, await _tables(db), await db.fetchrow(_SHAPE))
             finally:
@@ -115,30 +113,36 @@ class Shared:
         """Make it again what it was at first; raises `Unclean` where that cannot be done."""
         if not self.service.can_serve() or self.service.failed.is_set():
             raise Unclean("the service does not serve")
-        await self._relayed()
-        rows = 0
-        while left := await self._not_empty():
-            for table in left:
-                rows += int((await self.db.execute(f"DELETE FROM {table}")).split()[-1])
-        await self.db.execute(_PULSE)
-        if rows > FEW:
-            raise Unclean("a database with many rows has been emptied")
         if await self.db.fetchrow(_SHAPE) != self.shape:
             raise Unclean("the test changed the database itself")
+        await self._relayed()
+        while left := await self._not_empty():
+            await self.db.execute("; ".join(f"DELETE FROM {table}" for table in left))
+        await self.db.execute(_PULSE)
 
     async def _relayed(self) -> None:
         """Wait until the stream has what the test emitted: the next one is not to hear of it."""
         last = await self.db.fetchval("SELECT max(position) FROM bus.outbox")
         relay = self.service.relay
         assert relay is not None
-        async with asyncio.timeout(PATIENCE):
-            while last and relay.metrics.last_position < last:
-                relay.wake()
-                await asyncio.sleep(0.002)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while last and relay.metrics.last_position < last:
+                    relay.wake()
+                    await asyncio.sleep(0.002)
+        except TimeoutError:
+            raise Unclean("the relay does not come to the end of the outbox") from None
 
     async def _not_empty(self) -> list[str]:
-        tables = (f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in self.tables)
-        return [row[0] for row in await self.db.fetch(" UNION ALL ".join(tables))]
+        """The tables with rows; raises `Unclean` where to delete them takes longer than a clone."""
+        count = (
+            "SELECT '{0}', count(*) FROM (SELECT FROM {0} LIMIT {1}) AS rows HAVING count(*) > 0"
+        )
+        counts = " UNION ALL ".join(count.format(table, FEW) for table in self.tables)
+        found = dict(await self.db.fetch(counts))
+        if FEW in found.values():
+            raise Unclean("a table has many rows")
+        return [table for table in self.tables if table in found]
 
 
 async def _tables(db: Any) -> list[str]:
@@ -150,19 +154,23 @@ async def _tables(db: Any) -> list[str]:
 
 
 class Sharing:
-    """The one service of a worker that tests share, made anew where one of them has broken it."""
+    """The services of a worker that tests share, made anew where one of them has broken it.
 
-    def __init__(self, databases: Databases, accounts: Accounts, registry: Registry) -> None:
+    There is one for each registry that tests have.
+    """
+
+    def __init__(self, databases: Databases, accounts: Accounts) -> None:
         self._databases = databases
         self._accounts = accounts
-        self._registry = registry
-        self._shared: Shared | None = None
-        self._stack = AsyncExitStack()
+        self._running: dict[int, tuple[Shared, AsyncExitStack]] = {}
 
     @asynccontextmanager
-    async def turn(self, item: pytest.Item) -> AsyncIterator[Shared]:
-        """It, for this test."""
-        shared = self._shared = self._shared or await self._start()
+    async def turn(self, item: pytest.Item, registry: Registry) -> AsyncIterator[Shared]:
+        """The one of this registry, for this test."""
+        which = id(registry)
+        if which not in self._running:
+            self._running[which] = await self._start(registry)
+        shared, _ = self._running[which]
         clean = False
         try:
             yield shared
@@ -173,13 +181,20 @@ class Sharing:
                     clean = True
         finally:
             if not clean:
-                await self.close()
+                await self._end(which)
 
     async def close(self) -> None:
-        self._shared = None
-        await self._stack.aclose()
+        for which in [*self._running]:
+            await self._end(which)
 
-    async def _start(self) -> Shared:
-        url = await self._stack.enter_async_context(self._databases.clone())
-        settings = settings_of(url, await self._accounts.next_url())
-        return await self._stack.enter_async_context(Shared.running(settings, self._registry))
+    async def _start(self, registry: Registry) -> tuple[Shared, AsyncExitStack]:
+        async with AsyncExitStack() as starting:
+            url = await starting.enter_async_context(self._databases.clone())
+            account = await starting.enter_async_context(self._accounts.held())
+            settings = settings_of(url, account)
+            shared = await starting.enter_async_context(Shared.running(settings, registry))
+            return shared, starting.pop_all()
+
+    async def _end(self, which: int) -> None:
+        _, stack = self._running.pop(which)
+        await stack.aclose()
