@@ -110,9 +110,11 @@ class TestListEvents:
         assert middle.position == 100_000
         wanted += [{"since": middle.time}, {"until": middle.time, "order": "-position"}]
         for filters in wanted:
+            await db.execute(text("BEGIN"))
             before = await rows_read(db)
             await events.page(db, ListEvents(limit=10, **filters))
             assert 0 < await rows_read(db) - before < 15_000, filters
+            await db.execute(text("COMMIT"))
         with statements() as counted:
             await bus.call(ListEvents(limit=10, type="task.completed", entity="e77"))
         assert counted.total == 1
@@ -134,11 +136,9 @@ async def fill(db: AsyncConnection, count: int) -> None:
 
 
 async def rows_read(db: AsyncConnection) -> int:
-    """Rows of the outbox that this session has read, with or without an index."""
-    await db.execute(text("SELECT pg_stat_force_next_flush()"))
-    await db.execute(text("SELECT pg_stat_clear_snapshot()"))
+    """Rows of the outbox that this session has read so far; to be compared in one transaction."""
     query = """
-        SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables
+        SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables
         WHERE schemaname = 'bus' AND relname LIKE 'outbox%'
     """
     return int(await db.scalar(text(query)) or 0)

@@ -99,14 +99,19 @@ class BdReady:
         return kind in {"blocks", "conditional-blocks"} and self.graph[other]["status"] not in OVER
 
     def _held(self, ref: str) -> bool:
-        """Whether something else than an edge keeps it from beginning, or what is above it."""
+        """Whether something else than an edge keeps it from beginning, or what is above it.
+
+        What is no work holds nothing back itself, but what is below it runs only if it does.
+        """
         one = self.graph[ref]
         own = one["status"] in {"blocked", "hooked", "deferred"} or one["type"] == "gate"
         conditional = any(kind == "conditional-blocks" for kind, _ in one["edges"])
-        if self.is_work(ref) and one["status"] not in OVER and (own or conditional):
+        if one["status"] not in OVER and (conditional or (own and self.is_work(ref))):
             return True
-        above = self._work_above(ref)
-        return above is not None and self._held(above)
+        above = one["parent"]
+        if above is None or (not self.is_work(above) and self.graph[above]["status"] in OVER):
+            return False
+        return self._held(above)
 
     def _work_above(self, ref: str) -> str | None:
         above: str | None = self.graph[ref]["parent"]

@@ -93,8 +93,20 @@ async def test_without_levels(bus: Bus, graph: Graph) -> None:
             "b": one(None, ("blocks", "w")),
             "c": one(None, ("blocks", "b")),
         },
+        {
+            "a": one(),
+            "w": one(None, ("conditional-blocks", "a"), ephemeral=True),
+            "c": one("w"),
+        },
     ],
-    ids=["waits-for", "task-after-phase", "phase-after-task", "lost-parent", "open-wisp"],
+    ids=[
+        "waits-for",
+        "task-after-phase",
+        "phase-after-task",
+        "lost-parent",
+        "open-wisp",
+        "below-what-runs-only-if-another-fails",
+    ],
 )
 async def test_over_levels_that_are_phases_or_lost(bus: Bus, graph: Graph) -> None:
     await compare(bus, graph)
