@@ -21,6 +21,7 @@ from benchmarks import (
     report,
     searches,
     soak,
+    start,
     wire,
 )
 from benchmarks.compare import IN_FLIGHT, NAMES, Comparison, Plan
@@ -147,6 +148,14 @@ def run_searches(
 def run_soak(minutes: float = 5.0, processes: int = 2) -> None:
     """Memory of each process under a long load."""
     _run("soak", soak.run(console, minutes, processes, durable=_common.durable))
+
+
+@app.command("start")
+def run_start(
+    rounds: Annotated[int, typer.Option(min=1, help="Starts of each that count.")] = 7,
+) -> None:
+    """What it costs to start: commands, the client, a handler process."""
+    _run("start", start.run(console, rounds, durable=_common.durable))
 
 
 async def _compare(plan: Plan, *, draw: bool) -> None:

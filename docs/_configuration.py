@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import AliasChoices
 
+from bus.contract.docs import own_attribute_docs
 from docs._markdown import page, prose, table
 from fleetbus.cli.schemas import type_of
 from fleetbus.server.config import Settings
@@ -42,6 +43,7 @@ def configuration_page() -> str:
 def settings_table(names: Iterable[str]) -> str:
     """Settings with their types and defaults, a row each."""
     schemas = Settings.model_json_schema(by_alias=False)["properties"]
+    docs = own_attribute_docs(Settings)
     return table(
         ("variable", "type", "default", "meaning"),
         [
@@ -49,7 +51,7 @@ def settings_table(names: Iterable[str]) -> str:
                 f"`{variable(name)}`",
                 type_of({key: v for key, v in schemas[name].items() if key != "title"}, {}),
                 f"`{_default(Settings.model_fields[name].default)}`",
-                prose(Settings.model_fields[name].description or ""),
+                prose(docs[name]),
             )
             for name in names
         ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bus.contract.catalogue import Catalogue
     from bus.running.registry import Registry
 
@@ -20,8 +22,11 @@ def catalogue() -> Catalogue:
     return load(CONTRACTS)
 
 
-def registry() -> Registry:
-    """All that is declared, bound to its handlers. The first call imports all three trees."""
+def registry(only: Collection[str] | None = None) -> Registry:
+    """All that is declared, bound to its handlers. The first call imports all three trees.
+
+    Of contexts that are named in ``only`` and those that they import: ``only=("planning",)``.
+    """
     from bus.running.registry import load
 
-    return load(contracts=CONTRACTS, persistence=PERSISTENCE, handlers=HANDLERS)
+    return load(contracts=CONTRACTS, persistence=PERSISTENCE, handlers=HANDLERS, only=only)

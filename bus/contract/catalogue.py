@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +44,18 @@ class Catalogue:
         return Catalogue(tuple(context for context in self.contexts if context.name == name))
 
 
-def load(contracts: str) -> Catalogue:
-    """Import every contract under a package, given by its name; return what they declare."""
+def load(contracts: str, only: Collection[str] | None = None) -> Catalogue:
+    """Import every contract under a package, given by its name; return what they declare.
+
+    Of the contexts that are named in ``only``, if it is given.
+    """
     root = importlib.import_module(contracts)
     contexts = []
     owners: dict[str, str] = {}
     for folder in pkgutil.iter_modules(root.__path__):
         if not folder.ispkg or folder.name.startswith("_"):
+            continue
+        if only is not None and folder.name not in only:
             continue
         package = importlib.import_module(f"{contracts}.{folder.name}")
         for module in pkgutil.iter_modules(package.__path__):

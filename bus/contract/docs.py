@@ -33,6 +33,11 @@ def attribute_docs(cls: type) -> dict[str, str]:
     return docs
 
 
+def own_attribute_docs(cls: type) -> dict[str, str]:
+    """The same of a class alone, wherever it is declared."""
+    return _module_docs(cls.__module__).get(cls.__qualname__, {})
+
+
 @cache
 def _module_docs(module: str) -> dict[str, dict[str, str]]:
     try:

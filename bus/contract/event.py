@@ -35,7 +35,7 @@ class Fact:
 class Event(Documented):
     """A fact about one entity; the field named like the entity holds it as it is afterwards."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
 
     fact: ClassVar[Fact]
 

@@ -13,6 +13,15 @@ from bus.contract.docs import attribute_docs
 from bus.contract.sensitive import sensitive_fields
 
 
+def built(*models: type[BaseModel]) -> None:
+    """Make now what validates and encodes these models, rather than when it is first used.
+
+    Contracts leave it to then: a program that calls one operation need not make all of them.
+    """
+    for model in models:
+        model.model_rebuild()
+
+
 class Documented(BaseModel):
     """A model whose JSON Schema has the strings under its fields as their descriptions."""
 
@@ -35,7 +44,7 @@ class Documented(BaseModel):
 class Request(Documented):
     """Part of a request: frozen, unknown fields refused, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -51,7 +60,7 @@ class Request(Documented):
 class Reply(Documented):
     """An answer, always a JSON object. Fields that a newer service adds are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
 
     when_too_large: ClassVar[str] = "ask for a smaller page with limit"
     """What the caller of a reply that does not fit into one message is advised to do."""

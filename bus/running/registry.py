@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,13 @@ from bus.contract.catalogue import Catalogue
 from bus.contract.entity import Entity
 from bus.contract.errors import EVERYWHERE, InvalidReference
 from bus.contract.event import Event
+from bus.contract.model import built
 from bus.contract.operation import Declared, Operation
 from bus.contract.page import item_of
 from bus.contract.references import references
 from bus.contract.refusals import DeclarationError, Refusal
 from bus.handling.shapes import HANDLERS, Handling, Periodic
+from bus.running.contexts import import_all, with_needed
 from bus.running.declared import answered
 from bus.storage.tables import TABLES
 
@@ -73,13 +73,19 @@ class Registry:
         return found
 
 
-def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
-    """Import all that is in the packages of these names and bind it; refuse what does not fit."""
-    catalogue = _catalogue.load(contracts)
-    for name in (persistence, handlers):
-        root = importlib.import_module(name)
-        for module in pkgutil.walk_packages(root.__path__, f"{name}."):
-            importlib.import_module(module.name)
+def load(
+    *, contracts: str, persistence: str, handlers: str, only: Collection[str] | None = None
+) -> Registry:
+    """Import all that is in the packages of these names and bind it; refuse what does not fit.
+
+    Of contexts that are named in ``only``, and those that they need: reactions and jobs of others
+    are absent too.
+    """
+    packages = (contracts, persistence, handlers)
+    contexts = None if only is None else with_needed(only, packages)
+    catalogue = _catalogue.load(contracts, contexts)
+    for package in (persistence, handlers):
+        import_all(package, contexts)
     handlings = _handlings(catalogue.operations)
     for operation, handling in handlings.items():
         _check_references(operation, handling)
@@ -88,12 +94,20 @@ def load(*, contracts: str, persistence: str, handlers: str) -> Registry:
                 raise DeclarationError(
                     f"{operation.__name__} needs a {need.entity.noun}: no table holds one"
                 )
+    built(*TABLES)  # first, for most replies hold entities
     operations = {o.declared.subject: _bind(o, handling) for o, handling in handlings.items()}
     reactions: dict[type[Event], tuple[Handling, ...]] = {}
     for handling in HANDLERS.reactions:
-        for event in handling.events:
-            reactions[event] = (*reactions.get(event, ()), handling)
-    return Registry(catalogue, operations, reactions, tuple(HANDLERS.jobs.values()))
+        if _lies_in(contexts, handling):
+            for event in handling.events:
+                reactions[event] = (*reactions.get(event, ()), handling)
+    jobs = tuple(job for job in HANDLERS.jobs.values() if _lies_in(contexts, job.handling))
+    return Registry(catalogue, operations, reactions, jobs)
+
+
+def _lies_in(contexts: Collection[str] | None, handling: Handling) -> bool:
+    """Whether a reaction or a job is of one of these contexts, by the folder of its module."""
+    return contexts is None or handling.function.__module__.split(".")[-2] in contexts
 
 
 def _handlings(
@@ -121,9 +135,10 @@ def _check_references(operation: type[Operation[Any]], handling: Handling) -> No
 
 
 def _bind(operation: type[Operation[Any]], handling: Handling) -> Bound:
+    declared = operation.declared
+    built(operation, declared.reply)
     validator = operation.__pydantic_validator__
     assert isinstance(validator, SchemaValidator)
-    declared = operation.declared
     return Bound(
         operation=operation,
         declared=declared,

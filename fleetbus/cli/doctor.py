@@ -30,12 +30,12 @@ from bus.storage.sealed import NOT_CONFIGURED
 from fleetbus import domain
 from fleetbus.cli import stream_condition as condition
 from fleetbus.client.connection.client import RepliesRefused, connect
-from fleetbus.server import migrate
 from fleetbus.server.config import Settings
 from fleetbus.server.detector.detector import ASK_SUBJECT
 from fleetbus.server.discovery.asking import everybody
 from fleetbus.server.discovery.srv import PROCESS_CONTEXT
 from fleetbus.server.relay.stream import StreamSettings, StreamUnfit, ensure_stream
+from fleetbus.server.schema import SchemaMismatch, check, head
 from fleetbus.server.starting import words
 from fleetbus.server.sweeper.sweeper import sweeps
 
@@ -140,11 +140,11 @@ async def _clock(db: AsyncConnection) -> Check:
 
 async def _schema(engine: AsyncEngine) -> Check:
     try:
-        await migrate.check(engine)
-    except migrate.SchemaMismatch as mismatch:
+        await check(engine)
+    except SchemaMismatch as mismatch:
         what, _, remedy = str(mismatch).rpartition(": ")
         return Check("schema", False, what, remedy)
-    return Check("schema", True, f"at revision {migrate.head()}, as this version needs it")
+    return Check("schema", True, f"at revision {head()}, as this version needs it")
 
 
 async def _relay(db: AsyncConnection) -> Check:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bus.contract.errors import InvalidTransition
-from fleetbus.client.agent import WorkingAgent
 from fleetbus.client.errors import AgentLost
+
+if TYPE_CHECKING:
+    from fleetbus.client.agent import WorkingAgent
 
 T = TypeVar("T")
 

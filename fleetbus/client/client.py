@@ -14,11 +14,12 @@ async with connect("nats://127.0.0.1:4222") as bus:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from uuid import UUID
 
 from nats.aio.client import Client as NatsClient
@@ -27,11 +28,13 @@ from bus.kit.aio import unhindered
 from bus.kit.ids import uuid7
 from bus.kit.logs import limited
 from fleetbus.client.again import work_again
-from fleetbus.client.agent import WorkingAgent, working
 from fleetbus.client.calling import Caller
 from fleetbus.client.connection.client import connect as connect_client
-from fleetbus.client.registration import Registration
 from fleetbus.client.transaction import Transaction
+
+if TYPE_CHECKING:
+    from fleetbus.client.agent import WorkingAgent
+    from fleetbus.client.registration import Registration
 
 T = TypeVar("T")
 
@@ -97,11 +100,10 @@ class Client(Caller):
         ``AgentLost`` when this is no longer the agent, and with ``TaskLost`` when a task is lost
         outside of ``with task:``.
         """
+        working = await asyncio.to_thread(_agents)
         agent_id = registration.get("id") or self._agent or uuid7()
-        async with (
-            self._connection_of(agent_id) as own,
-            working(own, Registration(**{**registration, "id": agent_id})) as agent,
-        ):
+        given: Registration = {**registration, "id": agent_id}
+        async with self._connection_of(agent_id) as own, working(own, given) as agent:
             yield agent
 
     async def work(
@@ -116,7 +118,7 @@ class Client(Caller):
         incarnation. If somebody stopped or deleted the agent, or started it elsewhere, it is not
         called again: ``AgentLost`` is raised.
         """
-        given = Registration(**{**registration, "id": registration.get("id") or uuid7()})
+        given: Registration = {**registration, "id": registration.get("id") or uuid7()}
         return await work_again(lambda: self.agent(**given), work)
 
     def _connection_of(self, agent_id: UUID) -> AbstractAsyncContextManager[Client]:
@@ -127,6 +129,16 @@ class Client(Caller):
                 "an agent has a connection of its own: use a Client made by connect()"
             )
         return self._another(agent_id)
+
+
+def _agents() -> Callable[[Caller, Registration], AbstractAsyncContextManager[WorkingAgent]]:
+    """What an agent is made with; who only calls does without these contracts.
+
+    The first time they are imported, which is done beside the event loop.
+    """
+    from fleetbus.client.agent import working
+
+    return working
 
 
 Bus = Client

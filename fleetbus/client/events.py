@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -63,7 +64,7 @@ class Events(Generic[E]):
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
         self._fetched: list[Msg] = []
         self._unacknowledged: Msg | None = None
-        domain.catalogue()
+        self._kinds: Mapping[str, type[Event]] = {kind.fact.type: kind for kind in kinds}
 
     async def __aenter__(self) -> Self:
         await self._subscribe()
@@ -91,7 +92,7 @@ class Events(Generic[E]):
             self._unacknowledged = None
         while True:
             message = await self._next()
-            if (found := _read(message)) is not None:
+            if (found := _read(message, self._kinds)) is not None:
                 return found
             if self._durable:
                 await message.ack()
@@ -111,6 +112,10 @@ class Events(Generic[E]):
     async def _subscribe(self) -> None:
         if self._subscriptions:
             return
+        if not self._kinds:
+            # All contracts are imported for all events, beside whatever else is going on.
+            await asyncio.to_thread(domain.catalogue)
+            self._kinds = EVENTS
         if self._durable is None:
             for subject in self._subjects:
                 subscription = await self._client.subscribe(subject, cb=self._arrived.put)
@@ -147,13 +152,13 @@ def subjects(kinds: tuple[type[Event], ...], entity: object | None) -> list[str]
     return [f"events.{kind.fact.type}.{last}" for kind in kinds]
 
 
-def _read(message: Msg) -> Delivery[Any] | None:
+def _read(message: Msg, kinds: Mapping[str, type[Event]]) -> Delivery[Any] | None:
     """The event of a message; None where it is of an unknown type, or no event of ours."""
     event_type = header(message, "ce-type")
-    if event_type not in EVENTS or not is_event(message.headers):
+    if event_type not in kinds or not is_event(message.headers):
         return None
     try:
-        return delivered(message, EVENTS[event_type])
+        return delivered(message, kinds[event_type])
     except ValueError as error:
         kind, said = "foreign event", "a message on %s is not an event: %s"
         limited(log, logging.WARNING, kind, said, shown(message.subject), type(error).__name__)

@@ -14,8 +14,7 @@ from bus.running.executor import ExecutorSettings
 from bus.storage.database import PoolSettings
 from fleetbus.client.connection.answering import checked_prefix
 from fleetbus.client.connection.client import inbox_prefix_or_default
-from fleetbus.server.detector.detector import DetectorSettings
-from fleetbus.server.detector.link import SystemAccount
+from fleetbus.server.detector.settings import DetectorSettings, SystemAccount
 from fleetbus.server.relay.limits import Limits as StreamLimits
 from fleetbus.server.relay.stream import StreamSettings
 
@@ -42,7 +41,6 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
-        use_attribute_docstrings=True,
     )
 
     database_url: str = Field(

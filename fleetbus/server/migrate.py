@@ -1,9 +1,8 @@
-"""The database schema: bring it up to date, and know whether it fits this code."""
+"""The database schema: bring it up to date. Whether it fits is in ``schema``, without Alembic."""
 
 from __future__ import annotations
 
 import logging
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,29 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import migrations
 from bus.storage.database import driver_url
+from fleetbus.server.schema import SchemaMismatch, current, head, refuse_newer
+
+__all__ = [
+    "SchemaMismatch",
+    "config",
+    "current",
+    "downgrade",
+    "found",
+    "head",
+    "steps",
+    "upgrade",
+    "upgrade_directory",
+]
 
 log = logging.getLogger("fleetbus.migrate")
 
 MIGRATION_LOCK = 0x666C_6565_7401
 """The advisory lock that one migration at a time holds ("fleet", 1)."""
-
-
-class SchemaMismatch(Exception):
-    """The database schema does not fit this version of fleetbus."""
 
 
 def config(connection: Connection | None = None) -> Config:
@@ -34,21 +42,6 @@ def config(connection: Connection | None = None) -> Config:
     settings.set_main_option("script_location", str(Path(migrations.__file__).parent))
     settings.attributes["connection"] = connection
     return settings
-
-
-@cache
-def head() -> str:
-    """The revision that this code needs."""
-    revision = ScriptDirectory.from_config(config()).get_current_head()
-    assert revision is not None
-    return revision
-
-
-@cache
-def older() -> frozenset[str]:
-    """The revisions that this code knows and that it cannot work with."""
-    known = ScriptDirectory.from_config(config()).walk_revisions()
-    return frozenset(script.revision for script in known) - {head()}
 
 
 def steps(revision: str) -> int:
@@ -64,7 +57,7 @@ async def found(url: str) -> str | None:
         revision = await current(engine)
     finally:
         await engine.dispose()
-    _refuse_newer(revision)
+    refuse_newer(revision)
     return revision
 
 
@@ -94,43 +87,17 @@ async def downgrade(url: str, revision: str) -> str:
     return await _run(url, command.downgrade, revision)
 
 
-async def current(engine: AsyncEngine) -> str | None:
-    """The revision of a database, None where nothing has been migrated yet."""
-    async with engine.connect() as connection:
-        return await connection.run_sync(_revision)
-
-
-async def check(engine: AsyncEngine) -> None:
-    """Refuse a schema that is older or newer than this code."""
-    revision, wanted = await current(engine), head()
-    _refuse_newer(revision)
-    if revision != wanted:
-        raise SchemaMismatch(
-            f"the database schema is at {revision or 'nothing'}, this version needs {wanted}: "
-            "run `fleetbus migrate`"
-        )
-
-
 async def _run(url: str, action: Any, revision: str) -> str:
     engine = create_async_engine(driver_url(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             await connection.execute(text("CREATE SCHEMA IF NOT EXISTS bus"))
-            _refuse_newer(await connection.run_sync(_revision))
+            refuse_newer(await connection.run_sync(_revision))
             await connection.run_sync(lambda sync: action(config(sync), revision))
         return await current(engine) or "base"
     finally:
         await engine.dispose()
-
-
-def _refuse_newer(revision: str | None) -> None:
-    """Refuse a schema that only a newer version can have migrated."""
-    if revision is not None and revision not in older() and revision != head():
-        raise SchemaMismatch(
-            f"the database schema is at {revision}, which this version (up to {head()}) does not "
-            "know: run the newer fleetbus that migrated it"
-        )
 
 
 def _revision(connection: Connection) -> str | None:

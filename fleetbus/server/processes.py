@@ -19,7 +19,6 @@ from sqlalchemy.exc import ArgumentError
 from bus.kit.aio import end
 from bus.kit.logs import configure
 from fleetbus.client.connection.client import connect
-from fleetbus.server import migrate
 from fleetbus.server.config import Settings
 from fleetbus.server.keys import make_key_file
 from fleetbus.server.monitoring.monitor import monitored
@@ -176,6 +175,8 @@ async def _serve_many(settings: Settings, workers: int, *, wait: bool) -> int:
 
 
 async def _up(settings: Settings, data_dir: Path | None, nats_port: int, workers: int) -> int:
+    from fleetbus.server import migrate
+
     stopped = stop_on_signals()
     url = ""
     try:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from nats.aio.msg import Msg
 
@@ -20,9 +21,8 @@ from bus.storage.database import Database, describe
 from fleetbus import domain
 from fleetbus.client.connection.answering import ReplyRule
 from fleetbus.client.connection.client import SteadyClient
-from fleetbus.server import migrate
+from fleetbus.server import schema
 from fleetbus.server.config import VERSION, Settings
-from fleetbus.server.detector.detector import Detector
 from fleetbus.server.discovery.srv import Discovery
 from fleetbus.server.figures import FiguresReader
 from fleetbus.server.keys import key_ring
@@ -34,6 +34,10 @@ from fleetbus.server.starting import CannotStart, words
 from fleetbus.server.sweeper.liveness import INTERVAL, Liveness
 from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from fleetbus.server.wire.broker import Wire
+
+if TYPE_CHECKING:
+    from fleetbus.server.detector.detector import Detector
+    from fleetbus.server.detector.settings import DetectorSettings
 
 log = logging.getLogger("fleetbus.service")
 
@@ -139,8 +143,8 @@ class Service:
         shown = describe(self.settings.database_url)
         try:
             await self.database.verify()
-            await migrate.check(self.database.read)
-        except migrate.SchemaMismatch as error:
+            await schema.check(self.database.read)
+        except schema.SchemaMismatch as error:
             raise CannotStart(str(error)) from None
         except Exception as error:
             raise CannotStart(f"Postgres at {shown} cannot be used: {words(error)}") from error
@@ -195,11 +199,7 @@ class Service:
         await self._discovery.start()
         await self.wire.serve(self.dispatcher)
         if (watched := settings.watched) is not None:
-            self.detector = Detector(
-                self.client, self.database, self.dispatcher, watched, self.replies
-            )
-            self._detecting = asyncio.create_task(self.detector.run(), name="detector")
-            self._background.append(self._detecting)
+            self._detect(watched)
         self.pulse = Pulse(self.client, self.wire.responder, self.fail)
         await self.pulse.start()
         if settings.sweeper:
@@ -224,6 +224,13 @@ class Service:
             )
             return False
         return True
+
+    def _detect(self, watched: DetectorSettings) -> None:
+        from fleetbus.server.detector.detector import Detector
+
+        self.detector = Detector(self.client, self.database, self.dispatcher, watched, self.replies)
+        self._detecting = asyncio.create_task(self.detector.run(), name="detector")
+        self._background.append(self._detecting)
 
     async def _end_detector(self) -> None:
         """Let it tell what it has heard while this process, maybe the only one, still serves."""

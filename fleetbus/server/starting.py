@@ -6,14 +6,13 @@ Whatever is not known here is a bug, and its traceback is wanted.
 from __future__ import annotations
 
 import os
+import sys
 
 import asyncpg
-from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from bus.storage.database import describe
-from fleetbus.embedded.errors import EmbeddedError
-from fleetbus.server.migrate import SchemaMismatch
+from fleetbus.server.schema import SchemaMismatch
 
 
 class CannotStart(Exception):
@@ -27,9 +26,10 @@ NO_DATABASE_URL = (
 
 def why(error: BaseException, database_url: str = "") -> str | None:
     """The reason of a known failure to start, None for a bug. ``database_url`` was to be used."""
-    if isinstance(error, (CannotStart, SchemaMismatch, EmbeddedError)):
+    embedded = _loaded("fleetbus.embedded.errors", "EmbeddedError")
+    if isinstance(error, (CannotStart, SchemaMismatch, *embedded)):
         return words(error)
-    if isinstance(error, CommandError):
+    if isinstance(error, _loaded("alembic.util", "CommandError")):
         return f"the schema cannot be migrated: {words(error)}"
     if isinstance(error, ArgumentError):
         return NO_DATABASE_URL
@@ -46,3 +46,9 @@ def words(error: BaseException) -> str:
     """An error in one line: some say nothing but their class, some quote a statement."""
     said = str(getattr(error, "orig", None) or error).strip()
     return " ".join(said.split()) or type(error).__name__
+
+
+def _loaded(module: str, error: str) -> tuple[type[Exception], ...]:
+    """An error of what a handler process does not load, where somebody has loaded it."""
+    found: type[Exception] | None = getattr(sys.modules.get(module), error, None)
+    return () if found is None else (found,)

@@ -16,8 +16,9 @@ from fleetbus.client import connect
 from fleetbus.embedded._ports import free_port
 from fleetbus.embedded.nats import nats_server_program
 from fleetbus.server.detector.advisories import Fact
-from fleetbus.server.detector.link import Link, SystemAccount
+from fleetbus.server.detector.link import Link
 from fleetbus.server.detector.servers import Incomplete, Servers
+from fleetbus.server.detector.settings import SystemAccount
 from tests.bus.asking import eventually
 
 CONFIG = Template("""

@@ -8,11 +8,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.running.discovery import is_partition, metadata
 from fleetbus.server import migrate
+from fleetbus.server.schema import head, older
 from migrations import draft, release
 
 METADATA = metadata("persistence")
@@ -65,6 +67,12 @@ def differences(connection: Connection) -> list[Any]:
 
 
 class TestMigrations:
+    def test_the_revisions_are_those_that_alembic_knows(self) -> None:
+        scripts = ScriptDirectory.from_config(migrate.config())
+        assert head() == scripts.get_current_head()
+        revisions = {script.revision for script in scripts.walk_revisions()}
+        assert older() == revisions - {head()}
+
     async def test_they_lead_to_the_tables_that_are_declared(self, db: AsyncConnection) -> None:
         assert await db.run_sync(differences) == []
 

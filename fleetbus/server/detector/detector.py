@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
 
 import pydantic_core
 from nats.aio.client import Client
@@ -20,8 +19,9 @@ from bus.running.dispatcher import Dispatcher
 from bus.running.inside import Inside
 from bus.storage.database import Database
 from fleetbus.client.connection.answering import ReplyRule
-from fleetbus.server.detector.link import Link, SystemAccount
+from fleetbus.server.detector.link import Link
 from fleetbus.server.detector.reports import Reports
+from fleetbus.server.detector.settings import DetectorSettings
 from fleetbus.server.detector.suspicions import Suspicions
 
 log = logging.getLogger("fleetbus.detector")
@@ -37,15 +37,6 @@ ATTEMPT_TIMEOUT = 1.0
 
 FINISH_TIME = 1.0
 """Seconds in which a stopping process tells what it has heard."""
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """How the detector works; times in seconds."""
-
-    account: SystemAccount
-    grace: float = 2.0
-    reconnect_time: float = 5.0
 
 
 class Detector:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from bus.kit.nats_io import flush
 from fleetbus.client.connection.client import FOR_EVER, SteadyClient, connect
 from fleetbus.server.detector.advisories import Fact, heard
 from fleetbus.server.detector.servers import Incomplete, Look, NotTheSystemAccount, Servers
+from fleetbus.server.detector.settings import SystemAccount
 
 log = logging.getLogger("fleetbus.detector")
 
@@ -30,15 +30,6 @@ LOOK_BACK = timedelta(seconds=60)
 """How long ago a connection may have been closed that nobody has heard of yet."""
 
 ALONE = "until then only leases reveal crashes"
-
-
-@dataclass(frozen=True)
-class SystemAccount:
-    """Where and as whom one is in the system account."""
-
-    servers: list[str]
-    credentials: str | None = None
-    """A file of credentials, where they are not in the URL."""
 
 
 class Link:

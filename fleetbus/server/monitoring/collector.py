@@ -17,7 +17,7 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
 )
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from bus.kit import logs
@@ -30,6 +30,8 @@ from fleetbus.server.relay.metrics import RelayMetrics
 
 if TYPE_CHECKING:
     from fleetbus.server.service import Service
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 TIMES = [1 << power for power in range(17, 36)]
 """Bounds of the request times in nanoseconds, 0.13 ms to 34 s; on bounds of what is counted."""

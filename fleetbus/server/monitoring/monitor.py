@@ -7,17 +7,18 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic_core
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from fleetbus.server.config import Settings
-from fleetbus.server.monitoring.collector import Exposition, snapshot
 from fleetbus.server.monitoring.readiness import FINE, readiness
 from fleetbus.server.monitoring.server import HttpServer, Response
 from fleetbus.server.service import Service
 from fleetbus.server.starting import CannotStart, words
+
+if TYPE_CHECKING:
+    from fleetbus.server.monitoring.collector import Exposition
 
 log = logging.getLogger("fleetbus.monitoring")
 
@@ -28,7 +29,7 @@ class Monitor:
     def __init__(self) -> None:
         self.service: Service | None = None
         self.port: int | None = None
-        self._exposition = Exposition()
+        self._exposition: Exposition
         self._server = HttpServer(
             {
                 "/metrics": self._metrics,
@@ -39,6 +40,10 @@ class Monitor:
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises ``CannotStart``."""
+        # A process that listens to nobody does without the library.
+        from fleetbus.server.monitoring.collector import Exposition
+
+        self._exposition = Exposition()
         try:
             self.port = await self._server.start(host, port)
         except OSError as error:
@@ -59,13 +64,15 @@ class Monitor:
         return _json(status, {"ready": ready, "checks": checks})
 
     async def _metrics(self) -> Response:
+        from fleetbus.server.monitoring.collector import CONTENT_TYPE, snapshot
+
         found = None
         if self.service is not None:
             ready = _all_fine(await self._checks())
             found = snapshot(self.service, await self.service.figures.read(), ready=ready)
         # In a thread: so much text would take the event loop longer than many requests do.
         body = await asyncio.to_thread(self._exposition.text, found)
-        return Response(HTTPStatus.OK, body, CONTENT_TYPE_LATEST)
+        return Response(HTTPStatus.OK, body, CONTENT_TYPE)
 
     async def _checks(self) -> dict[str, str]:
         if self.service is None:

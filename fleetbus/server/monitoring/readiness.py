@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bus.storage.outages import NOT_REACHED
-from fleetbus.server import migrate
+from fleetbus.server import schema
 from fleetbus.server.figures import Figures
 
 if TYPE_CHECKING:
@@ -47,6 +47,6 @@ def _schema(figures: Figures | None) -> str:
     """A newer revision is fine: it came while this process served, as in every upgrade."""
     if figures is None:
         return "not known"
-    if figures.revision in migrate.older():
-        return f"at {figures.revision}, needs {migrate.head()}"
+    if figures.revision in schema.older():
+        return f"at {figures.revision}, needs {schema.head()}"
     return FINE
