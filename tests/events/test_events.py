@@ -36,6 +36,8 @@ from persistence.events import events
 from tests.counting import Counted
 from tests.relay.running import session_of, stream_length
 
+pytestmark = pytest.mark.own_service  # positions are counted from the first
+
 Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
