@@ -1,13 +1,12 @@
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit import logs
@@ -19,7 +18,9 @@ from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from tests.counting import Counted, counting
+from tests.kit.outbox import Outbox
 from tests.kit.shared import FAILED, Shared, Sharing, settings_of, shares
+from tests.kit.sweeping import Sweep
 from tests.servers import (
     ACCOUNTS,
     Accounts,
@@ -239,14 +240,15 @@ async def db(database_url: str) -> AsyncIterator[AsyncConnection]:
 
 
 @pytest.fixture
-def outbox(db: AsyncConnection) -> Callable[[], Awaitable[list[Any]]]:
-    """Reads the outbox: rows (position, type, entity_id, data, cause) in the order of positions."""
+def outbox(db: AsyncConnection) -> Outbox:
+    """The events that were emitted."""
+    return Outbox(db)
 
-    async def read() -> list[Any]:
-        query = "SELECT position, type, entity_id, data, cause FROM bus.outbox ORDER BY position"
-        return list((await db.execute(text(query))).all())
 
-    return read
+@pytest.fixture
+def sweep(service: Service) -> Sweep:
+    """Runs one step of a job: ``await sweep("expire_test_runs")``."""
+    return Sweep(service)
 
 
 @pytest.fixture

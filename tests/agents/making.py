@@ -1,6 +1,5 @@
 """What tests of agents start from, time that passes, and the sweeper one step at a time."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -12,13 +11,9 @@ from bus.kit.ids import uuid7
 from contracts.agents.agents import Agent, AskInput, RegisterAgent, StopAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, Task
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from persistence.agents.tables import account
 
 QUESTIONS: list[Any] = [{"question": "Which database?"}]
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 async def register(bus: Bus, **fields: Any) -> Agent:
@@ -60,21 +55,6 @@ async def later(db: AsyncConnection, by: timedelta, *columns: str) -> None:
     """Let time pass for agents: what these columns hold is longer ago, or comes nearer."""
     moved = ", ".join(f"{column} = {column} - CAST(:by AS interval)" for column in columns)
     await db.execute(text(f"UPDATE agents.agents SET {moved}"), {"by": by})
-
-
-async def sweep(service: Service, job: str) -> int:
-    """One step of a job; returns how much it handled."""
-    work = {task.name: task for task in sweeps(service.registry, service.settings)}
-    return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
-
-
-async def told(outbox: Outbox, *types: str) -> list[Any]:
-    """The data of the events of these types; of all if none is named."""
-    return [row.data for row in await outbox() if not types or row.type in types]
-
-
-async def types(outbox: Outbox) -> list[str]:
-    return [row.type for row in await outbox()]
 
 
 async def task_row(db: AsyncConnection, id_: UUID) -> Any:

@@ -14,7 +14,8 @@ from contracts.agents.accounts import (
 )
 from contracts.agents.agents import Agent, AgentNotFound, GetAgent, StopAgent, SwitchAgentAccount
 from fleetbus.client import Bus
-from tests.agents.making import Outbox, register
+from tests.agents.making import register
+from tests.kit.outbox import Outbox
 from tests.planning.arranging import add_task
 
 
@@ -22,10 +23,6 @@ async def accounts(bus: Bus, count: int) -> list[Account]:
     return [
         await bus.call(CreateAccount(email=f"{n}@example.com", sort_order=n)) for n in range(count)
     ]
-
-
-async def told(outbox: Outbox, *types: str) -> list[Any]:
-    return [event for event in await outbox() if event.type in types]
 
 
 class TestSwitchAgentAccount:
@@ -37,7 +34,7 @@ class TestSwitchAgentAccount:
 
         assert switched.account_id == second.id
         assert (await bus.call(AcquireAccount())).id == first.id
-        [event] = await told(outbox, "agent.account_switched")
+        [event] = await outbox.all("agent.account_switched")
         assert event.data["previous_account_id"] == str(first.id)
         assert event.data["reason"] == "rate limited"
 
@@ -50,7 +47,7 @@ class TestSwitchAgentAccount:
 
         assert switched.account_id == third.id
         assert await bus.call(switch) == switched
-        assert len(await told(outbox, "agent.account_switched")) == 1
+        assert await outbox.count("agent.account_switched") == 1
 
     async def test_refusals(self, bus: Bus) -> None:
         [only] = await accounts(bus, 1)
@@ -82,7 +79,7 @@ class TestSwitchExhaustedAccounts:
 
         assert [await on(agent) for agent in agents] == [second.id, third.id, second.id]
         assert [await on(ended), await on(elsewhere)] == [first.id, second.id]
-        switched = await told(outbox, "agent.account_switched")
+        switched = await outbox.all("agent.account_switched")
         assert len(switched) == 4
         assert {event.cause for event in switched} == {"reaction:switch_exhausted_accounts"}
 
@@ -95,5 +92,5 @@ class TestSwitchExhaustedAccounts:
         await bus.call(MarkAccountExhausted(id=only.id))
 
         assert (await bus.call(GetAgent(id=agent.id))).account_id == only.id
-        [event] = await told(outbox, "agent.account_needed")
+        [event] = await outbox.all("agent.account_needed")
         assert (event.data["agent"]["id"], event.data["agent"]["version"]) == (str(agent.id), 2)

@@ -24,14 +24,8 @@ from contracts.planning.tasks import (
     StaleAttempt,
 )
 from fleetbus.client import Bus
-from tests.agents.making import (
-    Outbox,
-    claim,
-    task_row,
-    told,
-    types,
-    working,
-)
+from tests.agents.making import claim, task_row, working
+from tests.kit.outbox import Outbox
 
 OVER = timedelta(seconds=31)
 
@@ -53,8 +47,8 @@ class TestCrashAgent:
         assert await bus.call(GetAgent(id=agent.id)) == crashed
         again = await bus.call(GetTask(id=task.id))
         assert (again.status, again.retry_count, again.claimed_by) == ("pending", 1, None)
-        assert (await types(outbox))[-3:] == ["agent.crashed", "task.retried", "task.ready"]
-        [event] = await told(outbox, "agent.crashed")
+        assert (await outbox.types())[-3:] == ["agent.crashed", "task.retried", "task.ready"]
+        [event] = await outbox.data("agent.crashed")
         lost = {"id": str(task.id), "attempt": 1, "outcome": "retried", "retry_count": 1}
         assert event == {
             "agent": crashed.model_dump(mode="json"),
@@ -88,8 +82,8 @@ class TestCrashAgent:
         blocked = await bus.call(GetTask(id=task.id))
         assert (blocked.status, blocked.retry_count) == ("blocked", 3)
         assert blocked.blocked_reason == "It was lost 4 times; its agent crashed in attempt 4."
-        assert (await types(outbox))[-2:] == ["agent.crashed", "task.blocked"]
-        outcomes = [event["tasks"][0]["outcome"] for event in await told(outbox, "agent.crashed")]
+        assert (await outbox.types())[-2:] == ["agent.crashed", "task.blocked"]
+        outcomes = [event["tasks"][0]["outcome"] for event in await outbox.data("agent.crashed")]
         assert outcomes == ["retried", "retried", "retried", "blocked"]
 
     async def test_what_it_completes_after_that_is_kept(self, bus: Bus) -> None:
@@ -110,7 +104,7 @@ class TestCrashAgent:
             await crash(bus, agent)
 
         assert refused.value.from_ == "crashed"
-        assert len(await told(outbox, "agent.crashed")) == 1
+        assert await outbox.count("agent.crashed") == 1
 
     async def test_of_an_old_incarnation(self, bus: Bus, outbox: Outbox) -> None:
         agent, _ = await working(bus)
@@ -121,7 +115,7 @@ class TestCrashAgent:
             await crash(bus, agent, incarnation=1)
 
         assert (refused.value.current_incarnation, refused.value.agent_status) == (2, "running")
-        assert len(await told(outbox, "agent.crashed")) == 1
+        assert await outbox.count("agent.crashed") == 1
 
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(AgentNotFound):
@@ -138,7 +132,7 @@ class TestConfirmSuspicion:
 
         assert (crashed.status, crashed.suspected_at) == ("crashed", None)
         assert (await bus.call(GetTask(id=task.id))).status == "pending"
-        [event] = await told(outbox, "agent.crashed")
+        [event] = await outbox.data("agent.crashed")
         assert (event["cause"], event["exit_code"]) == ("disconnected", None)
 
     async def test_another_suspicion_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
@@ -150,7 +144,7 @@ class TestConfirmSuspicion:
         found = await bus.call(ConfirmSuspicion(id=agent.id, suspected_at=earlier))
 
         assert found == suspected
-        assert await told(outbox, "agent.crashed") == []
+        assert await outbox.data("agent.crashed") == []
 
     async def test_after_its_end_nothing_changes(self, bus: Bus, outbox: Outbox) -> None:
         agent, _ = await working(bus)
@@ -161,7 +155,7 @@ class TestConfirmSuspicion:
         confirming = ConfirmSuspicion(id=agent.id, suspected_at=suspected.suspected_at)
 
         assert await bus.call(confirming) == crashed
-        assert len(await told(outbox, "agent.crashed")) == 1
+        assert await outbox.count("agent.crashed") == 1
 
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(AgentNotFound):

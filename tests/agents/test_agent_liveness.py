@@ -30,19 +30,10 @@ from contracts.agents.agents import (
 from contracts.planning.tasks import GetTask
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
-from fleetbus.server.service import Service
-from tests.agents.making import (
-    Outbox,
-    ask,
-    end,
-    later,
-    register,
-    sweep,
-    told,
-    types,
-    working,
-)
+from tests.agents.making import ask, end, later, register, working
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -83,7 +74,7 @@ class TestHeartbeat:
         assert (found.last_heartbeat_at, reply.cancel_requested) == (reply.server_time, False)
         assert (found.version, found.updated_at) == (agent.version, agent.updated_at)
         assert found.last_progress_at is None
-        assert await types(outbox) == ["agent.registered"]
+        assert await outbox.types() == ["agent.registered"]
 
     async def test_progress(self, bus: Bus, outbox: Outbox) -> None:
         agent, _ = await working(bus)
@@ -92,7 +83,7 @@ class TestHeartbeat:
 
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.last_progress_at, found.progress) == (reply.server_time, {"step": "tests"})
-        assert (await types(outbox))[-1] == "agent.running"
+        assert (await outbox.types())[-1] == "agent.running"
 
     async def test_another_interval(self, bus: Bus) -> None:
         agent = await register(bus)
@@ -143,7 +134,7 @@ class TestHeartbeat:
 
         written = [sql for sql in counted.texts if "UPDATE agents.agents" in sql]
         assert 1 <= len(written) < len(agents) / 2
-        assert set(await types(outbox)) == {"agent.registered"}
+        assert set(await outbox.types()) == {"agent.registered"}
 
 
 class TestSuspectAgent:
@@ -156,7 +147,7 @@ class TestSuspectAgent:
 
         assert {agent.id for agent in suspected} == {one.id, other.id}
         assert all(agent.suspected_at == agent.updated_at for agent in suspected)
-        assert len(await told(outbox, "agent.suspected")) == 2
+        assert await outbox.count("agent.suspected") == 2
         listed = (await bus.call(ListAgents(suspected=True))).items
         assert {agent.id for agent in listed} == {one.id, other.id}
 
@@ -164,7 +155,7 @@ class TestSuspectAgent:
         agent = await register(bus)
         suspected = await suspect(bus, agent)
         assert await suspect(bus, agent) == suspected
-        assert len(await told(outbox, "agent.suspected")) == 1
+        assert await outbox.count("agent.suspected") == 1
 
     async def test_an_unknown_name(self, bus: Bus, statements: Statements) -> None:
         with statements() as counted:
@@ -186,12 +177,12 @@ class TestReinstateAgent:
         [there] = await reinstate(bus, agent)
 
         assert (there.suspected_at, there.version) == (None, 3)
-        assert (await types(outbox))[-1] == "agent.reconnected"
+        assert (await outbox.types())[-1] == "agent.reconnected"
 
     async def test_without_suspicion_nothing_changes(self, bus: Bus, outbox: Outbox) -> None:
         agent = await register(bus)
         assert await reinstate(bus, agent) == []
-        assert len(await outbox()) == 1
+        assert await outbox.count() == 1
 
 
 class TestHeartbeatUnderSuspicion:
@@ -208,7 +199,7 @@ class TestHeartbeatUnderSuspicion:
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.suspected_at, found.version) == (suspected.suspected_at, 2)
         assert found.lease_expires_at == reply.lease_expires_at
-        assert await told(outbox, "agent.reconnected") == []
+        assert await outbox.data("agent.reconnected") == []
 
     async def test_a_later_one_clears_it(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -222,12 +213,12 @@ class TestHeartbeatUnderSuspicion:
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.suspected_at, found.version) == (None, 3)
         assert found.lease_expires_at == reply.lease_expires_at
-        assert len(await told(outbox, "agent.reconnected")) == 1
+        assert await outbox.count("agent.reconnected") == 1
 
 
 class TestExpireAgentLeases:
     async def test_silent_agents_crash(
-        self, service: Service, bus: Bus, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         silent, [task] = await working(bus)
         idle = await register(bus)
@@ -235,35 +226,35 @@ class TestExpireAgentLeases:
         await later(db, OVER, *TIMES)
         alive, _ = await working(bus)
 
-        assert await sweep(service, "expire_agent_leases") == 3
-        assert await sweep(service, "expire_agent_leases") == 0
+        assert await sweep("expire_agent_leases") == 3
+        assert await sweep("expire_agent_leases") == 0
 
         crashed = {silent.id, idle.id, waiting.id}
         found = (await bus.call(ListAgents(status="crashed"))).items
         assert {agent.id for agent in found} == crashed
         assert (await bus.call(GetAgent(id=alive.id))).status == "running"
         assert (await bus.call(GetTask(id=task.id))).status == "pending"
-        events = await told(outbox, "agent.crashed")
+        events = await outbox.data("agent.crashed")
         assert {event["cause"] for event in events} == {"lease_expired"}
 
-    async def test_who_beats_lives(self, service: Service, bus: Bus, db: AsyncConnection) -> None:
+    async def test_who_beats_lives(self, bus: Bus, db: AsyncConnection, sweep: Sweep) -> None:
         agent = await register(bus)
         for _ in range(5):
             await later(db, LEASE - timedelta(seconds=5), *TIMES)
-            assert await sweep(service, "expire_agent_leases") == 0
+            assert await sweep("expire_agent_leases") == 0
             await beat(bus, agent)
 
     async def test_nothing_is_expected_of_a_finished_one(
-        self, service: Service, bus: Bus, db: AsyncConnection
+        self, bus: Bus, db: AsyncConnection, sweep: Sweep
     ) -> None:
         agent, _ = await working(bus)
         await bus.call(FinishAgent(id=agent.id))
         await later(db, OVER, *TIMES)
-        assert await sweep(service, "expire_agent_leases") == 0
+        assert await sweep("expire_agent_leases") == 0
 
     @pytest.mark.parametrize("table", ["agents.agents", "planning.tasks"])
     async def test_one_at_which_somebody_works_is_passed_over(
-        self, service: Service, bus: Bus, db: AsyncConnection, database_url: str, table: str
+        self, bus: Bus, db: AsyncConnection, database_url: str, table: str, sweep: Sweep
     ) -> None:
         agent, [task] = await working(bus)
         other = await register(bus)
@@ -274,12 +265,12 @@ class TestExpireAgentLeases:
             await holder.execute(
                 text(f"SELECT FROM {table} WHERE id = :id FOR UPDATE"), {"id": id_}
             )
-            assert await sweep(service, "expire_agent_leases") == 1
+            assert await sweep("expire_agent_leases") == 1
         await engine.dispose()
 
         assert (await bus.call(GetAgent(id=other.id))).status == "crashed"
         assert (await bus.call(GetAgent(id=agent.id))).status == "running"
-        assert await sweep(service, "expire_agent_leases") == 1
+        assert await sweep("expire_agent_leases") == 1
 
 
 class TestTellStalledAgents:
@@ -288,40 +279,38 @@ class TestTellStalledAgents:
         return settings.model_copy(update={"stall_after": 600.0})
 
     async def test_once_per_stall(
-        self, service: Service, bus: Bus, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         agent, [task] = await working(bus)
         await register(bus)
-        assert await sweep(service, "tell_stalled_agents") == 0
+        assert await sweep("tell_stalled_agents") == 0
 
         for progress in (None, {"step": "tests"}):
             await beat(bus, agent, progress)
             await later(db, timedelta(seconds=601), "last_progress_at")
-            assert await sweep(service, "tell_stalled_agents") == 1
-            assert await sweep(service, "tell_stalled_agents") == 0
+            assert await sweep("tell_stalled_agents") == 1
+            assert await sweep("tell_stalled_agents") == 0
 
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.status, found.task_id) == ("running", task.id)
         assert found.stalled_at is not None
-        assert len(await told(outbox, "agent.stalled")) == 2
+        assert await outbox.count("agent.stalled") == 2
 
-    async def test_beginning_is_progress(
-        self, service: Service, bus: Bus, db: AsyncConnection
-    ) -> None:
+    async def test_beginning_is_progress(self, bus: Bus, db: AsyncConnection, sweep: Sweep) -> None:
         agent, _ = await working(bus)
         await later(db, timedelta(days=1), "last_progress_at")
-        assert await sweep(service, "tell_stalled_agents") == 1
+        assert await sweep("tell_stalled_agents") == 1
         await end(bus, agent)
 
         resumed = await bus.call(ResumeAgent(id=agent.id))
 
         assert (resumed.stalled_at, resumed.last_progress_at) == (None, resumed.updated_at)
-        assert await sweep(service, "tell_stalled_agents") == 0
+        assert await sweep("tell_stalled_agents") == 0
 
 
 async def test_without_the_setting_nobody_stalls(
-    service: Service, bus: Bus, db: AsyncConnection
+    bus: Bus, db: AsyncConnection, sweep: Sweep
 ) -> None:
     await working(bus)
     await later(db, timedelta(days=365), "last_progress_at")
-    assert await sweep(service, "tell_stalled_agents") == 0
+    assert await sweep("tell_stalled_agents") == 0

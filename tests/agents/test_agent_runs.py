@@ -34,16 +34,8 @@ from contracts.planning.tasks import (
     RenewTask,
 )
 from fleetbus.client import Bus
-from tests.agents.making import (
-    QUESTIONS,
-    Outbox,
-    ask,
-    claim,
-    end,
-    new_task,
-    register,
-    working,
-)
+from tests.agents.making import QUESTIONS, ask, claim, end, new_task, register, working
+from tests.kit.outbox import Outbox
 
 
 class TestRuns:
@@ -109,7 +101,7 @@ class TestRuns:
         agent, [task] = await working(bus)
         reason = "user_requested" if end_it is StopAgent else "killed"
         ended = await bus.call(end_it(id=agent.id, reason=reason))
-        told_so_far = len(await outbox())
+        told_so_far = await outbox.count()
         acts: list[Command[Any]] = [
             Heartbeat(id=agent.id, incarnation=1),
             AskInput(id=agent.id, questions=QUESTIONS),
@@ -132,12 +124,12 @@ class TestRuns:
                 await bus.call(act)
 
         assert await bus.call(GetAgent(id=agent.id)) == ended
-        assert len(await outbox()) == told_so_far
+        assert await outbox.count() == told_so_far
 
     async def test_every_act_is_fenced_by_its_incarnation(self, bus: Bus, outbox: Outbox) -> None:
         agent = await end(bus, await register(bus))
         resumed = await bus.call(ResumeAgent(id=agent.id))
-        told_so_far = len(await outbox())
+        told_so_far = await outbox.count()
         acts: list[Command[Any]] = [
             Heartbeat(id=agent.id, incarnation=1),
             AskInput(id=agent.id, incarnation=1, questions=QUESTIONS),
@@ -158,7 +150,7 @@ class TestRuns:
                 await bus.call(act)
 
         assert await bus.call(GetAgent(id=agent.id)) == resumed
-        assert len(await outbox()) == told_so_far
+        assert await outbox.count() == told_so_far
 
     async def test_a_late_suspicion_of_the_process_before(self, bus: Bus) -> None:
         agent = await register(bus)

@@ -25,19 +25,9 @@ from contracts.planning.tasks import (
     ListTasks,
 )
 from fleetbus.client import Bus
-from tests.agents.making import (
-    QUESTIONS,
-    Outbox,
-    ask,
-    claim,
-    end,
-    new_task,
-    register,
-    told,
-    types,
-    working,
-)
+from tests.agents.making import QUESTIONS, ask, claim, end, new_task, register, working
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -50,7 +40,7 @@ class TestAskInput:
 
         assert (waiting.status, waiting.pending_questions) == ("waiting_for_input", QUESTIONS)
         assert waiting.lease_expires_at is not None
-        assert (await types(outbox))[-1] == "agent.waiting"
+        assert (await outbox.types())[-1] == "agent.waiting"
 
     async def test_idle(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
@@ -77,7 +67,7 @@ class TestResumeAgent:
         assert resumed.answers == {"Which database?": "Postgres"}
         assert (resumed.pending_questions, resumed.task_id) == (None, task.id)
         assert resumed.lease_expires_at == waiting.lease_expires_at
-        assert (await told(outbox, "agent.resumed"))[0]["previous_status"] == "waiting_for_input"
+        assert (await outbox.data("agent.resumed"))[0]["previous_status"] == "waiting_for_input"
 
     async def test_after_its_end_as_another_process(self, bus: Bus, outbox: Outbox) -> None:
         agent, _ = await working(bus, pid=4711, host="a", connection_name="c", session_id="s")
@@ -95,7 +85,7 @@ class TestResumeAgent:
         assert (resumed.cancel_requested_at, resumed.dismissed_at) == (None, None)
         assert resumed.lease_expires_at is not None
         assert resumed.lease_expires_at - resumed.updated_at == timedelta(seconds=30)
-        assert (await told(outbox, "agent.resumed"))[0]["previous_status"] == "stopped"
+        assert (await outbox.data("agent.resumed"))[0]["previous_status"] == "stopped"
 
     async def test_idle_it_begins(self, bus: Bus) -> None:
         agent = await register(bus)
@@ -121,7 +111,7 @@ class TestFinishAgent:
 
         assert (finished.status, finished.result) == ("idle", {"merged": True})
         assert (finished.lease_expires_at, finished.task_id) == (None, task.id)
-        assert (await types(outbox))[-1] == "agent.finished"
+        assert (await outbox.types())[-1] == "agent.finished"
 
     async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
         agent, tasks = await working(bus, 3)
@@ -133,8 +123,8 @@ class TestFinishAgent:
         assert [task.status for task in found] == ["completed", "pending", "pending"]
         assert {(task.claimed_by, task.retry_count) for task in found} == {(None, 0)}
         released = ["task.released", "task.released", "task.ready", "task.ready"]
-        assert (await types(outbox))[-5:] == ["agent.finished", *released]
-        event = (await told(outbox, "task.released"))[0]
+        assert (await outbox.types())[-5:] == ["agent.finished", *released]
+        event = (await outbox.data("task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "agent_finished")
         assert {task.id for task in await claim(bus, agent, 3)} == {task.id for task in tasks[1:]}
 
@@ -184,8 +174,8 @@ class TestStopAgent:
             released = await bus.call(GetTask(id=task.id))
             assert (released.status, released.retry_count) == ("pending", 0)
         freed = ["task.released", "task.released", "task.ready", "task.ready"]
-        assert (await types(outbox))[-5:] == ["agent.stopped", *freed]
-        event = (await told(outbox, "task.released"))[0]
+        assert (await outbox.types())[-5:] == ["agent.stopped", *freed]
+        event = (await outbox.data("task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "user_requested")
 
     async def test_twice(self, bus: Bus) -> None:
@@ -212,7 +202,7 @@ class TestRequestAgentCancel:
 
         assert asked.cancel_requested_at == asked.updated_at
         assert await bus.call(RequestAgentCancel(id=agent.id)) == asked
-        assert len(await told(outbox, "agent.cancel_requested")) == 1
+        assert await outbox.count("agent.cancel_requested") == 1
 
     async def test_after_its_end(self, bus: Bus) -> None:
         agent = await end(bus, await register(bus))
@@ -233,7 +223,7 @@ class TestClaims:
         assert (running.status, running.task_id) == ("running", tasks[0].id)
         assert running.last_progress_at is not None
         claims = ["task.claimed", "task.claimed", "agent.running"]
-        assert (await types(outbox))[-3:] == claims
+        assert (await outbox.types())[-3:] == claims
 
     async def test_a_running_one_takes_up_the_next(self, bus: Bus, outbox: Outbox) -> None:
         agent, _ = await working(bus)
@@ -243,7 +233,7 @@ class TestClaims:
 
         running = await bus.call(GetAgent(id=agent.id))
         assert (running.version, running.task_id) == (3, following.id)
-        assert (await types(outbox))[-2:] == ["task.claimed", "agent.updated"]
+        assert (await outbox.types())[-2:] == ["task.claimed", "agent.updated"]
 
     async def test_one_that_was_dismissed_is_so_no_more(self, bus: Bus) -> None:
         agent = await register(bus)
@@ -265,7 +255,7 @@ class TestClaims:
 
         assert refused.value.from_ == "stopped"
         assert await bus.call(GetAgent(id=agent.id)) == agent
-        assert await told(outbox, "task.claimed") == []
+        assert await outbox.data("task.claimed") == []
 
     async def test_one_of_several_at_once_is_refused_alone(self, bus: Bus) -> None:
         for _ in range(3):

@@ -25,17 +25,9 @@ from contracts.planning.initiatives import CreateInitiative
 from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
 from handlers.agents import _aliases
-from tests.agents.making import (
-    Outbox,
-    ask,
-    end,
-    new_task,
-    register,
-    told,
-    types,
-    working,
-)
+from tests.agents.making import ask, end, new_task, register, working
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -55,7 +47,7 @@ class TestRegisterAgent:
         assert agent.lease_expires_at - agent.created_at == timedelta(seconds=30)
         assert agent.created_at > before - timedelta(minutes=1)
         assert await bus.call(GetAgent(id=agent.id)) == agent
-        assert [(row.type, row.data) for row in await outbox()] == [
+        assert [(row.type, row.data) for row in await outbox.all()] == [
             ("agent.registered", {"agent": agent.model_dump(mode="json")})
         ]
 
@@ -66,7 +58,7 @@ class TestRegisterAgent:
 
         assert (agent.version, agent.status, agent.task_id) == (2, "running", task.id)
         assert await bus.call(GetAgent(id=agent.id)) == agent
-        registered, running = (await outbox())[1:]
+        registered, running = (await outbox.all())[1:]
         assert (registered.type, registered.data["agent"]["status"]) == ("agent.registered", "idle")
         assert (running.type, running.data["agent"]["status"]) == ("agent.running", "running")
 
@@ -149,9 +141,9 @@ class TestGetAgentPrompt:
         ]
 
         said = [reply.model_dump_json() for reply in replies]
-        said += [json.dumps(row.data) for row in await outbox()]
+        said += [json.dumps(row.data) for row in await outbox.all()]
         said += [str(refused.value.problem()), caplog.text]
-        assert len(await outbox()) == 3
+        assert await outbox.count() == 3
         assert [text for text in said if SECRET in text] == []
 
 
@@ -215,12 +207,12 @@ class TestUpdateAgent:
 
         assert (updated.version, updated.pid, updated.session_id) == (2, 4712, None)
         assert (updated.host, updated.name) == ("worker-3", agent.name)
-        assert (await types(outbox))[-1] == "agent.updated"
+        assert (await outbox.types())[-1] == "agent.updated"
 
     async def test_nothing_new_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
         agent = await register(bus, host="worker-3")
         assert await bus.call(UpdateAgent(id=agent.id, host="worker-3")) == agent
-        assert len(await outbox()) == 1
+        assert await outbox.count() == 1
 
     async def test_another_version(self, bus: Bus) -> None:
         agent = await register(bus)
@@ -253,7 +245,7 @@ class TestDismissAgent:
 
         assert dismissed.dismissed_at == dismissed.updated_at
         assert await bus.call(DismissAgent(id=agent.id)) == dismissed
-        assert len(await told(outbox, "agent.dismissed")) == 1
+        assert await outbox.count("agent.dismissed") == 1
 
     async def test_one_that_works(self, bus: Bus) -> None:
         agent, _ = await working(bus)
@@ -278,7 +270,7 @@ class TestDeleteAgent:
             await bus.call(GetAgent(id=agent.id))
         prompts = await db.execute(text("SELECT count(*) FROM agents.prompts"))
         assert prompts.scalar_one() == 0
-        [event] = await told(outbox, "agent.deleted")
+        [event] = await outbox.data("agent.deleted")
         assert event["agent"]["version"] == 2
 
     async def test_what_it_has_goes_back(self, bus: Bus, outbox: Outbox) -> None:
@@ -291,8 +283,8 @@ class TestDeleteAgent:
 
         task = await bus.call(GetTask(id=claimed.task.id))
         assert (task.status, task.claimed_by, task.retry_count) == ("pending", None, 0)
-        assert (await types(outbox))[-3:] == ["agent.deleted", "task.released", "task.ready"]
-        [event] = await told(outbox, "task.released")
+        assert (await outbox.types())[-3:] == ["agent.deleted", "task.released", "task.ready"]
+        [event] = await outbox.data("task.released")
         assert (event["released_by"], event["reason"]) == (str(id_), "agent_deleted")
 
     @pytest.mark.parametrize("waits", [False, True])

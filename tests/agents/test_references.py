@@ -20,8 +20,9 @@ from contracts.planning.initiatives import CreateInitiative, DeleteInitiative
 from contracts.planning.phases import CreatePhase, DeletePhase
 from contracts.planning.tasks import CreateTask, DeleteTask
 from fleetbus.client import Bus
-from tests.agents.making import Outbox, add_account, end, register, told
+from tests.agents.making import add_account, end, register
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -68,7 +69,7 @@ class TestDeletions:
             changed = {"version": before.version + 1, "updated_at": after.updated_at} | emptied
             assert after == before.model_copy(update=changed)
         assert await bus.call(GetAgent(id=other.id)) == other
-        events = await told(outbox, "agent.updated")
+        events = await outbox.data("agent.updated")
         assert sorted(event["agent"]["id"] for event in events) == sorted(
             str(agent.id) for agent in agents
         )
@@ -81,7 +82,7 @@ class TestDeletions:
 
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.account_id, found.version) == (None, agent.version + 1)
-        [event] = await told(outbox, "agent.updated")
+        [event] = await outbox.data("agent.updated")
         assert event["agent"]["id"] == str(agent.id)
 
     async def test_of_many_agents_in_as_many_statements_as_of_one(
@@ -126,7 +127,7 @@ class TestRaces:
         left = "SELECT count(*) FROM agents.agents WHERE coalesce(task_id, account_id) IS NOT NULL"
         assert (await db.execute(text(left))).scalar_one() == 0
         versions: dict[str, list[int]] = {}
-        for row in await outbox():
+        for row in await outbox.all():
             if row.type.startswith("agent."):
                 versions.setdefault(row.entity_id, []).append(row.data["agent"]["version"])
         assert all(seen == list(range(1, len(seen) + 1)) for seen in versions.values())

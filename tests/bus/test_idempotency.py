@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -28,10 +27,9 @@ from tests.bus.asking import (
     locked,
     waiting_for_locks,
 )
+from tests.kit.outbox import Outbox
 
 SENDS = 32
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ class TestRepeat:
         assert_one_effect([first, second])
         assert (first.position, first.replayed, second.replayed) == ("1", False, True)
         assert await column_of(db, "summary", task) == "."
-        assert [row.cause for row in await outbox()] == ["k"]
+        assert [row.cause for row in await outbox.all()] == ["k"]
 
     async def test_what_is_stored_is_what_was_sent(self, ask: Asker, db: AsyncConnection) -> None:
         [task] = await add_tasks(db)
@@ -140,7 +138,7 @@ class TestConcurrently:
         assert_one_effect(list(replies))
         claimed = "SELECT count(*) FROM planning.tasks WHERE status = 'in_progress'"
         assert (await db.execute(text(claimed))).scalar_one() == 1
-        assert [row.type for row in await outbox()] == ["task.claimed"]
+        assert await outbox.types() == ["task.claimed"]
 
     async def test_a_repeat_waits_for_the_first_which_still_runs(
         self, ask: Asker, second: Service, service: Service, db: AsyncConnection
@@ -177,7 +175,7 @@ async def _send_duplicates(ask: Asker, db: AsyncConnection, outbox: Outbox, shap
         "handler": (RUN, append_sql(task)),
         "create": (CREATE, {"name": f"project {task}", "id": str(task)}),
     }[shape]
-    events, projects = len(await outbox()), await count_of(db, "planning.projects")
+    events, projects = await outbox.count(), await count_of(db, "planning.projects")
 
     replies = await asyncio.gather(*(ask(subject, body, key=f"k-{task}") for _ in range(SENDS)))
 
@@ -186,7 +184,7 @@ async def _send_duplicates(ask: Asker, db: AsyncConnection, outbox: Outbox, shap
         assert await count_of(db, "planning.projects") == projects + 1
     else:
         assert await column_of(db, "summary", task) == "."
-        assert len(await outbox()) == events + 1
+        assert await outbox.count() == events + 1
 
 
 class TestKeys:

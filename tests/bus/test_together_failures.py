@@ -19,7 +19,8 @@ from tests.bus.asking import (
     eventually,
     waiting_for_locks,
 )
-from tests.bus.together import Outbox, assert_of, execute, kept, note
+from tests.bus.together import assert_of, execute, kept, note
+from tests.kit.outbox import Outbox
 
 
 class TestFailures:

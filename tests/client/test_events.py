@@ -31,7 +31,7 @@ class TestThousandCommands:
     ) -> None:
         async with bus.events() as plain:
             await asyncio.gather(*(_five_commands(bus, number) for number in range(TASKS)))
-            told = await outbox()
+            told = await outbox.all()
             seen = await _read(plain, len(told))
             durable = bus.events(durable="thousand")
             stored = await _read(durable, len(told))

@@ -1,6 +1,5 @@
 """What tests of health start from, and the sweeper one step at a time."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,10 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.health import checks, schedules, test_definitions, test_runs
 from contracts.health.checks import CheckedWorker
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 definitions = test_definitions
 runs = test_runs
@@ -50,21 +45,6 @@ async def later(db: AsyncConnection, table: str, column: str, by: timedelta) -> 
     await db.execute(
         text(f"UPDATE health.{table} SET {column} = {column} - CAST(:by AS interval)"), {"by": by}
     )
-
-
-async def sweep(service: Service, job: str) -> int:
-    """One step of a job; returns how much it handled."""
-    work = {task.name: task for task in sweeps(service.registry, service.settings)}
-    return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
-
-
-async def told(outbox: Outbox, *types: str) -> list[Any]:
-    """The data of the events of these types; of all if none is named."""
-    return [row.data for row in await outbox() if not types or row.type in types]
-
-
-async def types(outbox: Outbox) -> list[str]:
-    return [row.type for row in await outbox()]
 
 
 async def scalar(db: AsyncConnection, query: str, **values: Any) -> Any:

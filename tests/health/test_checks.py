@@ -23,19 +23,9 @@ from contracts.health.checks import (
 )
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from tests.health.arranging import (
-    YEAR,
-    YEARLY,
-    Outbox,
-    ids,
-    later,
-    scalar,
-    schedule,
-    start_check,
-    sweep,
-    told,
-    types,
-)
+from tests.health.arranging import YEAR, YEARLY, ids, later, scalar, schedule, start_check
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 HOUR = timedelta(hours=1)
 
@@ -61,8 +51,8 @@ class TestStartCheck:
         details = await get(bus, started)
         assert details.check == check
         assert {worker.status for worker in details.workers} == {"pending"}
-        assert await told(outbox) == [started.model_dump(mode="json")]
-        assert await types(outbox) == ["check.started"]
+        assert await outbox.data() == [started.model_dump(mode="json")]
+        assert await outbox.types() == ["check.started"]
 
     async def test_known_workers_by_filter(self, bus: Bus) -> None:
         await start_check(bus, "a", "b")
@@ -115,7 +105,7 @@ class TestReportWorkerCheck:
         await report(bus, two, "degraded", score=0.5, raw={"a": [1]})
         check = (await get(bus, started)).check
         assert (check.status, check.workers_passed, check.overall_score) == ("completed", 2, 0.75)
-        assert await told(outbox, "check.completed") == [{"check": check.model_dump(mode="json")}]
+        assert await outbox.data("check.completed") == [{"check": check.model_dump(mode="json")}]
         query = """
             SELECT count(DISTINCT xid) FROM bus.outbox
             WHERE type = 'check.completed' OR entity_id = CAST(:last AS text)
@@ -137,7 +127,7 @@ class TestReportWorkerCheck:
         with pytest.raises(AlreadyReported, match="a has already reported: degraded"):
             await report(bus, ids(started)[0])
         assert (await get(bus, started)).check.workers_completed == 1
-        assert len(await told(outbox, "worker_check.reported")) == 1
+        assert await outbox.count("worker_check.reported") == 1
 
     async def test_one_of_many_at_once_is_taken(self, bus: Bus) -> None:
         started = await start_check(bus, "a", "b")
@@ -165,13 +155,13 @@ class TestReportWorkerCheck:
         assert (check.status, check.workers_completed) == ("failed", 1000)
         assert (check.workers_passed, check.workers_failed) == (900, 100)
         assert check.overall_score == pytest.approx(0.5)
-        assert len(await told(outbox, "check.completed")) == 1
+        assert await outbox.count("check.completed") == 1
         query = "SELECT count(DISTINCT xid) FROM bus.outbox WHERE type = 'worker_check.reported'"
         transactions = await scalar(db, query)
         print(f"1,000 reports took {transactions} transactions")  # noqa: T201  a figure for the notes
         assert transactions < 200
         assert check.version == transactions + 1, "the check is locked once in each"
-        last = (await outbox())[-1]
+        last = await outbox.last()
         assert last.type == "check.completed"
 
     async def test_unknown(self, bus: Bus) -> None:
@@ -205,7 +195,7 @@ class TestCancelCheck:
         cancelled = await bus.call(checks.CancelCheck(id=started.check.id))
         assert (cancelled.status, cancelled.workers_completed) == ("cancelled", 1)
         assert [w.status for w in (await get(bus, started)).workers] == ["completed", "cancelled"]
-        assert (await types(outbox))[-1] == "check.cancelled"
+        assert (await outbox.types())[-1] == "check.cancelled"
         with pytest.raises(InvalidTransition):
             await report(bus, two)
         with pytest.raises(InvalidTransition):
@@ -258,18 +248,18 @@ async def sweeping(service: Service) -> AsyncIterator[tuple[Service, Service]]:
 
 class TestExpiry:
     async def test_workers_that_never_answer(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         started = await start_check(bus, "a", "b", "c")
         await report(bus, ids(started)[0], score=1.0)
-        assert await sweep(service, "expire_worker_checks") == 0
+        assert await sweep("expire_worker_checks") == 0
         await later(db, "checks", "timeout_at", HOUR)
-        assert await sweep(service, "expire_worker_checks") == 2
-        assert await sweep(service, "expire_worker_checks") == 0
+        assert await sweep("expire_worker_checks") == 2
+        assert await sweep("expire_worker_checks") == 0
         check = (await get(bus, started)).check
         assert (check.status, check.workers_completed, check.workers_failed) == ("timeout", 1, 2)
         assert check.overall_score == 1.0
-        assert (await types(outbox))[-1] == "check.timed_out"
+        assert (await outbox.types())[-1] == "check.timed_out"
         with pytest.raises(InvalidTransition):
             await report(bus, ids(started)[1])
 
@@ -285,26 +275,26 @@ class TestExpiry:
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.2)
         assert (check.status, check.workers_failed) == ("timeout", 1500)
-        assert len(await told(outbox, "check.timed_out")) == 1
+        assert await outbox.count("check.timed_out") == 1
 
     async def test_reports_at_the_last_moment(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         started = await start_check(bus, *(f"worker-{number}" for number in range(60)))
         await later(db, "checks", "timeout_at", HOUR)
         answers = await asyncio.gather(
             *(report(bus, id_) for id_ in ids(started)),
-            sweep(service, "expire_worker_checks"),
+            sweep("expire_worker_checks"),
             return_exceptions=True,
         )
-        await sweep(service, "expire_worker_checks")
+        await sweep("expire_worker_checks")
         reported = sum(isinstance(answer, checks.WorkerCheck) for answer in answers)
         check = (await get(bus, started)).check
         assert check.workers_completed == reported
         assert check.workers_passed + check.workers_failed == 60
         ends = [
             type_
-            for type_ in await types(outbox)
+            for type_ in await outbox.types()
             if type_ in {"check.completed", "check.timed_out"}
         ]
         assert len(ends) == 1
@@ -319,7 +309,7 @@ class TestTwoProcesses:
             for number, years in enumerate((1, 1, 4, 1), start=1):
                 await later(db, "schedules", "next_due_at", years * YEAR)
                 async with asyncio.timeout(10):
-                    while len(await told(outbox, "schedule.due")) < number:  # noqa: ASYNC110  there is nothing to wait for
+                    while await outbox.count("schedule.due") < number:  # noqa: ASYNC110  there is nothing to wait for
                         await asyncio.sleep(0.02)
                 await asyncio.sleep(0.15)
-                assert len(await told(outbox, "schedule.due")) == number
+                assert await outbox.count("schedule.due") == number

@@ -6,7 +6,8 @@ import pytest
 from contracts.health import daily_summaries as summaries
 from contracts.health.model_calls import RecordModelCall
 from fleetbus.client import Bus
-from tests.health.arranging import Outbox, define, record, types
+from tests.health.arranging import define, record
+from tests.kit.outbox import Outbox
 
 DAY = date(2026, 1, 2)
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -26,7 +27,7 @@ class TestUpsertDailySummary:
         assert await upsert(bus) == made
         changed = await upsert(bus, total=4)
         assert (changed.id, changed.version, changed.total) == (made.id, 2, 4)
-        assert await types(outbox) == ["daily_summary.changed"] * 2
+        assert await outbox.types() == ["daily_summary.changed"] * 2
 
 
 class TestGetDailySummary:

@@ -10,8 +10,8 @@ from contracts.health.health import GetDashboard, GetHealthStatus, LastRuns, Run
 from contracts.health.model_calls import RecordModelCall
 from contracts.health.test_runs import StartTestRun
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import define, record, scalar, sweep
+from tests.health.arranging import define, record, scalar
+from tests.kit.sweeping import Sweep
 
 HOUR = timedelta(hours=1)
 
@@ -107,7 +107,7 @@ COUNTED = """
 
 class TestTallies:
     async def test_exact_whatever_happens_to_runs(
-        self, bus: Bus, service: Service, db: AsyncConnection
+        self, bus: Bus, db: AsyncConnection, sweep: Sweep
     ) -> None:
         await define(bus)
         await define(bus, "other")
@@ -121,7 +121,7 @@ class TestTallies:
         await db.execute(text("DELETE FROM health.test_definitions WHERE id = 'other'"))
         assert await scalar(db, COUNTED) == 0
         before = await scalar(db, "SELECT count(*) FROM health.run_tallies")
-        assert await sweep(service, "merge_tallies") > 0
-        assert await sweep(service, "merge_tallies") == 0
+        assert await sweep("merge_tallies") > 0
+        assert await sweep("merge_tallies") == 0
         assert await scalar(db, "SELECT count(*) FROM health.run_tallies") < before
         assert await scalar(db, COUNTED) == 0

@@ -21,7 +21,8 @@ from fleetbus.server import migrate
 from fleetbus.server.service import Service
 from handlers.health.test_runs import record_test_run
 from handlers.planning.projects import record_project_fetch
-from tests.health.arranging import Outbox, define, record, types
+from tests.health.arranging import define, record
+from tests.kit.outbox import Outbox
 
 FAR = datetime(2031, 1, 1, tzinfo=UTC)
 FIRST = datetime.min.replace(tzinfo=UTC)
@@ -99,7 +100,7 @@ class TestDays:
                 )
             with pytest.raises(summaries.DayNotBegun):
                 await bus.call(summaries.ComputeDailySummary(day=day))
-        assert await types(outbox) == []
+        assert await outbox.types() == []
 
     async def test_the_first_day_there_is(self, bus: Bus) -> None:
         with pytest.raises(summaries.NoRunsOfDay):

@@ -8,8 +8,9 @@ from contracts.health import schedules
 from contracts.health.checks import WorkerFilters
 from contracts.health.schedules import InvalidSchedule
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import YEAR, YEARLY, Outbox, later, schedule, sweep, told, types
+from tests.health.arranging import YEAR, YEARLY, later, schedule
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 
 class TestUpsertSchedule:
@@ -24,7 +25,7 @@ class TestUpsertSchedule:
         assert changed.worker_filters is None
         assert changed.next_due_at is not None
         assert changed.next_due_at.hour == 3
-        assert await types(outbox) == ["schedule.changed", "schedule.changed"]
+        assert await outbox.types() == ["schedule.changed", "schedule.changed"]
 
     async def test_local_times_of_a_time_zone(self, bus: Bus, outbox: Outbox) -> None:
         in_utc = await schedule(bus, cron="0 3 * * *")
@@ -36,7 +37,7 @@ class TestUpsertSchedule:
         assert await bus.call(schedules.GetSchedule(name="nightly")) == there
         again = await schedule(bus, cron="0 3 * * *", time_zone="Asia/Kathmandu")
         assert again == there
-        told_zones = [data["schedule"]["time_zone"] for data in await told(outbox)]
+        told_zones = [data["schedule"]["time_zone"] for data in await outbox.data()]
         assert told_zones == ["UTC", "Asia/Kathmandu"]
 
     async def test_a_dry_run_says_when_and_keeps_nothing(self, bus: Bus, outbox: Outbox) -> None:
@@ -48,7 +49,7 @@ class TestUpsertSchedule:
         assert tried.next_due_at is not None
         assert tried.next_due_at.strftime("%H:%M") == "21:15"
         assert await bus.call(schedules.GetSchedule(name="nightly")) == made
-        assert len(await outbox()) == 1
+        assert await outbox.count() == 1
 
     @pytest.mark.parametrize(
         "name", ["Europe/Atlantis", "europe/berlin", "localtime", "right/UTC", "Europe", "+01:00"]
@@ -60,7 +61,7 @@ class TestUpsertSchedule:
         with pytest.raises(InvalidRequest, match="must be a name of the IANA") as refused:
             await bus.call(unchecked)
         assert [error.field for error in refused.value.errors] == ["time_zone"]
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     async def test_impossible(self, bus: Bus) -> None:
         with pytest.raises(InvalidSchedule):
@@ -94,7 +95,7 @@ class TestDeleteSchedule:
         made = await schedule(bus)
         deletion = await bus.call(schedules.DeleteSchedule(name="nightly"))
         assert (deletion.id, deletion.name) == (made.id, "nightly")
-        assert (await types(outbox))[-1] == "schedule.deleted"
+        assert (await outbox.types())[-1] == "schedule.deleted"
         with pytest.raises(schedules.ScheduleNotFound):
             await bus.call(schedules.GetSchedule(name="nightly"))
 
@@ -108,7 +109,7 @@ class TestTriggerSchedule:
         made = await schedule(bus, enabled=False)
         triggered = await bus.call(schedules.TriggerSchedule(name="nightly"))
         assert (triggered.next_due_at, triggered.version) == (made.next_due_at, 2)
-        [due] = await told(outbox, "schedule.due")
+        [due] = await outbox.data("schedule.due")
         assert due["trigger"] == "on_demand"
         assert datetime.fromisoformat(due["due_at"]) == triggered.last_due_at
 
@@ -119,12 +120,12 @@ class TestTriggerSchedule:
 
 class TestDue:
     async def test_by_the_clocks_of_its_time_zone(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         await schedule(bus, cron=YEARLY, time_zone="Asia/Kathmandu")
         await later(db, "schedules", "next_due_at", 4 * YEAR)
-        assert await sweep(service, "tell_due_schedules") == 1
-        [due] = await told(outbox, "schedule.due")
+        assert await sweep("tell_due_schedules") == 1
+        [due] = await outbox.data("schedule.due")
         assert due["due_at"][4:] == "-12-31T18:15:00Z"
         stored = await bus.call(schedules.GetSchedule(name="nightly"))
         assert stored.next_due_at is not None
@@ -132,15 +133,15 @@ class TestDue:
         assert stored.next_due_at > datetime.now(UTC)
 
     async def test_once_for_each_due_time_and_the_latest_of_missed_ones(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         await schedule(bus, cron=YEARLY)
         await schedule(bus, "disabled", cron=YEARLY, enabled=False)
         for years in (1, 4):
             await later(db, "schedules", "next_due_at", years * YEAR)
-            assert await sweep(service, "tell_due_schedules") == 1
-            assert await sweep(service, "tell_due_schedules") == 0
-        due = await told(outbox, "schedule.due")
+            assert await sweep("tell_due_schedules") == 1
+            assert await sweep("tell_due_schedules") == 0
+        due = await outbox.data("schedule.due")
         assert [one["trigger"] for one in due] == ["cron", "cron"]
         stored = await bus.call(schedules.GetSchedule(name="nightly"))
         assert stored.last_due_at == datetime.fromisoformat(due[-1]["due_at"])

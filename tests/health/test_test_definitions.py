@@ -9,19 +9,9 @@ from bus.contract.errors import InvalidRequest
 from contracts.health import test_definitions as definitions
 from contracts.health.schedules import InvalidSchedule
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import (
-    YEAR,
-    YEARLY,
-    Outbox,
-    define,
-    later,
-    record,
-    scalar,
-    sweep,
-    told,
-    types,
-)
+from tests.health.arranging import YEAR, YEARLY, define, later, record, scalar
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 MINUTE = timedelta(minutes=1)
 
@@ -32,8 +22,8 @@ class TestUpsertTestDefinition:
         assert (made.id, made.version, made.category, made.method) == ("a-1", 1, "endpoint", None)
         assert (made.expected_status, made.timeout_seconds, made.retry_attempts) == (200, 300, 3)
         assert (made.enabled, made.schedule, made.next_due_at) == (True, None, None)
-        assert await told(outbox) == [{"test_definition": made.model_dump(mode="json")}]
-        assert (await outbox())[0].entity_id == "a-1"
+        assert await outbox.data() == [{"test_definition": made.model_dump(mode="json")}]
+        assert (await outbox.all())[0].entity_id == "a-1"
 
     async def test_it_is_afterwards_as_the_request_says(self, bus: Bus) -> None:
         await define(bus, payload={"a": 1}, method="PUT", config={"b": [1]})
@@ -44,7 +34,7 @@ class TestUpsertTestDefinition:
     async def test_nothing_changed_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
         first = await define(bus, schedule="*/5 * * * *", payload={"a": [1, None]})
         assert await define(bus, schedule="*/5 * * * *", payload={"a": [1, None]}) == first
-        assert await types(outbox) == ["test_definition.changed"]
+        assert await outbox.types() == ["test_definition.changed"]
 
     async def test_due_time_of_its_schedule(self, bus: Bus) -> None:
         made = await define(bus, schedule="* * * * *")
@@ -106,7 +96,7 @@ class TestDeleteTestDefinition:
         deletion = await bus.call(definitions.DeleteTestDefinition(id="homepage"))
         assert (deletion.id, deletion.deleted.runs) == ("homepage", 2)
         assert await scalar(db, "SELECT count(*) FROM health.test_runs") == 0
-        [deleted] = await told(outbox, "test_definition.deleted")
+        [deleted] = await outbox.data("test_definition.deleted")
         assert (deleted["test_definition"]["version"], deleted["deleted"]) == (2, {"runs": 2})
 
     async def test_unknown(self, bus: Bus) -> None:
@@ -116,24 +106,24 @@ class TestDeleteTestDefinition:
 
 class TestDue:
     async def test_once_for_each_due_time(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         await define(bus, schedule=YEARLY)
-        assert await sweep(service, "tell_due_definitions") == 0
+        assert await sweep("tell_due_definitions") == 0
         await later(db, "test_definitions", "next_due_at", YEAR)
-        assert await sweep(service, "tell_due_definitions") == 1
-        assert await sweep(service, "tell_due_definitions") == 0
-        [due] = await told(outbox, "test_definition.due")
+        assert await sweep("tell_due_definitions") == 1
+        assert await sweep("tell_due_definitions") == 0
+        [due] = await outbox.data("test_definition.due")
         assert datetime.fromisoformat(due["due_at"]) <= datetime.now(UTC)
         assert due["test_definition"]["version"] == 2
 
     async def test_the_latest_of_missed_ones(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         await define(bus, schedule=YEARLY)
         await later(db, "test_definitions", "next_due_at", 4 * YEAR)
-        assert await sweep(service, "tell_due_definitions") == 1
-        assert await sweep(service, "tell_due_definitions") == 0
-        [due] = await told(outbox, "test_definition.due")
+        assert await sweep("tell_due_definitions") == 1
+        assert await sweep("tell_due_definitions") == 0
+        [due] = await outbox.data("test_definition.due")
         now = await scalar(db, "SELECT clock_timestamp()")
         assert now - datetime.fromisoformat(due["due_at"]) < YEAR

@@ -9,8 +9,9 @@ from bus.contract.errors import AlreadyExists, InvalidReference, InvalidRequest,
 from bus.kit.ids import uuid7
 from contracts.health import test_runs as runs
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import Outbox, define, later, record, scalar, sweep, told, types
+from tests.health.arranging import define, later, record, scalar
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 
 async def start(bus: Bus, **fields: Any) -> runs.TestRun:
@@ -29,7 +30,7 @@ class TestStartTestRun:
         assert run.timeout_at - run.started_at == timedelta(seconds=60)
         assert (run.expected_status, run.completed_at, run.ordinal) == (204, None, 3)
         assert await bus.call(runs.GetTestRun(id=run.id)) == run
-        assert await told(outbox, "test_run.started") == [{"test_run": run.model_dump(mode="json")}]
+        assert await outbox.data("test_run.started") == [{"test_run": run.model_dump(mode="json")}]
 
     async def test_unknown_definition(self, bus: Bus) -> None:
         with pytest.raises(InvalidReference) as refused:
@@ -59,7 +60,7 @@ class TestFinishTestRun:
         assert (done.version, done.status, done.metrics) == (2, "success", {"kb": 3})
         assert done.completed_at == done.updated_at
         assert done.duration_ms is not None
-        assert await told(outbox, "test_run.finished") == [
+        assert await outbox.data("test_run.finished") == [
             {"test_run": done.model_dump(mode="json")}
         ]
 
@@ -93,7 +94,7 @@ class TestRecordTestRun:
         run = await record(bus, "failure", duration_ms=1500, completed_at=at, error_message="no")
         assert (run.completed_at, run.started_at) == (at, at - timedelta(milliseconds=1500))
         assert (run.status, run.error_message, run.version) == ("failure", "no", 1)
-        assert (await types(outbox))[1:] == ["test_run.finished"]
+        assert (await outbox.types())[1:] == ["test_run.finished"]
 
     async def test_refused(self, bus: Bus) -> None:
         with pytest.raises(InvalidReference):
@@ -132,7 +133,7 @@ class TestRecordManyTestRuns:
         assert [item.test_definition_id for item in recorded.items] == ["homepage", "other"]
         stored = await bus.call(runs.GetTestRun(id=recorded.items[1].id))
         assert (stored.session_id, stored.ordinal) == (session, 1)
-        assert (await types(outbox)).count("test_run.finished") == 2
+        assert (await outbox.types()).count("test_run.finished") == 2
 
     async def test_with_ids_of_the_callers(self, bus: Bus) -> None:
         await define(bus)
@@ -232,16 +233,16 @@ class TestGetLatestTestRuns:
 
 class TestExpiry:
     async def test_closed_once_with_timeout(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         await define(bus)
         run = await start(bus)
-        assert await sweep(service, "expire_test_runs") == 0
+        assert await sweep("expire_test_runs") == 0
         await later(db, "test_runs", "timeout_at", timedelta(seconds=301))
-        assert await sweep(service, "expire_test_runs") == 1
-        assert await sweep(service, "expire_test_runs") == 0
+        assert await sweep("expire_test_runs") == 1
+        assert await sweep("expire_test_runs") == 0
         closed = await bus.call(runs.GetTestRun(id=run.id))
         assert (closed.status, closed.version) == ("timeout", 2)
-        assert len(await told(outbox, "test_run.finished")) == 1
+        assert await outbox.count("test_run.finished") == 1
         with pytest.raises(InvalidTransition):
             await bus.call(runs.FinishTestRun(id=run.id, status="success"))

@@ -1,6 +1,5 @@
 """Plans for tests to work on, and what the outbox tells of them."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +10,8 @@ from contracts.planning.initiatives import CreateInitiative, Initiative
 from contracts.planning.phases import AddPhaseDependency, CreatePhase, Phase
 from fleetbus.client import Bus
 from persistence.planning import readiness as _readiness
+from tests.kit.outbox import Outbox
 from tests.planning.arranging import add_task
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 async def initiative(bus: Bus, name: str = "Faster search", **fields: Any) -> Initiative:
@@ -58,9 +56,4 @@ async def set_status(db: AsyncConnection, entity: Initiative | Phase, status: st
 
 async def told(outbox: Outbox, *, besides: tuple[str, ...] = ()) -> list[str]:
     """The types of the events told, in order."""
-    return [row.type for row in await outbox() if row.type not in besides]
-
-
-async def last(outbox: Outbox, type_: str) -> Any:
-    """The data of the last event of a type."""
-    return [row.data for row in await outbox() if row.type == type_][-1]
+    return [row.type for row in await outbox.all() if row.type not in besides]

@@ -36,8 +36,8 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, last, told
 from tests.planning.arranging import add_claimed, add_task
 
 ROUNDS = 10
@@ -61,7 +61,7 @@ class TestThePhaseIsOver:
         await bus.call(DeleteTask(id=b))
 
         assert await status(bus, phase=phase.id) == "pending_review"
-        assert (await last(outbox, "phase.pending_review"))["previous_status"] == "in_progress"
+        assert (await outbox.last("phase.pending_review")).data["previous_status"] == "in_progress"
 
     async def test_and_with_it_its_initiative(self, bus: Bus, db: AsyncConnection) -> None:
         initiative = await plans.initiative(bus, execution_mode="yolo")
@@ -159,7 +159,7 @@ class TestTheInitiativeIsOver:
         await bus.call(CompleteTask(id=tasks[1]))
 
         assert await status(bus, initiative=initiative.id) == "pending_review"
-        assert (await told(outbox))[-1] == "initiative.pending_review"
+        assert (await outbox.types())[-1] == "initiative.pending_review"
 
     async def test_tasks_count_outside_of_phases_too(self, bus: Bus, db: AsyncConnection) -> None:
         phase = await plans.lone_phase(bus, status="in_progress")
@@ -223,8 +223,8 @@ class TestWorkIsAdded:
         assert await status(bus, phase=phase.id) == "in_progress"
         assert await status(bus, initiative=initiative.id) == "active"
         before = "completed" if mode == "yolo" else "pending_review"
-        assert (await last(outbox, "phase.started"))["previous_status"] == before
-        reopened = "initiative.reopened" in await told(outbox)
+        assert (await outbox.last("phase.started")).data["previous_status"] == before
+        reopened = "initiative.reopened" in await outbox.types()
         assert reopened == (mode == "yolo")
 
     async def test_below_a_task_of_a_phase_that_is_over(
@@ -288,7 +288,7 @@ class TestWorkIsAdded:
         await bus.call(CreatePhase(initiative_id=phase.initiative_id, name="more"))
 
         assert await status(bus, initiative=phase.initiative_id) == "active"
-        data = await last(outbox, "initiative.reopened")
+        data = (await outbox.last("initiative.reopened")).data
         assert (data["previous_status"], data["initiative"]["status"]) == (over, "active")
 
     async def test_an_archived_initiative_takes_none(
@@ -299,7 +299,7 @@ class TestWorkIsAdded:
         blocked = await plans.task(db, phase, "blocked", blocked_reason="x")
         outside = await add_task(db, initiative_id=initiative.id)
         await bus.call(ArchiveInitiative(id=initiative.id))
-        before = await told(outbox)
+        before = await outbox.types()
 
         commands: tuple[Command[Any], ...] = (
             CreateTask(name="t", initiative_id=initiative.id),
@@ -314,4 +314,4 @@ class TestWorkIsAdded:
             with pytest.raises(InitiativeClosed) as refused:
                 await bus.call(command)
             assert refused.value.id == initiative.id
-        assert await told(outbox) == before
+        assert await outbox.types() == before

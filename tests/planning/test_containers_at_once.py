@@ -16,8 +16,8 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.bus.asking import eventually, waiting_for_locks
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, told
 from tests.planning.arranging import add_claimed
 from tests.planning.test_containers import status
 
@@ -35,7 +35,7 @@ class TestAtOnce:
             calls = [bus.call(CompleteTask(id=tasks[0])), bus.call(DeleteTask(id=tasks[1]))]
             await asyncio.gather(*calls)
             assert await status(bus, initiative=initiative.id) == "pending_review"
-        assert (await told(outbox)).count("initiative.pending_review") == ROUNDS
+        assert (await outbox.types()).count("initiative.pending_review") == ROUNDS
 
     async def test_the_last_is_completed_while_one_is_added(
         self, bus: Bus, db: AsyncConnection

@@ -33,8 +33,8 @@ from contracts.planning.phases import CompletePhase, ListPhases
 from contracts.planning.projects import CreateProject, ListProjects
 from contracts.planning.tasks import ListTasks
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, last, told
 
 
 async def projects(bus: Bus, *names: str) -> list[UUID]:
@@ -52,14 +52,14 @@ class TestCreateInitiative:
         assert (initiative.version, initiative.status) == (1, "active")
         assert (initiative.execution_mode, initiative.branch) == ("review_per_phase", None)
         assert await bus.call(GetInitiative(id=initiative.id)) == initiative
-        assert await told(outbox) == ["initiative.created"]
+        assert await outbox.types() == ["initiative.created"]
 
     async def test_with_projects(self, bus: Bus, outbox: Outbox) -> None:
         ids = await projects(bus, "one", "two")
         initiative = await plans.initiative(bus, project_ids=ids)
         page = await bus.call(ListProjects(initiative_id=initiative.id))
         assert [project.id for project in page.items] == ids
-        data = await last(outbox, "initiative.created")
+        data = (await outbox.last("initiative.created")).data
         assert data["project_ids"] == [str(id_) for id_ in ids]
 
     async def test_unknown_project(self, bus: Bus, outbox: Outbox) -> None:
@@ -67,7 +67,7 @@ class TestCreateInitiative:
             await plans.initiative(bus, project_ids=[uuid7()])
         assert refused.value.entity == "project"
         assert (await bus.call(ListInitiatives())).items == []
-        assert await told(outbox) == []
+        assert await outbox.types() == []
 
     async def test_external_ref_is_unique(self, bus: Bus) -> None:
         await plans.initiative(bus, external_ref="plan.jsonl")
@@ -141,13 +141,13 @@ class TestUpdateInitiative:
         )
         assert (updated.version, updated.name) == (2, initiative.name)
         assert (updated.branch, updated.execution_mode) == (None, "yolo")
-        assert await told(outbox) == ["initiative.created", "initiative.updated"]
+        assert await outbox.types() == ["initiative.created", "initiative.updated"]
 
     async def test_nothing_changed_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
         initiative = await plans.initiative(bus)
         same = UpdateInitiative(id=initiative.id, name=initiative.name)
         assert await bus.call(same) == initiative
-        assert await told(outbox) == ["initiative.created"]
+        assert await outbox.types() == ["initiative.created"]
 
     async def test_expected_version(self, bus: Bus) -> None:
         initiative = await plans.initiative(bus)
@@ -169,7 +169,7 @@ class TestSetInitiativeProjects:
         assert (reply.added, reply.removed, reply.initiative.version) == ([three], [one], 2)
         page = await bus.call(ListProjects(initiative_id=initiative.id))
         assert [project.id for project in page.items] == [two, three]
-        data = await last(outbox, "initiative.projects_changed")
+        data = (await outbox.last("initiative.projects_changed")).data
         assert (data["added"], data["removed"]) == ([str(three)], [str(one)])
 
     async def test_no_difference_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
@@ -177,7 +177,7 @@ class TestSetInitiativeProjects:
         initiative = await plans.initiative(bus, project_ids=ids)
         reply = await bus.call(SetInitiativeProjects(id=initiative.id, project_ids=ids[::-1]))
         assert (reply.added, reply.removed, reply.initiative) == ([], [], initiative)
-        assert "initiative.projects_changed" not in await told(outbox)
+        assert "initiative.projects_changed" not in await outbox.types()
 
     async def test_unknown_project(self, bus: Bus) -> None:
         ids = await projects(bus, "one")
@@ -198,7 +198,7 @@ class TestApproveInitiative:
         await plans.set_status(db, initiative, "pending_review")
         approved = await bus.call(ApproveInitiative(id=initiative.id, strategy="merge_and_push"))
         assert (approved.version, approved.status) == (2, "completed")
-        data = await last(outbox, "initiative.approved")
+        data = (await outbox.last("initiative.approved")).data
         assert (data["strategy"], data["previous_status"]) == ("merge_and_push", "pending_review")
 
     async def test_not_pending_review(self, bus: Bus) -> None:
@@ -231,7 +231,7 @@ class TestRequestInitiativeChanges:
             ("review", "pending", "The changelog is missing.")
         ]
         assert tasks[0].initiative_id == initiative.id
-        assert (await told(outbox))[-4:] == [
+        assert (await outbox.types())[-4:] == [
             "initiative.changes_requested",
             "phase.created",
             "phase.changes_requested",
@@ -250,7 +250,7 @@ class TestRequestInitiativeChanges:
         assert [(phase.status, phase.version) for phase in finalization] == [("in_progress", 3)]
         tasks = (await bus.call(ListTasks(phase_id=finalization[0].id))).items
         assert [task.description for task in tasks] == ["twice"]
-        assert (await told(outbox))[-4:] == [
+        assert (await outbox.types())[-4:] == [
             "initiative.changes_requested",
             "phase.changes_requested",
             "task.ready",
@@ -275,7 +275,9 @@ class TestArchiveInitiative:
         await plans.set_status(db, initiative, "pending_review")
         archived = await bus.call(ArchiveInitiative(id=initiative.id))
         assert (archived.status, archived.status_before) == ("archived", "pending_review")
-        assert (await last(outbox, "initiative.archived"))["previous_status"] == "pending_review"
+        assert (await outbox.last("initiative.archived")).data[
+            "previous_status"
+        ] == "pending_review"
 
     async def test_twice(self, bus: Bus) -> None:
         initiative = await plans.initiative(bus)
@@ -298,7 +300,7 @@ class TestUnarchiveInitiative:
         await bus.call(ArchiveInitiative(id=initiative.id))
         back = await bus.call(UnarchiveInitiative(id=initiative.id))
         assert (back.status, back.status_before, back.version) == (status, None, 3)
-        assert (await told(outbox))[-1] == "initiative.unarchived"
+        assert (await outbox.types())[-1] == "initiative.unarchived"
 
     async def test_not_archived(self, bus: Bus) -> None:
         initiative = await plans.initiative(bus)
@@ -330,8 +332,8 @@ class TestDeleteInitiative:
         assert list(left.scalars()) == [other.id]
         with pytest.raises(InitiativeNotFound):
             await bus.call(GetInitiative(id=initiative.id))
-        assert (await told(outbox))[-1] == "initiative.deleted"
-        data = await last(outbox, "initiative.deleted")
+        assert (await outbox.types())[-1] == "initiative.deleted"
+        data = (await outbox.last("initiative.deleted")).data
         assert data["deleted"] == {"phases": 2, "tasks": 4}
         assert data["initiative"]["version"] == 2
 

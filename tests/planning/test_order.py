@@ -1,7 +1,7 @@
 """What waits for what is one graph over tasks and phases: nobody closes a circle in it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
 from tests.planning.arranging import depend, edges
 
@@ -176,18 +177,18 @@ class TestCirclesByOtherOperations:
 
         await refused(bus.call(UpdateTask(id=below, phase_id=None)))
 
-    async def test_by_many(self, bus: Bus, outbox: Callable[[], Awaitable[list[Any]]]) -> None:
+    async def test_by_many(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await phases(bus, "one", "two")
         items = [
             NewTaskItem(ref="a", name="a", phase_id=one.id, depends_on=["b"]),
             NewTaskItem(ref="b", name="b", phase_id=two.id),
         ]
-        before = len(await outbox())
+        before = await outbox.count()
 
         told = await refused(bus.call(CreateManyTasks(items=items)))
 
         assert told.path == ["a", "b", two.id, one.id, "a"]
-        assert (len(await outbox()), (await bus.call(ListTasks())).items) == (before, [])
+        assert (await outbox.count(), (await bus.call(ListTasks())).items) == (before, [])
 
     async def test_by_many_on_what_is_there(self, bus: Bus) -> None:
         one, two = await phases(bus, "one", "two")

@@ -20,8 +20,9 @@ from contracts.planning.phases import (
 )
 from contracts.planning.tasks import DependencyCycle, DependencyNotFound, DifferentInitiatives
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, depend, told, two_phases
+from tests.planning._plans import depend, two_phases
 from tests.planning._plans import lone_phase as phase
 
 
@@ -30,7 +31,7 @@ class TestAddPhaseDependency:
         one, two = await two_phases(bus)
         dependent = await depend(bus, two, one)
         assert (dependent.id, dependent.version) == (two.id, 2)
-        assert (await told(outbox))[-1] == "phase.updated"
+        assert (await outbox.types())[-1] == "phase.updated"
 
     async def test_on_itself(self, bus: Bus) -> None:
         one = await phase(bus)
@@ -43,11 +44,11 @@ class TestAddPhaseDependency:
         three = await plans.phase(bus, one.initiative_id, "three")
         await depend(bus, two, one)
         await depend(bus, three, two)
-        before = await told(outbox)
+        before = await outbox.types()
         with pytest.raises(DependencyCycle) as refused:
             await depend(bus, one, three)
         assert refused.value.path == [one.id, three.id, two.id, one.id]
-        assert await told(outbox) == before
+        assert await outbox.types() == before
 
     async def test_both_halves_of_a_cycle_at_once(self, bus: Bus) -> None:
         for _ in range(5):
@@ -89,7 +90,7 @@ class TestRemovePhaseDependency:
         free = await bus.call(RemovePhaseDependency(id=two.id, depends_on_phase_id=one.id))
         assert free.version == 3
         assert (await bus.call(ListPhaseDependencies(id=two.id))).items == []
-        assert (await told(outbox))[-2:] == ["phase.updated", "phase.updated"]
+        assert (await outbox.types())[-2:] == ["phase.updated", "phase.updated"]
 
     async def test_no_dependency(self, bus: Bus) -> None:
         one, two = await two_phases(bus)

@@ -18,8 +18,8 @@ from contracts.planning.phases import (
 )
 from contracts.planning.tasks import CompleteTask
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, told
 
 ROUNDS = 10
 """How often two calls are made at once; they do not meet every time."""
@@ -47,7 +47,7 @@ class TestFinishPhases:
 
         finished = await bus.call(GetPhase(id=phase.id))
         assert (finished.status, finished.version) == (status, 2)
-        row = (await outbox())[-1]
+        row = await outbox.last()
         assert (row.type, row.cause) == (event, "reaction:finish_phases")
         assert row.data["previous_status"] == "in_progress"
 
@@ -79,7 +79,7 @@ class TestFinishPhases:
         done = "completed" if mode == "yolo" else "pending_review"
         page = await bus.call(ListPhases(initiative_id=initiative.id))
         assert {phase.status for phase in page.items} == {done}
-        assert (await told(outbox)).count(f"phase.{done}") == len(phases)
+        assert (await outbox.types()).count(f"phase.{done}") == len(phases)
 
 
 class TestFinishInitiatives:
@@ -95,7 +95,7 @@ class TestFinishInitiatives:
 
         finished = await bus.call(GetInitiative(id=initiative.id))
         assert (finished.status, finished.version) == ("pending_review", 2)
-        assert (await told(outbox))[-3:] == [
+        assert (await outbox.types())[-3:] == [
             "task.completed",
             "phase.completed",
             "initiative.pending_review",
@@ -108,7 +108,7 @@ class TestFinishInitiatives:
             await asyncio.gather(*(bus.call(CompletePhase(id=phase.id)) for phase in phases))
             finished = await bus.call(GetInitiative(id=initiative.id))
             assert finished.status == "pending_review"
-        assert (await told(outbox)).count("initiative.pending_review") == ROUNDS
+        assert (await outbox.types()).count("initiative.pending_review") == ROUNDS
 
     async def test_an_archived_one_stays_archived(self, bus: Bus) -> None:
         initiative = await plans.initiative(bus)
@@ -133,10 +133,10 @@ class TestTellDispatchablePhases:
                 await bus.call(add)
 
         await bus.call(CompletePhase(id=one.id))
-        assert "phase.dispatchable" not in await told(outbox)
+        assert "phase.dispatchable" not in await outbox.types()
         await bus.call(CompletePhase(id=two.id))
 
-        rows = [row for row in await outbox() if row.type == "phase.dispatchable"]
+        rows = await outbox.all("phase.dispatchable")
         assert [row.entity_id for row in rows] == [str(approved.id)]
 
     async def test_the_last_two_dependencies_at_once(self, bus: Bus, outbox: Outbox) -> None:
@@ -148,19 +148,19 @@ class TestTellDispatchablePhases:
                 add = AddPhaseDependency(id=dependent.id, depends_on_phase_id=phase.id)
                 await bus.call(add)
             await asyncio.gather(*(bus.call(CompletePhase(id=phase.id)) for phase in needed))
-        assert (await told(outbox)).count("phase.dispatchable") == ROUNDS
+        assert (await outbox.types()).count("phase.dispatchable") == ROUNDS
 
     async def test_when_it_is_approved_or_unblocked(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await plans.two_phases(bus)
         await plans.depend(bus, two, one)
         await bus.call(ApprovePhase(id=two.id))
-        assert "phase.dispatchable" not in await told(outbox)
+        assert "phase.dispatchable" not in await outbox.types()
 
         await bus.call(ApprovePhase(id=one.id))
         await bus.call(BlockPhase(id=one.id, reason="x"))
         await bus.call(UnblockPhase(id=one.id))
 
-        assert await dispatchable(outbox) == [str(one.id)] * 2
+        assert await outbox.ids("phase.dispatchable") == [str(one.id)] * 2
 
     async def test_once_it_waits_for_nothing(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await plans.two_phases(bus, status="approved")
@@ -168,7 +168,7 @@ class TestTellDispatchablePhases:
 
         await bus.call(RemovePhaseDependency(id=two.id, depends_on_phase_id=one.id))
 
-        assert await dispatchable(outbox) == [str(two.id)]
+        assert await outbox.ids("phase.dispatchable") == [str(two.id)]
 
     async def test_not_again_when_what_it_needed_was_completed(
         self, bus: Bus, outbox: Outbox
@@ -181,7 +181,7 @@ class TestTellDispatchablePhases:
 
         await bus.call(RemovePhaseDependency(id=two.id, depends_on_phase_id=one.id))
 
-        assert await dispatchable(outbox) == [str(two.id)]
+        assert await outbox.ids("phase.dispatchable") == [str(two.id)]
 
     async def test_completed_and_approved_at_once(self, bus: Bus, outbox: Outbox) -> None:
         initiative = await plans.initiative(bus)
@@ -192,8 +192,4 @@ class TestTellDispatchablePhases:
             await asyncio.gather(
                 bus.call(CompletePhase(id=needed.id)), bus.call(ApprovePhase(id=dependent.id))
             )
-        assert len(await dispatchable(outbox)) == ROUNDS
-
-
-async def dispatchable(outbox: Outbox) -> list[str]:
-    return [row.entity_id for row in await outbox() if row.type == "phase.dispatchable"]
+        assert await outbox.count("phase.dispatchable") == ROUNDS

@@ -21,8 +21,9 @@ from contracts.planning.phases import (
 )
 from contracts.planning.tasks import ListTasks
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, depend, last, told, two_phases
+from tests.planning._plans import depend, two_phases
 from tests.planning._plans import lone_phase as phase
 
 
@@ -31,8 +32,8 @@ class TestApprovePhase:
         made = await phase(bus)
         approved = await bus.call(ApprovePhase(id=made.id))
         assert (approved.status, approved.version) == ("approved", 2)
-        assert (await last(outbox, "phase.approved"))["previous_status"] == "pending"
-        assert (await told(outbox))[-1] == "phase.dispatchable"
+        assert (await outbox.last("phase.approved")).data["previous_status"] == "pending"
+        assert (await outbox.types())[-1] == "phase.dispatchable"
 
     async def test_not_pending(self, bus: Bus) -> None:
         made = await phase(bus, status="completed")
@@ -50,7 +51,7 @@ class TestStartPhase:
         made = await phase(bus, status="approved")
         started = await bus.call(StartPhase(id=made.id))
         assert (started.status, started.version) == ("in_progress", 2)
-        assert (await told(outbox))[-1] == "phase.started"
+        assert (await outbox.types())[-1] == "phase.started"
 
     async def test_dependencies_open(self, bus: Bus) -> None:
         one, two = await two_phases(bus, status="approved")
@@ -81,7 +82,7 @@ class TestBlockPhase:
         blocked = await bus.call(BlockPhase(id=made.id, reason="no licence"))
         assert (blocked.status, blocked.status_before) == ("blocked", "in_progress")
         assert blocked.blocked_reason == "no licence"
-        assert (await last(outbox, "phase.blocked"))["previous_status"] == "in_progress"
+        assert (await outbox.last("phase.blocked")).data["previous_status"] == "in_progress"
 
     async def test_completed(self, bus: Bus) -> None:
         made = await phase(bus, status="completed")
@@ -100,7 +101,7 @@ class TestUnblockPhase:
         back = await bus.call(UnblockPhase(id=made.id))
         assert (back.status, back.status_before, back.blocked_reason) == ("approved", None, None)
         assert back.version == 3
-        assert (await told(outbox))[-2:] == ["phase.unblocked", "phase.dispatchable"]
+        assert (await outbox.types())[-2:] == ["phase.unblocked", "phase.dispatchable"]
 
     async def test_not_blocked(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
@@ -116,7 +117,7 @@ class TestCompletePhase:
         one, _ = await two_phases(bus, status="in_progress")
         completed = await bus.call(CompletePhase(id=one.id))
         assert (completed.status, completed.version) == ("completed", 2)
-        assert (await told(outbox))[-1] == "phase.completed"
+        assert (await outbox.types())[-1] == "phase.completed"
 
     async def test_not_in_progress(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
@@ -133,7 +134,7 @@ class TestApprovePhaseReview:
         await plans.set_status(db, one, "pending_review")
         completed = await bus.call(ApprovePhaseReview(id=one.id, merge_base="5f2c1e9"))
         assert (completed.status, completed.merge_base) == ("completed", "5f2c1e9")
-        assert (await told(outbox))[-1] == "phase.completed"
+        assert (await outbox.types())[-1] == "phase.completed"
 
     async def test_a_known_merge_base_stays(self, bus: Bus, db: AsyncConnection) -> None:
         one = await phase(bus, merge_base="5f2c1e9")
@@ -165,8 +166,8 @@ class TestRequestPhaseChanges:
         assert [(task.name, task.category, task.description) for task in tasks] == [
             ("Address review: Design", "review", "A test is missing.")
         ]
-        assert (await told(outbox))[-2:] == ["phase.changes_requested", "task.created"]
-        data = await last(outbox, "phase.changes_requested")
+        assert (await outbox.types())[-2:] == ["phase.changes_requested", "task.created"]
+        data = (await outbox.last("phase.changes_requested")).data
         assert (data["summary"], data["previous_status"]) == (
             "A test is missing.",
             "pending_review",
@@ -182,7 +183,9 @@ class TestRequestPhaseChanges:
         tasks = (await bus.call(ListTasks(phase_id=made.id))).items
         assert [(task.id, task.description, task.version) for task in tasks] == [(known, "new", 2)]
         ready = ["task.ready"] if status == "pending" else []
-        assert (await told(outbox))[-2:] == ["phase.changes_requested", "task.updated", *ready][-2:]
+        assert (await outbox.types())[-2:] == ["phase.changes_requested", "task.updated", *ready][
+            -2:
+        ]
 
     async def test_a_completed_review_task_stays(self, bus: Bus, db: AsyncConnection) -> None:
         made = await self.reviewed(bus, db)

@@ -23,8 +23,9 @@ from contracts.planning.phases import (
 )
 from contracts.planning.tasks import AddTaskDependency, DifferentInitiatives
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, depend, last, told, two_phases
+from tests.planning._plans import depend, two_phases
 from tests.planning._plans import lone_phase as phase
 
 
@@ -33,7 +34,7 @@ class TestCreatePhase:
         one, two = await two_phases(bus)
         assert (one.version, one.status, one.position, two.position) == (1, "pending", 1, 2)
         assert await bus.call(GetPhase(id=one.id)) == one
-        assert await told(outbox) == ["initiative.created", "phase.created", "phase.created"]
+        assert await outbox.types() == ["initiative.created", "phase.created", "phase.created"]
 
     async def test_with_everything(self, bus: Bus) -> None:
         content = {"type": "doc", "content": [{"type": "paragraph"}]}
@@ -47,7 +48,7 @@ class TestCreatePhase:
     async def test_status_of_a_plan_under_way(self, bus: Bus, outbox: Outbox, status: str) -> None:
         assert (await phase(bus, status=status)).status == status
         done = ["initiative.pending_review"] if status == "completed" else []
-        assert await told(outbox) == ["initiative.created", "phase.created", *done]
+        assert await outbox.types() == ["initiative.created", "phase.created", *done]
 
     async def test_blocked_with_its_reason(self, bus: Bus) -> None:
         made = await phase(bus, status="blocked", blocked_reason="deferred")
@@ -115,13 +116,13 @@ class TestUpdatePhase:
         updated = await bus.call(UpdatePhase(id=made.id, content=None, position=9))
         assert (updated.version, updated.content, updated.position) == (2, None, 9)
         assert (updated.name, updated.merge_base) == (made.name, "5f2c1e9")
-        assert (await told(outbox))[-1] == "phase.updated"
+        assert (await outbox.types())[-1] == "phase.updated"
 
     async def test_nothing_changed_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
         made = await phase(bus, content={"b": 1, "a": [True, {}]})
         same = UpdatePhase(id=made.id, content={"a": [True, {}], "b": 1})
         assert await bus.call(same) == made
-        assert (await told(outbox))[-1] == "phase.created"
+        assert (await outbox.types())[-1] == "phase.created"
 
     async def test_true_is_not_one(self, bus: Bus) -> None:
         made = await phase(bus, content={"a": 1})
@@ -154,13 +155,13 @@ class TestReorderPhases:
             (a.id, 2, 2),
             (b.id, 3, 2),
         ]
-        assert (await told(outbox)).count("phase.updated") == 3
+        assert (await outbox.types()).count("phase.updated") == 3
 
     async def test_in_order_already(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await two_phases(bus)
         sequence = await bus.call(ReorderPhases(ids=[one.id, two.id]))
         assert (sequence.ids, sequence.moved) == ([one.id, two.id], [])
-        assert "phase.updated" not in await told(outbox)
+        assert "phase.updated" not in await outbox.types()
 
     async def test_of_two_initiatives(self, bus: Bus) -> None:
         with pytest.raises(DifferentInitiatives):
@@ -186,7 +187,7 @@ class TestDeletePhase:
         assert (deletion.deleted.tasks, deletion.deleted.dependencies) == (2, 1)
         left = await db.execute(text("SELECT count(*) FROM planning.tasks"))
         assert left.scalar_one() == 1
-        data = await last(outbox, "phase.deleted")
+        data = (await outbox.last("phase.deleted")).data
         assert data["deleted"] == {"tasks": 2, "dependencies": 1}
         assert (data["phase"]["id"], data["phase"]["version"]) == (str(one.id), 2)
         with pytest.raises(PhaseNotFound):
@@ -203,11 +204,11 @@ class TestDeletePhase:
         waiting = await plans.task(db, running, "pending")
         needed = await plans.task(db, one, "pending")
         await bus.call(AddTaskDependency(id=waiting, depends_on_task_id=needed))
-        before = len(await told(outbox))
+        before = len(await outbox.types())
 
         await bus.call(DeletePhase(id=one.id))
 
-        rows = (await outbox())[before:]
+        rows = (await outbox.all())[before:]
         assert [(row.type, row.entity_id) for row in rows] == [
             ("phase.deleted", str(one.id)),
             ("phase.updated", str(two.id)),
@@ -227,7 +228,7 @@ class TestDeletePhase:
 
         await bus.call(DeletePhase(id=one.id))
 
-        assert "phase.dispatchable" not in await told(outbox)
+        assert "phase.dispatchable" not in await outbox.types()
 
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(PhaseNotFound):

@@ -1,4 +1,3 @@
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +22,7 @@ from contracts.planning.projects import (
     UpdateProject,
 )
 from fleetbus.client import Bus
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 URL = "https://git.example.org/fleetbus.git"
 
@@ -35,7 +33,7 @@ async def create(bus: Bus, name: str = "fleetbus", **fields: Any) -> Project:
 
 
 async def told(outbox: Outbox) -> list[tuple[str, Any]]:
-    return [(row.type, row.data) for row in await outbox()]
+    return [(row.type, row.data) for row in await outbox.all()]
 
 
 class TestCreateProject:
@@ -264,7 +262,7 @@ class TestRecordProjectFetch:
         fetched = await bus.call(RecordProjectFetch(id=project.id, fetched_at=time))
         earlier = RecordProjectFetch(id=project.id, fetched_at=time - timedelta(seconds=1))
         assert await bus.call(earlier) == fetched
-        assert len(await outbox()) == 2
+        assert await outbox.count() == 2
 
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(ProjectNotFound):

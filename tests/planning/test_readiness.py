@@ -38,13 +38,13 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox
 from tests.planning.arranging import add_claimed, add_task, depend, row
 
 
 async def told_ready(outbox: Outbox) -> list[UUID]:
-    return [UUID(event.entity_id) for event in await outbox() if event.type == "task.ready"]
+    return [UUID(event.entity_id) for event in await outbox.all() if event.type == "task.ready"]
 
 
 async def claim(bus: Bus, **filters: Any) -> list[UUID]:
@@ -153,7 +153,7 @@ class TestPhases:
 
         await bus.call(DeletePhase(id=gone.id))
 
-        events = [event for event in await outbox() if event.type.startswith("task.")]
+        events = [event for event in await outbox.all() if event.type.startswith("task.")]
         assert [event.type for event in events] == [
             *("task.dependency_removed", "task.dependency_removed"),
             *("task.ready", "task.ready"),
@@ -177,7 +177,7 @@ class TestPhases:
         assert set(await told_ready(outbox)) == {id_, below}
         assert set(await claim(bus, phase_id=goes_on.id)) == {id_, below}
 
-        event = next(event for event in await outbox() if event.type == "task.updated")
+        event = (await outbox.all("task.updated"))[0]
         assert event.data["moved"]
 
     async def test_moved_back(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:

@@ -32,8 +32,8 @@ from fleetbus.client import Bus
 from handlers.planning.task_rules import new_task
 from persistence.planning import readiness as _readiness
 from tests.bus.asking import eventually, waiting_for_locks
+from tests.kit.outbox import Outbox
 from tests.planning import _plans as plans
-from tests.planning._plans import Outbox
 from tests.planning.arranging import add_task, depend
 
 BOTH = pytest.mark.parametrize("many", [False, True])
@@ -127,7 +127,7 @@ class TestChanges:
         await db.execute(text("COMMIT"))
         await started
 
-        assert [event.type for event in await outbox()][-1] == "task.ready"
+        assert await outbox.types()[-1] == "task.ready"
         assert await claimed(bus) == {"new"}
 
     @pytest.mark.parametrize("command", [ArchiveInitiative, UnarchiveInitiative])

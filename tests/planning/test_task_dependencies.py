@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +29,7 @@ from contracts.planning.tasks import (
 from fleetbus.client import Bus
 from handlers.planning._cycles import find_cycle, find_path
 from tests.bus.asking import eventually, waiting_for_locks
+from tests.kit.outbox import Outbox
 from tests.planning.arranging import (
     add_claimed,
     add_initiative,
@@ -38,8 +39,6 @@ from tests.planning.arranging import (
     edges,
     row,
 )
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 class TestAddTaskDependency:
@@ -51,7 +50,7 @@ class TestAddTaskDependency:
         assert (task.id, task.version) == (id_, 2)
         assert await edges(db) == {(id_, other)}
         assert (await row(db, id_)).version == 2
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.entity_id) == ("task.dependency_added", str(id_))
         assert event.data["depends_on_task_id"] == str(other)
 
@@ -138,7 +137,7 @@ class TestRemoveTaskDependency:
 
         assert task.version == 3
         assert await edges(db) == set()
-        told = [event.type for event in await outbox()]
+        told = await outbox.types()
         assert told == ["task.dependency_removed"] * 2 + ["task.ready"]
 
     async def test_what_was_ready_before_is_not_told_again(
@@ -149,7 +148,7 @@ class TestRemoveTaskDependency:
 
         await bus.call(RemoveTaskDependency(id=id_, depends_on_task_id=done))
 
-        assert [event.type for event in await outbox()] == ["task.dependency_removed"]
+        assert await outbox.types() == ["task.dependency_removed"]
 
     async def test_no_such_dependency(self, bus: Bus, db: AsyncConnection) -> None:
         id_ = await add_task(db)
@@ -201,10 +200,6 @@ class TestListTaskDependents:
             await bus.call(ListTaskDependents(id=uuid7()))
 
 
-async def ready_events(outbox: Outbox) -> list[str]:
-    return [event.entity_id for event in await outbox() if event.type == "task.ready"]
-
-
 class TestTellReadyDependents:
     async def test_once_nothing_is_left_to_wait_for(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -214,11 +209,11 @@ class TestTellReadyDependents:
         await depend(db, waits, one, other)
 
         await bus.call(CompleteTask(id=one))
-        assert await ready_events(outbox) == []
+        assert await outbox.ids("task.ready") == []
 
         await bus.call(CompleteTask(id=other), key="the cause")
-        assert await ready_events(outbox) == [str(waits)]
-        event = (await outbox())[-1]
+        assert await outbox.ids("task.ready") == [str(waits)]
+        event = await outbox.last()
         assert (event.cause, event.data["task"]["version"]) == (
             "reaction:tell_ready_dependents",
             1,
@@ -235,7 +230,7 @@ class TestTellReadyDependents:
 
         await bus.call(CompleteTask(id=id_))
 
-        assert await ready_events(outbox) == []
+        assert await outbox.ids("task.ready") == []
 
     async def test_by_a_late_result(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
         id_ = await add_claimed(db, attempt=2)
@@ -246,7 +241,7 @@ class TestTellReadyDependents:
 
         await bus.call(AcceptLateResult(id=id_, attempt=1))
 
-        assert await ready_events(outbox) == [str(waits)]
+        assert await outbox.ids("task.ready") == [str(waits)]
 
     async def test_the_last_two_at_once(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -260,7 +255,7 @@ class TestTellReadyDependents:
 
             await asyncio.gather(*(bus.call(CompleteTask(id=id_)) for id_ in (one, other)))
 
-        assert await ready_events(outbox) == waiting
+        assert await outbox.ids("task.ready") == waiting
 
     async def test_one_that_was_added_while_the_completion_waited_for_its_task(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -275,7 +270,7 @@ class TestTellReadyDependents:
         await db.execute(text("COMMIT"))
         await completion
 
-        assert await ready_events(outbox) == [str(waits)]
+        assert await outbox.ids("task.ready") == [str(waits)]
 
     async def test_nothing_is_asked_for_where_nothing_waits(
         self, bus: Bus, db: AsyncConnection, statements: Callable[[], Any]
@@ -307,7 +302,7 @@ class TestTellReadyDependents:
                 bus.call(CompleteTask(id=other)),
             )
 
-        told = await ready_events(outbox)
+        told = await outbox.ids("task.ready")
         assert len(told) == 10
         assert set(told) == waiting
 
