@@ -102,6 +102,7 @@ class TestAllOfThem:
             ("task.ready", waits),
         ]
 
+    @pytest.mark.own_service
     async def test_it_counts_as_one_request(
         self, ask: Asker, db: AsyncConnection, service: Service
     ) -> None:

@@ -29,6 +29,8 @@ from tests.bus.asking import (
 from tests.bus.outages import serving
 from tests.servers import PristineCluster, migrate
 
+pytestmark = pytest.mark.own_service  # what befalls the database befalls whoever is on it
+
 SERVERS_CLASSES = ("08", "28", "3D", "3F", "53", "57", "58", "F0", "XX")
 SERVERS_STATES = {
     *("25006", "25P03", "25P04", "26000", "40003", "42501", "42P01", "42P05"),

@@ -127,7 +127,7 @@ class TestChanges:
         await db.execute(text("COMMIT"))
         await started
 
-        assert await outbox.types()[-1] == "task.ready"
+        assert (await outbox.types())[-1] == "task.ready"
         assert await claimed(bus) == {"new"}
 
     @pytest.mark.parametrize("command", [ArchiveInitiative, UnarchiveInitiative])
