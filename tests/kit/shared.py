@@ -56,6 +56,10 @@ _SHAPE = " UNION ALL ".join(
 _SHAPE = f"SELECT count(*), sum(hashtext(xmin || ' ' || oid)) FROM ({_SHAPE}) AS rows (oid, xmin)"
 
 
+MACHINERY = {"connection", "detector", "discovery", "monitoring", "relay", "sweeper", "top", "wire"}
+"""Folders whose tests look at a service itself: how it starts and stops, and what it counts."""
+
+
 def shares(item: pytest.Item) -> bool:
     """Whether a test has the running service that others have, too.
 
@@ -67,6 +71,7 @@ def shares(item: pytest.Item) -> bool:
     return (
         "service" in item.fixturenames  # type: ignore[attr-defined]
         and not overridden
+        and item.path.parent.name not in MACHINERY
         and item.get_closest_marker("own_service") is None
     )
 
