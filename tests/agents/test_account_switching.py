@@ -14,9 +14,9 @@ from contracts.agents.accounts import (
 )
 from contracts.agents.agents import Agent, AgentNotFound, GetAgent, StopAgent, SwitchAgentAccount
 from fleetbus.client import Bus
-from tests.agents.making import register
+from tests.agents.arrange import an_agent
 from tests.kit.outbox import Outbox
-from tests.planning.arranging import add_task
+from tests.planning.arrange import add_task
 
 
 async def accounts(bus: Bus, count: int) -> list[Account]:
@@ -28,7 +28,7 @@ async def accounts(bus: Bus, count: int) -> list[Account]:
 class TestSwitchAgentAccount:
     async def test_to_the_one_that_has_rested_longest(self, bus: Bus, outbox: Outbox) -> None:
         first, second = await accounts(bus, 2)
-        agent = await register(bus, account_id=first.id)
+        agent = await an_agent(bus, account_id=first.id)
 
         switched = await bus.call(SwitchAgentAccount(id=agent.id, reason="rate limited"))
 
@@ -40,7 +40,7 @@ class TestSwitchAgentAccount:
 
     async def test_to_the_one_that_is_named(self, bus: Bus, outbox: Outbox) -> None:
         first, _, third = await accounts(bus, 3)
-        agent = await register(bus, account_id=first.id)
+        agent = await an_agent(bus, account_id=first.id)
         switch = SwitchAgentAccount(id=agent.id, account_id=third.id, reason="asked for")
 
         switched = await bus.call(switch)
@@ -51,7 +51,7 @@ class TestSwitchAgentAccount:
 
     async def test_refusals(self, bus: Bus) -> None:
         [only] = await accounts(bus, 1)
-        agent = await register(bus, account_id=only.id)
+        agent = await an_agent(bus, account_id=only.id)
 
         with pytest.raises(NoAccountAvailable):
             await bus.call(SwitchAgentAccount(id=agent.id, reason="rate limited"))
@@ -66,11 +66,11 @@ class TestSwitchExhaustedAccounts:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         first, second, third = await accounts(bus, 3)
-        agents = [await register(bus, account_id=first.id) for _ in range(3)]
-        await register(bus, account_id=first.id, task_id=await add_task(db))
-        ended = await register(bus, account_id=first.id)
+        agents = [await an_agent(bus, account_id=first.id) for _ in range(3)]
+        await an_agent(bus, account_id=first.id, task_id=await add_task(db))
+        ended = await an_agent(bus, account_id=first.id)
         await bus.call(StopAgent(id=ended.id, reason="error"))
-        elsewhere = await register(bus, account_id=second.id)
+        elsewhere = await an_agent(bus, account_id=second.id)
 
         await bus.call(MarkAccountExhausted(id=first.id))
 
@@ -87,7 +87,7 @@ class TestSwitchExhaustedAccounts:
         self, bus: Bus, outbox: Outbox
     ) -> None:
         [only] = await accounts(bus, 1)
-        agent = await register(bus, account_id=only.id)
+        agent = await an_agent(bus, account_id=only.id)
 
         await bus.call(MarkAccountExhausted(id=only.id))
 

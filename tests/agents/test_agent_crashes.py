@@ -24,7 +24,7 @@ from contracts.planning.tasks import (
     StaleAttempt,
 )
 from fleetbus.client import Bus
-from tests.agents.making import claim, task_row, working
+from tests.agents.arrange import a_working_agent, claim, task_row
 from tests.kit.outbox import Outbox
 
 OVER = timedelta(seconds=31)
@@ -36,7 +36,7 @@ async def crash(bus: Bus, agent: Agent, **fields: Any) -> Agent:
 
 class TestCrashAgent:
     async def test_its_task_is_tried_again(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         beating = Heartbeat(id=agent.id, incarnation=1, progress={"step": "tests"})
         await bus.call(beating)
 
@@ -60,8 +60,8 @@ class TestCrashAgent:
         }
 
     async def test_all_its_tasks_and_no_others(self, bus: Bus, db: AsyncConnection) -> None:
-        agent, tasks = await working(bus, 3)
-        _, [others] = await working(bus)
+        agent, tasks = await a_working_agent(bus, 3)
+        _, [others] = await a_working_agent(bus)
         await bus.call(CompleteTask(id=tasks[0].id, attempt=1))
 
         await crash(bus, agent)
@@ -70,7 +70,7 @@ class TestCrashAgent:
         assert found == ["completed", "pending", "pending", "in_progress"]
 
     async def test_a_person_looks_after_three_retries(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         for _ in range(3):
             await crash(bus, agent)
             await bus.call(ResumeAgent(id=agent.id))
@@ -87,7 +87,7 @@ class TestCrashAgent:
         assert outcomes == ["retried", "retried", "retried", "blocked"]
 
     async def test_what_it_completes_after_that_is_kept(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await crash(bus, agent)
 
         with pytest.raises(StaleAttempt):
@@ -97,7 +97,7 @@ class TestCrashAgent:
         assert (accepted.status, accepted.summary) == ("completed", "done after all")
 
     async def test_once(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await crash(bus, agent)
 
         with pytest.raises(InvalidTransition) as refused:
@@ -107,7 +107,7 @@ class TestCrashAgent:
         assert await outbox.count("agent.crashed") == 1
 
     async def test_of_an_old_incarnation(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await crash(bus, agent)
         await bus.call(ResumeAgent(id=agent.id))
 
@@ -124,7 +124,7 @@ class TestCrashAgent:
 
 class TestConfirmSuspicion:
     async def test_it_is_crashed(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
 
@@ -136,7 +136,7 @@ class TestConfirmSuspicion:
         assert (event["cause"], event["exit_code"]) == ("disconnected", None)
 
     async def test_another_suspicion_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
         earlier = suspected.suspected_at - timedelta(microseconds=1)
@@ -147,7 +147,7 @@ class TestConfirmSuspicion:
         assert await outbox.data("agent.crashed") == []
 
     async def test_after_its_end_nothing_changes(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
         crashed = await crash(bus, agent)

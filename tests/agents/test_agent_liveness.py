@@ -30,7 +30,7 @@ from contracts.agents.agents import (
 from contracts.planning.tasks import GetTask
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
-from tests.agents.making import ask, end, later, register, working
+from tests.agents.arrange import a_working_agent, an_agent, ask, end, later
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
 from tests.kit.sweeping import Sweep
@@ -65,7 +65,7 @@ def test_one_lost_heartbeat_is_no_crash() -> None:
 
 class TestHeartbeat:
     async def test_a_lease_of_three_intervals(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
 
         reply = await beat(bus, agent)
 
@@ -77,7 +77,7 @@ class TestHeartbeat:
         assert await outbox.types() == ["agent.registered"]
 
     async def test_progress(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         reply = await beat(bus, agent, {"step": "tests"})
         await beat(bus, agent)
 
@@ -86,18 +86,18 @@ class TestHeartbeat:
         assert (await outbox.types())[-1] == "agent.running"
 
     async def test_another_interval(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await bus.call(UpdateAgent(id=agent.id, heartbeat_interval_s=60))
         reply = await beat(bus, agent)
         assert reply.lease_expires_at == reply.server_time + timedelta(minutes=3)
 
     async def test_it_learns_that_it_should_end(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await bus.call(RequestAgentCancel(id=agent.id))
         assert (await beat(bus, agent)).cancel_requested
 
     async def test_of_a_finished_agent_nothing_is_expected(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await bus.call(FinishAgent(id=agent.id))
         reply = await beat(bus, agent)
         found = await bus.call(GetAgent(id=agent.id))
@@ -105,7 +105,7 @@ class TestHeartbeat:
         assert found.last_heartbeat_at == reply.server_time
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         resumed = await bus.call(ResumeAgent(id=agent.id))
 
         with pytest.raises(StaleIncarnation) as refused:
@@ -115,7 +115,7 @@ class TestHeartbeat:
         assert await bus.call(GetAgent(id=agent.id)) == resumed
 
     async def test_after_its_end(self, bus: Bus) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         with pytest.raises(InvalidTransition) as refused:
             await beat(bus, agent)
         assert refused.value.from_ == "stopped"
@@ -127,7 +127,7 @@ class TestHeartbeat:
     async def test_many_share_a_transaction(
         self, bus: Bus, statements: Statements, outbox: Outbox
     ) -> None:
-        agents = [await register(bus) for _ in range(40)]
+        agents = [await an_agent(bus) for _ in range(40)]
 
         with statements() as counted:
             await asyncio.gather(*(beat(bus, agent) for agent in agents))
@@ -139,9 +139,9 @@ class TestHeartbeat:
 
 class TestSuspectAgent:
     async def test_those_behind_a_connection(self, bus: Bus, outbox: Outbox) -> None:
-        one = await register(bus, connection_name="worker-3")
-        other = await register(bus, connection_name="worker-3")
-        await register(bus, connection_name="worker-4")
+        one = await an_agent(bus, connection_name="worker-3")
+        other = await an_agent(bus, connection_name="worker-3")
+        await an_agent(bus, connection_name="worker-4")
 
         suspected = await suspect(bus, one)
 
@@ -152,7 +152,7 @@ class TestSuspectAgent:
         assert {agent.id for agent in listed} == {one.id, other.id}
 
     async def test_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         suspected = await suspect(bus, agent)
         assert await suspect(bus, agent) == suspected
         assert await outbox.count("agent.suspected") == 1
@@ -163,15 +163,15 @@ class TestSuspectAgent:
         assert len([sql for sql in counted.texts if "agents.agents" in sql]) == 1
 
     async def test_nothing_is_expected_of_it(self, bus: Bus) -> None:
-        finished, _ = await working(bus)
+        finished, _ = await a_working_agent(bus)
         await bus.call(FinishAgent(id=finished.id))
-        stopped = await end(bus, await register(bus))
+        stopped = await end(bus, await an_agent(bus))
         assert [await suspect(bus, agent) for agent in (finished, stopped)] == [[], []]
 
 
 class TestReinstateAgent:
     async def test_nothing_speaks_against_it(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await suspect(bus, agent)
 
         [there] = await reinstate(bus, agent)
@@ -180,7 +180,7 @@ class TestReinstateAgent:
         assert (await outbox.types())[-1] == "agent.reconnected"
 
     async def test_without_suspicion_nothing_changes(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         assert await reinstate(bus, agent) == []
         assert await outbox.count() == 1
 
@@ -189,7 +189,7 @@ class TestHeartbeatUnderSuspicion:
     async def test_one_that_was_under_way_clears_nothing(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await suspect(bus, agent)
         await later(db, timedelta(minutes=-1), "suspected_at")  # young for as long as this takes
         suspected = await bus.call(GetAgent(id=agent.id))
@@ -204,7 +204,7 @@ class TestHeartbeatUnderSuspicion:
     async def test_a_later_one_clears_it(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await suspect(bus, agent)
         await later(db, timedelta(seconds=1), *TIMES)
 
@@ -220,11 +220,11 @@ class TestExpireAgentLeases:
     async def test_silent_agents_crash(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        silent, [task] = await working(bus)
-        idle = await register(bus)
-        waiting = await ask(bus, (await working(bus))[0])
+        silent, [task] = await a_working_agent(bus)
+        idle = await an_agent(bus)
+        waiting = await ask(bus, (await a_working_agent(bus))[0])
         await later(db, OVER, *TIMES)
-        alive, _ = await working(bus)
+        alive, _ = await a_working_agent(bus)
 
         assert await sweep("expire_agent_leases") == 3
         assert await sweep("expire_agent_leases") == 0
@@ -238,7 +238,7 @@ class TestExpireAgentLeases:
         assert {event["cause"] for event in events} == {"lease_expired"}
 
     async def test_who_beats_lives(self, bus: Bus, db: AsyncConnection, sweep: Sweep) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         for _ in range(5):
             await later(db, LEASE - timedelta(seconds=5), *TIMES)
             assert await sweep("expire_agent_leases") == 0
@@ -247,7 +247,7 @@ class TestExpireAgentLeases:
     async def test_nothing_is_expected_of_a_finished_one(
         self, bus: Bus, db: AsyncConnection, sweep: Sweep
     ) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await bus.call(FinishAgent(id=agent.id))
         await later(db, OVER, *TIMES)
         assert await sweep("expire_agent_leases") == 0
@@ -256,8 +256,8 @@ class TestExpireAgentLeases:
     async def test_one_at_which_somebody_works_is_passed_over(
         self, bus: Bus, db: AsyncConnection, database_url: str, table: str, sweep: Sweep
     ) -> None:
-        agent, [task] = await working(bus)
-        other = await register(bus)
+        agent, [task] = await a_working_agent(bus)
+        other = await an_agent(bus)
         await later(db, OVER, *TIMES)
         id_ = agent.id if table == "agents.agents" else task.id
         engine = create_async_engine(driver_url(database_url))
@@ -281,8 +281,8 @@ class TestTellStalledAgents:
     async def test_once_per_stall(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        agent, [task] = await working(bus)
-        await register(bus)
+        agent, [task] = await a_working_agent(bus)
+        await an_agent(bus)
         assert await sweep("tell_stalled_agents") == 0
 
         for progress in (None, {"step": "tests"}):
@@ -297,7 +297,7 @@ class TestTellStalledAgents:
         assert await outbox.count("agent.stalled") == 2
 
     async def test_beginning_is_progress(self, bus: Bus, db: AsyncConnection, sweep: Sweep) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await later(db, timedelta(days=1), "last_progress_at")
         assert await sweep("tell_stalled_agents") == 1
         await end(bus, agent)
@@ -311,6 +311,6 @@ class TestTellStalledAgents:
 async def test_without_the_setting_nobody_stalls(
     bus: Bus, db: AsyncConnection, sweep: Sweep
 ) -> None:
-    await working(bus)
+    await a_working_agent(bus)
     await later(db, timedelta(days=365), "last_progress_at")
     assert await sweep("tell_stalled_agents") == 0

@@ -25,7 +25,7 @@ from contracts.planning.tasks import (
     ListTasks,
 )
 from fleetbus.client import Bus
-from tests.agents.making import QUESTIONS, ask, claim, end, new_task, register, working
+from tests.agents.arrange import QUESTIONS, a_task, a_working_agent, an_agent, ask, claim, end
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
 
@@ -34,7 +34,7 @@ Statements = Callable[[], AbstractContextManager[Counted]]
 
 class TestAskInput:
     async def test_it_waits(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
 
         waiting = await ask(bus, agent, incarnation=1)
 
@@ -44,10 +44,10 @@ class TestAskInput:
 
     async def test_idle(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
-            await ask(bus, await register(bus))
+            await ask(bus, await an_agent(bus))
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await ask(bus, agent, incarnation=2)
 
@@ -58,7 +58,7 @@ class TestAskInput:
 
 class TestResumeAgent:
     async def test_with_answers_the_same_process_goes_on(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus, pid=4711)
+        agent, [task] = await a_working_agent(bus, pid=4711)
         waiting = await ask(bus, agent)
 
         resumed = await bus.call(ResumeAgent(id=agent.id, answers={"Which database?": "Postgres"}))
@@ -70,7 +70,9 @@ class TestResumeAgent:
         assert (await outbox.data("agent.resumed"))[0]["previous_status"] == "waiting_for_input"
 
     async def test_after_its_end_as_another_process(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus, pid=4711, host="a", connection_name="c", session_id="s")
+        agent, _ = await a_working_agent(
+            bus, pid=4711, host="a", connection_name="c", session_id="s"
+        )
         await bus.call(RequestAgentCancel(id=agent.id))
         await ask(bus, agent)
         await bus.call(StopAgent(id=agent.id, reason="error", exit_code=3))
@@ -88,12 +90,12 @@ class TestResumeAgent:
         assert (await outbox.data("agent.resumed"))[0]["previous_status"] == "stopped"
 
     async def test_idle_it_begins(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         resumed = await bus.call(ResumeAgent(id=agent.id))
         assert (resumed.status, resumed.incarnation) == ("running", 1)
 
     async def test_running(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(InvalidTransition):
             await bus.call(ResumeAgent(id=agent.id))
 
@@ -104,7 +106,7 @@ class TestResumeAgent:
 
 class TestFinishAgent:
     async def test_nothing_is_expected_of_it(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await bus.call(CompleteTask(id=task.id, attempt=1))
 
         finished = await bus.call(FinishAgent(id=agent.id, incarnation=1, result={"merged": True}))
@@ -114,7 +116,7 @@ class TestFinishAgent:
         assert (await outbox.types())[-1] == "agent.finished"
 
     async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
-        agent, tasks = await working(bus, 3)
+        agent, tasks = await a_working_agent(bus, 3)
         await bus.call(CompleteTask(id=tasks[0].id, attempt=1))
 
         await bus.call(FinishAgent(id=agent.id))
@@ -129,16 +131,16 @@ class TestFinishAgent:
         assert {task.id for task in await claim(bus, agent, 3)} == {task.id for task in tasks[1:]}
 
     async def test_refused_its_tasks_stay(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await bus.call(FinishAgent(id=agent.id, incarnation=2))
         assert await bus.call(GetTask(id=task.id)) == task
 
     async def test_its_next_task(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await bus.call(CompleteTask(id=task.id, attempt=1))
         await bus.call(FinishAgent(id=agent.id))
-        following = await new_task(bus)
+        following = await a_task(bus)
 
         await claim(bus, agent)
 
@@ -148,10 +150,10 @@ class TestFinishAgent:
 
     async def test_idle(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
-            await bus.call(FinishAgent(id=(await register(bus)).id))
+            await bus.call(FinishAgent(id=(await an_agent(bus)).id))
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await bus.call(FinishAgent(id=agent.id, incarnation=2))
 
@@ -162,7 +164,7 @@ class TestFinishAgent:
 
 class TestStopAgent:
     async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
-        agent, tasks = await working(bus, 2)
+        agent, tasks = await a_working_agent(bus, 2)
 
         stopped = await bus.call(
             StopAgent(id=agent.id, incarnation=1, reason="user_requested", exit_code=0)
@@ -179,13 +181,13 @@ class TestStopAgent:
         assert (event["released_by"], event["reason"]) == (str(agent.id), "user_requested")
 
     async def test_twice(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await end(bus, agent)
         with pytest.raises(InvalidTransition):
             await end(bus, agent)
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         with pytest.raises(StaleIncarnation):
             await bus.call(StopAgent(id=agent.id, incarnation=2, reason="error"))
 
@@ -196,7 +198,7 @@ class TestStopAgent:
 
 class TestRequestAgentCancel:
     async def test_asking_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
 
         asked = await bus.call(RequestAgentCancel(id=agent.id))
 
@@ -205,7 +207,7 @@ class TestRequestAgentCancel:
         assert await outbox.count("agent.cancel_requested") == 1
 
     async def test_after_its_end(self, bus: Bus) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         with pytest.raises(InvalidTransition):
             await bus.call(RequestAgentCancel(id=agent.id))
 
@@ -216,7 +218,7 @@ class TestRequestAgentCancel:
 
 class TestClaims:
     async def test_an_idle_agent_begins_to_run(self, bus: Bus, outbox: Outbox) -> None:
-        agent, tasks = await working(bus, 2)
+        agent, tasks = await a_working_agent(bus, 2)
 
         running = await bus.call(GetAgent(id=agent.id))
 
@@ -226,8 +228,8 @@ class TestClaims:
         assert (await outbox.types())[-3:] == claims
 
     async def test_a_running_one_takes_up_the_next(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
-        following = await new_task(bus)
+        agent, _ = await a_working_agent(bus)
+        following = await a_task(bus)
 
         await claim(bus, agent)
 
@@ -236,9 +238,9 @@ class TestClaims:
         assert (await outbox.types())[-2:] == ["task.claimed", "agent.updated"]
 
     async def test_one_that_was_dismissed_is_so_no_more(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await bus.call(DismissAgent(id=agent.id))
-        await new_task(bus)
+        await a_task(bus)
 
         await claim(bus, agent)
 
@@ -247,8 +249,8 @@ class TestClaims:
     @pytest.mark.parametrize("ready", [0, 1])
     async def test_one_that_ended_is_refused(self, bus: Bus, outbox: Outbox, ready: int) -> None:
         for _ in range(ready):
-            await new_task(bus)
-        agent = await end(bus, await register(bus))
+            await a_task(bus)
+        agent = await end(bus, await an_agent(bus))
 
         with pytest.raises(InvalidTransition) as refused:
             await claim(bus, agent)
@@ -259,9 +261,9 @@ class TestClaims:
 
     async def test_one_of_several_at_once_is_refused_alone(self, bus: Bus) -> None:
         for _ in range(3):
-            await new_task(bus)
-        ended = await end(bus, await register(bus))
-        living = [await register(bus) for _ in range(3)]
+            await a_task(bus)
+        ended = await end(bus, await an_agent(bus))
+        living = [await an_agent(bus) for _ in range(3)]
 
         answers = await asyncio.gather(
             *(claim(bus, agent) for agent in [living[0], ended, *living[1:]]),
@@ -273,10 +275,10 @@ class TestClaims:
 
     @pytest.mark.parametrize("ready", [0, 1])
     async def test_of_an_old_incarnation(self, bus: Bus, ready: int) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         await bus.call(ResumeAgent(id=agent.id))
         for _ in range(ready):
-            await new_task(bus)
+            await a_task(bus)
 
         with pytest.raises(StaleIncarnation):
             await bus.call(ClaimTasks(agent_id=str(agent.id), incarnation=1))
@@ -288,8 +290,8 @@ class TestClaims:
         "spelled", [str.upper, lambda id_: id_.replace("-", ""), "{{{}}}".format]
     )
     async def test_an_id_in_any_spelling(self, bus: Bus, spelled: Callable[[str], str]) -> None:
-        await new_task(bus)
-        agent = await register(bus)
+        await a_task(bus)
+        agent = await an_agent(bus)
 
         [claimed] = (await bus.call(ClaimTasks(agent_id=spelled(str(agent.id))))).tasks
 
@@ -301,7 +303,7 @@ class TestClaims:
         assert (await bus.call(GetTask(id=claimed.task.id))).status == "pending"
 
     async def test_any_other_name_is_not_looked_up(self, bus: Bus, statements: Statements) -> None:
-        await new_task(bus)
+        await a_task(bus)
         for _ in range(2):
             with statements() as counted:
                 claimed = await bus.call(ClaimTasks(agent_id="Agent-7"))

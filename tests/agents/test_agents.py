@@ -25,7 +25,7 @@ from contracts.planning.initiatives import CreateInitiative
 from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
 from handlers.agents import _aliases
-from tests.agents.making import ask, end, new_task, register, working
+from tests.agents.arrange import a_task, a_working_agent, an_agent, ask, end
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
 
@@ -37,7 +37,7 @@ SECRET = "what it is told to do, in words that stand nowhere else"
 class TestRegisterAgent:
     async def test_without_a_task(self, bus: Bus, outbox: Outbox) -> None:
         before = datetime.now(UTC)
-        agent = await register(bus, name="brave-otter", host="worker-3", pid=4711)
+        agent = await an_agent(bus, name="brave-otter", host="worker-3", pid=4711)
 
         assert (agent.version, agent.status, agent.incarnation) == (1, "idle", 1)
         assert (agent.name, agent.host, agent.pid) == ("brave-otter", "worker-3", 4711)
@@ -52,9 +52,9 @@ class TestRegisterAgent:
         ]
 
     async def test_with_a_task_it_runs(self, bus: Bus, outbox: Outbox) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
 
-        agent = await register(bus, task_id=task.id)
+        agent = await an_agent(bus, task_id=task.id)
 
         assert (agent.version, agent.status, agent.task_id) == (2, "running", task.id)
         assert await bus.call(GetAgent(id=agent.id)) == agent
@@ -63,12 +63,12 @@ class TestRegisterAgent:
         assert (running.type, running.data["agent"]["status"]) == ("agent.running", "running")
 
     async def test_a_lease_is_three_heartbeats(self, bus: Bus) -> None:
-        agent = await register(bus, heartbeat_interval_s=60)
+        agent = await an_agent(bus, heartbeat_interval_s=60)
         assert agent.lease_expires_at is not None
         assert agent.lease_expires_at - agent.created_at == timedelta(minutes=3)
 
     async def test_without_a_name_it_gets_one(self, bus: Bus) -> None:
-        name = (await register(bus)).name
+        name = (await an_agent(bus)).name
         adjective, animal = name.split("-")
         assert adjective in _aliases.ADJECTIVES
         assert animal in _aliases.ANIMALS
@@ -79,29 +79,29 @@ class TestRegisterAgent:
         monkeypatch.setattr(_aliases, "ADJECTIVES", ("brave", "calm"))
         monkeypatch.setattr(_aliases, "ANIMALS", ("otter", "heron"))
 
-        agents = await asyncio.gather(*(register(bus) for _ in range(64)))
+        agents = await asyncio.gather(*(an_agent(bus) for _ in range(64)))
 
         names = {agent.name for agent in agents}
         assert len(names) == 64
         assert names >= {"brave-otter", "brave-heron", "calm-otter", "calm-heron"}
 
     async def test_a_name_that_is_taken(self, bus: Bus) -> None:
-        await register(bus, name="brave-otter")
+        await an_agent(bus, name="brave-otter")
         with pytest.raises(AlreadyExists) as refused:
-            await register(bus, name="brave-otter")
+            await an_agent(bus, name="brave-otter")
         assert (refused.value.entity, refused.value.fields) == ("agent", "name")
 
     async def test_an_id_that_is_taken(self, bus: Bus) -> None:
-        agent = await register(bus, name="brave-otter")
+        agent = await an_agent(bus, name="brave-otter")
         with pytest.raises(AlreadyExists) as refused:
-            await register(bus, id=agent.id)
+            await an_agent(bus, id=agent.id)
         assert (refused.value.entity, refused.value.fields) == ("agent", "id")
 
     @pytest.mark.parametrize("name", ["brave-otter", None])
     @pytest.mark.parametrize("entity", ["task", "initiative", "account"])
     async def test_what_does_not_exist(self, bus: Bus, entity: str, name: str | None) -> None:
         with pytest.raises(InvalidReference) as refused:
-            await register(bus, name=name, **{f"{entity}_id": uuid7()})
+            await an_agent(bus, name=name, **{f"{entity}_id": uuid7()})
         assert (refused.value.field, refused.value.entity) == (f"{entity}_id", entity)
 
 
@@ -113,11 +113,11 @@ class TestGetAgent:
 
 class TestGetAgentPrompt:
     async def test_what_it_was_told(self, bus: Bus) -> None:
-        agent = await register(bus, prompt=SECRET)
+        agent = await an_agent(bus, prompt=SECRET)
         assert (await bus.call(GetAgentPrompt(id=agent.id))).prompt == SECRET
 
     async def test_nothing(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         assert (await bus.call(GetAgentPrompt(id=agent.id))).prompt is None
 
     async def test_unknown(self, bus: Bus) -> None:
@@ -128,10 +128,10 @@ class TestGetAgentPrompt:
         self, bus: Bus, outbox: Outbox, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("DEBUG")
-        agent = await register(bus, prompt=SECRET)
+        agent = await an_agent(bus, prompt=SECRET)
         await bus.call(UpdateAgent(id=agent.id, pid=1))
         with pytest.raises(AlreadyExists) as refused:
-            await register(bus, name=agent.name, prompt=SECRET)
+            await an_agent(bus, name=agent.name, prompt=SECRET)
         await end(bus, agent)
 
         replies = [
@@ -149,17 +149,17 @@ class TestGetAgentPrompt:
 
 class TestFindAgent:
     async def test_by_what_it_is_known(self, bus: Bus) -> None:
-        task = await new_task(bus)
-        await register(bus, name="other")
-        agent = await register(bus, name="brave-otter", session_id="s-17", task_id=task.id)
+        task = await a_task(bus)
+        await an_agent(bus, name="other")
+        agent = await an_agent(bus, name="brave-otter", session_id="s-17", task_id=task.id)
 
         assert await bus.call(FindAgent(name="brave-otter")) == agent
         assert await bus.call(FindAgent(session_id="s-17")) == agent
         assert await bus.call(FindAgent(task_id=task.id)) == agent
 
     async def test_the_latest(self, bus: Bus) -> None:
-        await register(bus, session_id="s-17")
-        latest = await register(bus, session_id="s-17")
+        await an_agent(bus, session_id="s-17")
+        latest = await an_agent(bus, session_id="s-17")
         assert await bus.call(FindAgent(session_id="s-17")) == latest
 
     async def test_unknown(self, bus: Bus) -> None:
@@ -171,9 +171,9 @@ class TestFindAgent:
 class TestListAgents:
     async def test_filters(self, bus: Bus) -> None:
         initiative = await bus.call(CreateInitiative(name="one"))
-        idle = await register(bus, name="b", mode="plan", initiative_id=initiative.id)
-        running, _ = await working(bus, name="a")
-        dismissed = await bus.call(DismissAgent(id=(await register(bus, name="c")).id))
+        idle = await an_agent(bus, name="b", mode="plan", initiative_id=initiative.id)
+        running, _ = await a_working_agent(bus, name="a")
+        dismissed = await bus.call(DismissAgent(id=(await an_agent(bus, name="c")).id))
 
         async def names(**filters: Any) -> list[str]:
             page = await bus.call(ListAgents(order="name", **filters))
@@ -190,7 +190,7 @@ class TestListAgents:
 
     async def test_pages_of_one_statement(self, bus: Bus, statements: Statements) -> None:
         for name in ("a", "b", "c"):
-            await register(bus, name=name)
+            await an_agent(bus, name=name)
         with statements() as counted:
             first = await bus.call(ListAgents(limit=2, order="-name"))
         rest = await bus.call(ListAgents(limit=2, order="-name", cursor=first.next_cursor))
@@ -201,7 +201,7 @@ class TestListAgents:
 
 class TestUpdateAgent:
     async def test_what_is_named_changes(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus, host="worker-3", session_id="s-1")
+        agent = await an_agent(bus, host="worker-3", session_id="s-1")
 
         updated = await bus.call(UpdateAgent(id=agent.id, pid=4712, session_id=None))
 
@@ -210,24 +210,24 @@ class TestUpdateAgent:
         assert (await outbox.types())[-1] == "agent.updated"
 
     async def test_nothing_new_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus, host="worker-3")
+        agent = await an_agent(bus, host="worker-3")
         assert await bus.call(UpdateAgent(id=agent.id, host="worker-3")) == agent
         assert await outbox.count() == 1
 
     async def test_another_version(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         with pytest.raises(VersionConflict):
             await bus.call(UpdateAgent(id=agent.id, pid=1, expected_version=7))
 
     async def test_a_name_that_is_taken(self, bus: Bus) -> None:
-        await register(bus, name="brave-otter")
-        agent = await register(bus)
+        await an_agent(bus, name="brave-otter")
+        agent = await an_agent(bus)
         with pytest.raises(AlreadyExists):
             await bus.call(UpdateAgent(id=agent.id, name="brave-otter"))
 
     @pytest.mark.parametrize("field", ["task_id", "initiative_id"])
     async def test_what_does_not_exist(self, bus: Bus, field: str) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         with pytest.raises(InvalidReference) as refused:
             await bus.call(UpdateAgent.model_validate({"id": agent.id, field: uuid7()}))
         assert refused.value.field == field
@@ -239,7 +239,7 @@ class TestUpdateAgent:
 
 class TestDismissAgent:
     async def test_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
 
         dismissed = await bus.call(DismissAgent(id=agent.id))
 
@@ -248,7 +248,7 @@ class TestDismissAgent:
         assert await outbox.count("agent.dismissed") == 1
 
     async def test_one_that_works(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(InvalidTransition):
             await bus.call(DismissAgent(id=agent.id))
 
@@ -261,7 +261,7 @@ class TestDeleteAgent:
     async def test_it_is_gone_with_its_prompt(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        agent = await register(bus, name="brave-otter", prompt=SECRET)
+        agent = await an_agent(bus, name="brave-otter", prompt=SECRET)
 
         deleted = await bus.call(DeleteAgent(id=agent.id))
 
@@ -274,10 +274,10 @@ class TestDeleteAgent:
         assert event["agent"]["version"] == 2
 
     async def test_what_it_has_goes_back(self, bus: Bus, outbox: Outbox) -> None:
-        await new_task(bus)
+        await a_task(bus)
         id_ = uuid7()
         [claimed] = (await bus.call(ClaimTasks(agent_id=str(id_)))).tasks
-        agent = await register(bus, id=id_)
+        agent = await an_agent(bus, id=id_)
 
         await bus.call(DeleteAgent(id=agent.id))
 
@@ -289,7 +289,7 @@ class TestDeleteAgent:
 
     @pytest.mark.parametrize("waits", [False, True])
     async def test_one_that_works(self, bus: Bus, waits: bool) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         if waits:
             await ask(bus, agent)
         with pytest.raises(InvalidTransition):

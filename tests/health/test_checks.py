@@ -23,7 +23,7 @@ from contracts.health.checks import (
 )
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from tests.health.arranging import YEAR, YEARLY, ids, later, scalar, schedule, start_check
+from tests.health.arrange import YEAR, YEARLY, a_check, a_schedule, ids, later, scalar
 from tests.kit.outbox import Outbox
 from tests.kit.sweeping import Sweep
 
@@ -42,7 +42,7 @@ async def get(bus: Bus, started: checks.StartedCheck) -> checks.CheckDetails:
 
 class TestStartCheck:
     async def test_workers_that_are_named(self, bus: Bus, outbox: Outbox) -> None:
-        started = await start_check(bus, "a", "b", timeout_minutes=5, include_unit=False)
+        started = await a_check(bus, "a", "b", timeout_minutes=5, include_unit=False)
         check = started.check
         assert (check.status, check.workers_total, check.workers_completed) == ("running", 2, 0)
         assert (check.include_unit, check.include_performance) == (False, True)
@@ -55,7 +55,7 @@ class TestStartCheck:
         assert await outbox.types() == ["check.started"]
 
     async def test_known_workers_by_filter(self, bus: Bus) -> None:
-        await start_check(bus, "a", "b")
+        await a_check(bus, "a", "b")
         renamed = [CheckedWorker(name="b", type="tester", url="http://b")]
         await bus.call(checks.StartCheck(trigger_type="cron", workers=renamed))
 
@@ -75,9 +75,9 @@ class TestStartCheck:
         assert await scalar(db, "SELECT count(*) FROM health.checks") == 0
 
     async def test_id_is_taken(self, bus: Bus) -> None:
-        started = await start_check(bus, "a")
+        started = await a_check(bus, "a")
         with pytest.raises(AlreadyExists):
-            await start_check(bus, "a", id=started.check.id)
+            await a_check(bus, "a", id=started.check.id)
 
     @pytest.mark.parametrize(
         "workers",
@@ -93,7 +93,7 @@ class TestReportWorkerCheck:
     async def test_the_last_report_closes_the_check(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one, two = ids(started)
         tests = WorkerTests(unit=SuiteResult(total=2, passed=2, failed=0))
         reported = await report(
@@ -113,7 +113,7 @@ class TestReportWorkerCheck:
         assert await scalar(db, query, last=str(two)) == 1
 
     async def test_not_every_worker_passed(self, bus: Bus) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one, two = ids(started)
         assert (await report(bus, one, "critical")).status == "failed"
         await report(bus, two)
@@ -122,7 +122,7 @@ class TestReportWorkerCheck:
         assert check.overall_score is None
 
     async def test_a_second_report_is_refused(self, bus: Bus, outbox: Outbox) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         await report(bus, ids(started)[0], "degraded")
         with pytest.raises(AlreadyReported, match="a has already reported: degraded"):
             await report(bus, ids(started)[0])
@@ -130,7 +130,7 @@ class TestReportWorkerCheck:
         assert await outbox.count("worker_check.reported") == 1
 
     async def test_one_of_many_at_once_is_taken(self, bus: Bus) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one = ids(started)[0]
         answers = await asyncio.gather(
             *(report(bus, one) for _ in range(30)), return_exceptions=True
@@ -142,7 +142,7 @@ class TestReportWorkerCheck:
     async def test_a_thousand_workers_from_fifty_callers(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(1000)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(1000)))
         waiting = iter(enumerate(ids(started)))
 
         async def caller() -> None:
@@ -177,8 +177,8 @@ class TestGetCheck:
 
 class TestListChecks:
     async def test_filters(self, bus: Bus, statements: Any) -> None:
-        one = await start_check(bus, "a")
-        two = await start_check(bus, "a", trigger_type="package")
+        one = await a_check(bus, "a")
+        two = await a_check(bus, "a", trigger_type="package")
         await report(bus, ids(one)[0])
         with statements() as counted:
             page = await bus.call(checks.ListChecks(status="running"))
@@ -189,7 +189,7 @@ class TestListChecks:
 
 class TestCancelCheck:
     async def test_cancelled(self, bus: Bus, outbox: Outbox) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one, two = ids(started)
         await report(bus, one)
         cancelled = await bus.call(checks.CancelCheck(id=started.check.id))
@@ -202,7 +202,7 @@ class TestCancelCheck:
             await bus.call(checks.CancelCheck(id=started.check.id))
 
     async def test_while_reports_come_in(self, bus: Bus) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(40)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(40)))
         cancelled = bus.call(checks.CancelCheck(id=started.check.id))
         reports: list[Any] = [report(bus, id_) for id_ in ids(started)[:39]]
         answers: list[Any] = await asyncio.gather(
@@ -221,8 +221,8 @@ class TestCancelCheck:
 
 class TestGetLatestWorkerCheck:
     async def test_the_last_one(self, bus: Bus) -> None:
-        await start_check(bus, "a")
-        second = await start_check(bus, "a")
+        await a_check(bus, "a")
+        second = await a_check(bus, "a")
         reported = await report(bus, ids(second)[0], raw={"everything": True})
         latest = await bus.call(checks.GetLatestWorkerCheck(worker_name="a"))
         assert latest == reported
@@ -250,7 +250,7 @@ class TestExpiry:
     async def test_workers_that_never_answer(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        started = await start_check(bus, "a", "b", "c")
+        started = await a_check(bus, "a", "b", "c")
         await report(bus, ids(started)[0], score=1.0)
         assert await sweep("expire_worker_checks") == 0
         await later(db, "checks", "timeout_at", HOUR)
@@ -266,7 +266,7 @@ class TestExpiry:
     async def test_in_steps_and_once_though_a_process_is_lost(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(1500)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(1500)))
         await later(db, "checks", "timeout_at", HOUR)
         async with sweeping(service) as (one, _):
             await one.abandon()
@@ -280,7 +280,7 @@ class TestExpiry:
     async def test_reports_at_the_last_moment(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(60)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(60)))
         await later(db, "checks", "timeout_at", HOUR)
         answers = await asyncio.gather(
             *(report(bus, id_) for id_ in ids(started)),
@@ -304,7 +304,7 @@ class TestTwoProcesses:
     async def test_one_event_for_each_due_time(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        await schedule(bus, cron=YEARLY)
+        await a_schedule(bus, cron=YEARLY)
         async with sweeping(service):
             for number, years in enumerate((1, 1, 4, 1), start=1):
                 await later(db, "schedules", "next_due_at", years * YEAR)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.health.health import GetHealthStatus, LastRuns
 from fleetbus.client import Bus
 from persistence.health import health
-from tests.health.arranging import scalar
+from tests.health.arrange import scalar
 from tests.kit.sweeping import Sweep
 
 MILLION = 1_000_000

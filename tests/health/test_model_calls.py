@@ -9,7 +9,7 @@ from bus.contract.errors import AlreadyExists, InvalidReference
 from bus.kit.ids import uuid7
 from contracts.health import model_calls
 from fleetbus.client import Bus
-from tests.health.arranging import define, definitions, record, scalar
+from tests.health.arrange import a_definition, a_run, definitions, scalar
 from tests.kit.outbox import Outbox
 from tests.kit.sweeping import Sweep
 
@@ -21,8 +21,8 @@ async def call(bus: Bus, **fields: Any) -> model_calls.ModelCall:
 
 class TestRecordModelCall:
     async def test_recorded_and_not_told(self, bus: Bus, outbox: Outbox) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         before = await outbox.count()
         made = await call(bus, test_run_id=run.id, prompt="?", cost_usd=Decimal("0.0012"))
         assert (made.test_run_id, made.prompt, made.cost_usd) == (run.id, "?", Decimal("0.0012"))
@@ -52,8 +52,8 @@ class TestRecordModelCall:
 
 class TestListModelCalls:
     async def test_of_a_run(self, bus: Bus) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         other = await call(bus)
         own = await call(bus, test_run_id=run.id, metadata={"a": 1})
         page = await bus.call(model_calls.ListModelCalls(test_run_id=run.id))
@@ -88,8 +88,8 @@ class TestDetached:
     async def test_it_is_kept_when_its_run_goes_and_that_is_told(
         self, bus: Bus, outbox: Outbox
     ) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         made = await call(bus, test_run_id=run.id, prompt="a secret plan")
         other = await call(bus)
 

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.client import Bus
 from handlers.health._retention import NEWEST_KEPT
-from tests.health.arranging import define, scalar
+from tests.health.arrange import a_definition, scalar
 from tests.health.test_health import COUNTED
 from tests.kit.outbox import Outbox
 from tests.kit.sweeping import Sweep
@@ -35,7 +35,7 @@ class TestRetention:
         self, bus: Bus, db: AsyncConnection, sweep: Sweep
     ) -> None:
         for name in ("busy", "quiet", "old"):
-            await define(bus, name)
+            await a_definition(bus, name)
         old = RETENTION + timedelta(days=1)
         await add_runs(db, "busy", 1500, timedelta())
         await add_runs(db, "busy", 1200, old)
@@ -54,7 +54,7 @@ class TestRetention:
     async def test_old_calls_go_and_a_call_outlives_its_run(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        await define(bus, "one")
+        await a_definition(bus, "one")
         await add_runs(db, "one", NEWEST_KEPT + 1, RETENTION + timedelta(days=1))
         await db.execute(text(CALLS))
         assert await sweep("forget_test_runs") == 1

@@ -24,9 +24,8 @@ from contracts.planning.phases import (
 from contracts.planning.tasks import AddTaskDependency, DifferentInitiatives
 from fleetbus.client import Bus
 from tests.kit.outbox import Outbox
-from tests.planning import _plans as plans
-from tests.planning._plans import depend, two_phases
-from tests.planning._plans import lone_phase as phase
+from tests.planning import arrange
+from tests.planning.arrange import a_lone_phase, depend_on_phase, two_phases
 
 
 class TestCreatePhase:
@@ -38,7 +37,7 @@ class TestCreatePhase:
 
     async def test_with_everything(self, bus: Bus) -> None:
         content = {"type": "doc", "content": [{"type": "paragraph"}]}
-        made = await phase(
+        made = await a_lone_phase(
             bus, content=content, position=-3, merge_base="5f2c1e9", external_ref="epic-1"
         )
         assert (made.content, made.position, made.merge_base) == (content, -3, "5f2c1e9")
@@ -46,12 +45,12 @@ class TestCreatePhase:
 
     @pytest.mark.parametrize("status", ["approved", "in_progress", "completed"])
     async def test_status_of_a_plan_under_way(self, bus: Bus, outbox: Outbox, status: str) -> None:
-        assert (await phase(bus, status=status)).status == status
+        assert (await a_lone_phase(bus, status=status)).status == status
         done = ["initiative.pending_review"] if status == "completed" else []
         assert await outbox.types() == ["initiative.created", "phase.created", *done]
 
     async def test_blocked_with_its_reason(self, bus: Bus) -> None:
-        made = await phase(bus, status="blocked", blocked_reason="deferred")
+        made = await a_lone_phase(bus, status="blocked", blocked_reason="deferred")
         assert (await bus.call(UnblockPhase(id=made.id))).status == "pending"
 
     @pytest.mark.parametrize("fields", [{"status": "blocked"}, {"blocked_reason": "why"}])
@@ -60,26 +59,26 @@ class TestCreatePhase:
             CreatePhase(initiative_id=uuid7(), name="x", **fields)
 
     async def test_external_ref_is_unique_within_the_initiative(self, bus: Bus) -> None:
-        one = await phase(bus, external_ref="epic-1")
-        await phase(bus, external_ref="epic-1")
+        one = await a_lone_phase(bus, external_ref="epic-1")
+        await a_lone_phase(bus, external_ref="epic-1")
         with pytest.raises(AlreadyExists):
-            await plans.phase(bus, one.initiative_id, external_ref="epic-1")
+            await arrange.a_phase(bus, one.initiative_id, external_ref="epic-1")
 
     async def test_unknown_initiative(self, bus: Bus) -> None:
         with pytest.raises(InvalidReference) as refused:
-            await plans.phase(bus, uuid7())
+            await arrange.a_phase(bus, uuid7())
         assert (refused.value.field, refused.value.entity) == ("initiative_id", "initiative")
 
     async def test_many_at_once_have_places_of_their_own(self, bus: Bus) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
         made = await asyncio.gather(
-            *(plans.phase(bus, initiative.id, f"phase {n}") for n in range(8))
+            *(arrange.a_phase(bus, initiative.id, f"phase {n}") for n in range(8))
         )
         assert sorted(each.position for each in made) == list(range(1, 9))
 
     async def test_behind_the_largest_position(self, bus: Bus) -> None:
-        one = await phase(bus, position=2**31 - 1)
-        assert (await plans.phase(bus, one.initiative_id)).position == 2**31 - 1
+        one = await a_lone_phase(bus, position=2**31 - 1)
+        assert (await arrange.a_phase(bus, one.initiative_id)).position == 2**31 - 1
 
 
 class TestGetPhase:
@@ -91,8 +90,8 @@ class TestGetPhase:
 class TestListPhases:
     async def test_pages_in_one_statement(self, bus: Bus, statements: Any) -> None:
         one, two = await two_phases(bus)
-        third = await plans.phase(bus, one.initiative_id, "third", position=0)
-        await phase(bus)
+        third = await arrange.a_phase(bus, one.initiative_id, "third", position=0)
+        await a_lone_phase(bus)
         with statements() as counted:
             first = await bus.call(ListPhases(initiative_id=one.initiative_id, limit=2))
         assert counted.total == 1
@@ -103,8 +102,8 @@ class TestListPhases:
         assert (rest.items, rest.next_cursor) == ([two], None)
 
     async def test_filters(self, bus: Bus) -> None:
-        one = await phase(bus, external_ref="epic-1")
-        two = await phase(bus, status="approved")
+        one = await a_lone_phase(bus, external_ref="epic-1")
+        two = await a_lone_phase(bus, status="approved")
         assert (await bus.call(ListPhases(external_ref="epic-1"))).items == [one]
         assert (await bus.call(ListPhases(status="approved"))).items == [two]
         assert len((await bus.call(ListPhases(order="-name"))).items) == 2
@@ -112,26 +111,26 @@ class TestListPhases:
 
 class TestUpdatePhase:
     async def test_what_is_left_out_stays_and_null_clears(self, bus: Bus, outbox: Outbox) -> None:
-        made = await phase(bus, content={"type": "doc"}, merge_base="5f2c1e9")
+        made = await a_lone_phase(bus, content={"type": "doc"}, merge_base="5f2c1e9")
         updated = await bus.call(UpdatePhase(id=made.id, content=None, position=9))
         assert (updated.version, updated.content, updated.position) == (2, None, 9)
         assert (updated.name, updated.merge_base) == (made.name, "5f2c1e9")
         assert (await outbox.types())[-1] == "phase.updated"
 
     async def test_nothing_changed_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        made = await phase(bus, content={"b": 1, "a": [True, {}]})
+        made = await a_lone_phase(bus, content={"b": 1, "a": [True, {}]})
         same = UpdatePhase(id=made.id, content={"a": [True, {}], "b": 1})
         assert await bus.call(same) == made
         assert (await outbox.types())[-1] == "phase.created"
 
     async def test_true_is_not_one(self, bus: Bus) -> None:
-        made = await phase(bus, content={"a": 1})
+        made = await a_lone_phase(bus, content={"a": 1})
         updated = await bus.call(UpdatePhase(id=made.id, content={"a": True}))
         assert (updated.version, updated.content) == (2, {"a": True})
         assert (await bus.call(GetPhase(id=made.id))).content == {"a": True}
 
     async def test_expected_version(self, bus: Bus) -> None:
-        made = await phase(bus)
+        made = await a_lone_phase(bus)
         with pytest.raises(VersionConflict):
             await bus.call(UpdatePhase(id=made.id, name="x", expected_version=7))
 
@@ -143,7 +142,7 @@ class TestUpdatePhase:
 class TestReorderPhases:
     async def test_the_named_come_first(self, bus: Bus, outbox: Outbox) -> None:
         a, b = await two_phases(bus)
-        c = await plans.phase(bus, a.initiative_id, "c")
+        c = await arrange.a_phase(bus, a.initiative_id, "c")
 
         sequence = await bus.call(ReorderPhases(ids=[c.id, a.id]))
 
@@ -165,11 +164,13 @@ class TestReorderPhases:
 
     async def test_of_two_initiatives(self, bus: Bus) -> None:
         with pytest.raises(DifferentInitiatives):
-            await bus.call(ReorderPhases(ids=[(await phase(bus)).id, (await phase(bus)).id]))
+            await bus.call(
+                ReorderPhases(ids=[(await a_lone_phase(bus)).id, (await a_lone_phase(bus)).id])
+            )
 
     async def test_unknown(self, bus: Bus) -> None:
         with pytest.raises(PhaseNotFound):
-            await bus.call(ReorderPhases(ids=[(await phase(bus)).id, uuid7()]))
+            await bus.call(ReorderPhases(ids=[(await a_lone_phase(bus)).id, uuid7()]))
 
 
 class TestDeletePhase:
@@ -177,10 +178,10 @@ class TestDeletePhase:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         one, two = await two_phases(bus)
-        await depend(bus, two, one)
-        parent = await plans.task(db, one)
-        await plans.task(db, two, parent_task_id=parent)
-        await plans.task(db, two)
+        await depend_on_phase(bus, two, one)
+        parent = await arrange.add_task_of(db, one)
+        await arrange.add_task_of(db, two, parent_task_id=parent)
+        await arrange.add_task_of(db, two)
 
         deletion = await bus.call(DeletePhase(id=one.id))
 
@@ -197,12 +198,12 @@ class TestDeletePhase:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         one, two = await two_phases(bus, status="approved")
-        other = await plans.phase(bus, one.initiative_id, "pending")
-        running = await plans.phase(bus, one.initiative_id, "running", status="in_progress")
+        other = await arrange.a_phase(bus, one.initiative_id, "pending")
+        running = await arrange.a_phase(bus, one.initiative_id, "running", status="in_progress")
         for dependent in (two, other):
-            await depend(bus, dependent, one)
-        waiting = await plans.task(db, running, "pending")
-        needed = await plans.task(db, one, "pending")
+            await depend_on_phase(bus, dependent, one)
+        waiting = await arrange.add_task_of(db, running, "pending")
+        needed = await arrange.add_task_of(db, one, "pending")
         await bus.call(AddTaskDependency(id=waiting, depends_on_task_id=needed))
         before = len(await outbox.types())
 
@@ -222,9 +223,9 @@ class TestDeletePhase:
 
     async def test_what_waits_for_another_one_still_does(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await two_phases(bus, status="approved")
-        third = await plans.phase(bus, one.initiative_id, "third", status="approved")
+        third = await arrange.a_phase(bus, one.initiative_id, "third", status="approved")
         for needed in (one, two):
-            await depend(bus, third, needed)
+            await depend_on_phase(bus, third, needed)
 
         await bus.call(DeletePhase(id=one.id))
 

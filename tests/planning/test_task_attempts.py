@@ -24,7 +24,7 @@ from contracts.planning.tasks import (
 from fleetbus.client import Bus
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
-from tests.planning.arranging import add_claimed, add_task, row
+from tests.planning.arrange import add_claimed, add_task, row
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 

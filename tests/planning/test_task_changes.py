@@ -23,7 +23,7 @@ from contracts.planning.tasks import (
 from fleetbus.client import Bus
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
-from tests.planning.arranging import add_initiative, add_phase, add_task, depend, row
+from tests.planning.arrange import add_initiative, add_phase, add_task, depend, row
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 

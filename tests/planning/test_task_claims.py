@@ -24,7 +24,7 @@ from persistence.planning.tables import task as task_table
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
-from tests.planning.arranging import add_claimed, add_initiative, add_phase, add_task, depend
+from tests.planning.arrange import add_claimed, add_initiative, add_phase, add_task, depend
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 

@@ -30,7 +30,7 @@ from fleetbus.client import Bus
 from handlers.planning._cycles import find_cycle, find_path
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.kit.outbox import Outbox
-from tests.planning.arranging import (
+from tests.planning.arrange import (
     add_claimed,
     add_initiative,
     add_phase,

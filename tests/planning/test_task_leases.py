@@ -25,7 +25,7 @@ from handlers.planning._leases import expire_task_leases
 from persistence.planning.tables import task as task_table
 from tests.counting import Counted
 from tests.kit.outbox import Outbox
-from tests.planning.arranging import add_claimed, row
+from tests.planning.arrange import add_claimed, row
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 

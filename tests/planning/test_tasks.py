@@ -19,7 +19,7 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.counting import Counted
-from tests.planning.arranging import add_claimed, add_initiative, add_phase, add_task, depend
+from tests.planning.arrange import add_claimed, add_initiative, add_phase, add_task, depend
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 

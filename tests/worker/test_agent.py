@@ -24,16 +24,7 @@ from fleetbus.client.registration import Registration
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from tests.kit.outbox import Outbox
-from tests.worker.arranging import (
-    PATIENCE,
-    for_ever,
-    new_task,
-    now,
-    run,
-    silence,
-    stored,
-    until,
-)
+from tests.worker.arrange import PATIENCE, a_task, for_ever, now, run, silence, stored, until
 
 
 class TestRegistration:
@@ -75,7 +66,7 @@ class TestRegistration:
 
     async def test_one_that_runs_is_not_taken_over(self, bus: Bus) -> None:
         async with bus.agent() as agent:
-            await new_task(bus)
+            await a_task(bus)
             await anext(agent.tasks())
             with pytest.raises(InvalidTransition, match=r"running, not stopped or crashed"):
                 await bus.agent(id=agent.id).__aenter__()
@@ -240,7 +231,7 @@ class TestEnding:
         assert there.progress == {"step": "last"}
 
     async def test_finished_it_has_no_task_any_more(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await anext(agent.tasks())
             await agent.finish()
@@ -272,7 +263,7 @@ class TestEnding:
             assert isinstance(await left_alone(bus, error=KeyError()), KeyError)
 
     async def test_its_tasks_go_back_to_the_queue(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await anext(agent.tasks())
         assert mine.id == task.id

@@ -1,4 +1,4 @@
-"""What tests of health start from, and the sweeper one step at a time."""
+"""What tests of health start from, and time that passes."""
 
 from datetime import timedelta
 from typing import Any
@@ -20,23 +20,25 @@ YEARLY = "0 0 1 1 *"
 YEAR = timedelta(days=366)
 
 
-async def define(bus: Bus, id_: str = "homepage", **fields: Any) -> definitions.TestDefinition:
+async def a_definition(
+    bus: Bus, id_: str = "homepage", **fields: Any
+) -> definitions.TestDefinition:
     given = {"description": "The homepage answers", "endpoint": "https://example.org/", **fields}
     return await bus.call(definitions.UpsertTestDefinition(id=id_, **given))
 
 
-async def record(bus: Bus, status: Any = "success", **fields: Any) -> runs.TestRun:
+async def a_run(bus: Bus, status: Any = "success", **fields: Any) -> runs.TestRun:
     fields.setdefault("test_definition_id", "homepage")
     return await bus.call(runs.RecordTestRun(status=status, **fields))
 
 
-async def start_check(bus: Bus, *names: str, **fields: Any) -> checks.StartedCheck:
+async def a_check(bus: Bus, *names: str, **fields: Any) -> checks.StartedCheck:
     workers = [CheckedWorker(name=name, type="builder") for name in names]
     fields.setdefault("trigger_type", "on_demand")
     return await bus.call(checks.StartCheck(workers=workers, **fields))
 
 
-async def schedule(bus: Bus, name: str = "nightly", **fields: Any) -> schedules.Schedule:
+async def a_schedule(bus: Bus, name: str = "nightly", **fields: Any) -> schedules.Schedule:
     return await bus.call(schedules.UpsertSchedule(**{"name": name, "cron": "* * * * *", **fields}))
 
 

@@ -1,4 +1,4 @@
-"""What tests of agents start from, time that passes, and the sweeper one step at a time."""
+"""What tests of agents start from, and time that passes."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,11 +16,11 @@ from persistence.agents.tables import account
 QUESTIONS: list[Any] = [{"question": "Which database?"}]
 
 
-async def register(bus: Bus, **fields: Any) -> Agent:
+async def an_agent(bus: Bus, **fields: Any) -> Agent:
     return await bus.call(RegisterAgent(**fields))
 
 
-async def new_task(bus: Bus, name: str = "a task") -> Task:
+async def a_task(bus: Bus, name: str = "a task") -> Task:
     return await bus.call(CreateTask(name=name))
 
 
@@ -29,11 +29,11 @@ async def claim(bus: Bus, agent: Agent, limit: int = 1) -> list[Task]:
     return [one.task for one in found.tasks]
 
 
-async def working(bus: Bus, tasks: int = 1, **fields: Any) -> tuple[Agent, list[Task]]:
+async def a_working_agent(bus: Bus, tasks: int = 1, **fields: Any) -> tuple[Agent, list[Task]]:
     """An agent that has claimed new tasks, and these."""
     for number in range(tasks):
-        await new_task(bus, f"task {number}")
-    agent = await register(bus, **fields)
+        await a_task(bus, f"task {number}")
+    agent = await an_agent(bus, **fields)
     return agent, await claim(bus, agent, tasks)
 
 
