@@ -105,6 +105,9 @@ class Shared:
             if not service.draining:
                 await service.stop()
 
+    def serves(self) -> bool:
+        return self.service.can_serve() and not self.service.failed.is_set()
+
     async def idle(self) -> bool:
         """Whether each request was answered, at the latest in the time that a stop would take."""
         with suppress(TimeoutError):
@@ -116,7 +119,7 @@ class Shared:
 
     async def empty(self) -> None:
         """Make it again what it was at first; raises `Unclean` where that cannot be done."""
-        if not self.service.can_serve() or self.service.failed.is_set():
+        if not self.serves():
             raise Unclean("the service does not serve")
         if await self.db.fetchrow(_SHAPE) != self.shape:
             raise Unclean("the test changed the database itself")
@@ -173,6 +176,8 @@ class Sharing:
     async def turn(self, item: pytest.Item, registry: Registry) -> AsyncIterator[Shared]:
         """The one of this registry, for this test."""
         which = id(registry)
+        if which in self._running and not self._running[which][0].serves():
+            await self._end(which)
         if which not in self._running:
             self._running[which] = await self._start(registry)
         shared, _ = self._running[which]
