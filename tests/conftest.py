@@ -139,7 +139,8 @@ async def shared(
     if not shares(request.node):
         yield None
         return
-    async with sharing.turn(request.node, registry) as shared:
+    stash = request.node.stash
+    async with sharing.turn(registry, lambda: stash.get(FAILED, False)) as shared:
         yield shared
 
 

@@ -1,7 +1,7 @@
 """A running service that tests take in turn; between two of them its database is emptied."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -173,8 +173,10 @@ class Sharing:
         self._running: dict[int, tuple[Shared, AsyncExitStack]] = {}
 
     @asynccontextmanager
-    async def turn(self, item: pytest.Item, registry: Registry) -> AsyncIterator[Shared]:
-        """The one of this registry, for this test."""
+    async def turn(
+        self, registry: Registry, failed: Callable[[], bool] = lambda: False
+    ) -> AsyncIterator[Shared]:
+        """The one of this registry, for one test, of which is asked in the end if it has failed."""
         which = id(registry)
         if which in self._running and not self._running[which][0].serves():
             await self._end(which)
@@ -185,7 +187,7 @@ class Sharing:
         try:
             yield shared
             assert await shared.idle(), "requests were left unanswered"
-            if not item.stash.get(FAILED, False):
+            if not failed():
                 with suppress(Unclean):
                     await shared.empty()
                     clean = True
