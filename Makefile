@@ -58,7 +58,7 @@ FAULTS ?= 200
 SEED ?= 1
 ROUNDS ?= 10
 
-faults: setup  ## Kill, freeze, cut, and judge what clients saw (FAULTS=, SEED=, ROUNDS=, ARGS=)
+faults: setup  ## Cause faults while clients work, and judge the results (FAULTS=, SEED=, ROUNDS=, ARGS=)
 	.venv/bin/python -m tests.faults --faults $(FAULTS) --seed $(SEED) --rounds $(ROUNDS) $(ARGS)
 
 lint: setup  ## Check style, format and the direction of imports
@@ -78,7 +78,7 @@ migration: setup  ## Draft the next migration from the declared tables (NAME=wha
 	.venv/bin/ruff check --quiet --select I,F401 --fix migrations/versions
 	.venv/bin/ruff format --quiet migrations/versions
 
-bench: .venv/.bench  ## Compare with what one would write by hand (ARGS: their own options)
+bench: .venv/.bench  ## Compare with code written by hand (ARGS: their own options)
 	.venv/bin/python -m benchmarks $(ARGS)
 
 .venv/.bench: requirements/bench.txt .venv/.project
@@ -109,7 +109,7 @@ lock:  ## Bring requirements/ in line with pyproject.toml (UPGRADE=1: newest ver
 		--output-file requirements/bench.txt
 	rm -rf build/lock
 
-clean:  ## Remove what the commands above made; the data of `make up` stays
+clean:  ## Remove the files that the commands above made; the data of `make up` stays
 	rm -rf .venv build dist *.egg-info tests/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ from benchmarks import (
     relaying,
     report,
     searches,
+    signins,
     soak,
     start,
     wire,
@@ -142,6 +143,17 @@ def run_searches(
     """What a get by id notices of searches over all tasks."""
     work = searches.run(console, tasks, in_flight, seconds, durable=_common.durable)
     _run("searches", work)
+
+
+@app.command("signins")
+def run_signins(
+    agents: Annotated[int, typer.Option(min=1, help="Agents that live.")] = 10_000,
+    callers: Annotated[int, typer.Option(min=1, help="Who sign in, one after the other.")] = 64,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds that count.")] = 20.0,
+) -> None:
+    """What heartbeats notice of passwords that are hashed at full speed; none may be late."""
+    work = signins.run(console, agents, callers, seconds, durable=_common.durable)
+    _run("signins", work)
 
 
 @app.command("soak")

@@ -1,4 +1,4 @@
-"""What the benchmarks are to reach, and whether they do."""
+"""The goals of the benchmarks, and whether they are met."""
 
 from __future__ import annotations
 
@@ -102,5 +102,5 @@ GOALS = (
     Goal("p50 of a claim, largest table against smallest", 1.5, "×", _growth("claim")),
     Goal("p50 of a command, largest table against smallest", 1.5, "×", _growth("complete")),
     Goal("memory of a process under steady load", 150, " MiB", _soaked("highest_mib")),
-    Goal("memory at the end of it, against once settled", 1.05, "×", _grown_in_soak),
+    Goal("memory at the end of the steady load, against once settled", 1.05, "×", _grown_in_soak),
 )

@@ -37,7 +37,7 @@ async def run(
             FLEETBUS, servers, FLEETBUS_RELAY="true", FLEETBUS_NATS_SYSTEM_URL=system_url
         ) as service:
             spec = Spec(service.url, agents, INTERVAL, seconds, WARMUP, keys)
-            beats, spent = await _measure(servers, service, spec)
+            beats, spent = await measure(servers, service, spec)
             harmed = dict(await servers.db.fetch(_HARMED))
             living = int(await servers.db.fetchval(_LIVING))
     console.print(
@@ -64,9 +64,7 @@ async def run(
     }
 
 
-async def _measure(
-    servers: Servers, service: Running, spec: Spec
-) -> tuple[Beats, dict[str, float]]:
+async def measure(servers: Servers, service: Running, spec: Spec) -> tuple[Beats, dict[str, float]]:
     """What the load counted, and what everybody spent meanwhile, as shares of one core."""
     async with _pulse(spec) as lines:
         assert await anext(lines) == "begin"

@@ -29,6 +29,9 @@ TICK = 0.005
 AFTER_REFUSAL = 0.2
 """Seconds until a heartbeat that was refused for the load is sent again; its time goes on."""
 
+LATE = 1.0
+"""Seconds after which the answer to a heartbeat is late; an agent is missed after several beats."""
+
 LAST_ANSWERS = 5.0
 """Seconds that are waited at the end for what is under way."""
 
@@ -58,6 +61,8 @@ class Beats:
     p50_ms: float
     p99_ms: float
     worst_ms: float
+    late: int
+    """Answered after a second, or not at all."""
     cpu_share: float
     """Of one core, of this process."""
 
@@ -160,6 +165,7 @@ class Pulse:
             p50_ms=times[len(times) // 2] * 1e3,
             p99_ms=times[len(times) * 99 // 100] * 1e3,
             worst_ms=times[-1] * 1e3,
+            late=sent - answered + sum(seconds > LATE for seconds in times),
             cpu_share=share,
         )
 

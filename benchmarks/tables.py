@@ -33,7 +33,7 @@ def full(results: Results) -> str:
     parts = [
         f"![Operations per second]({picture.FILE.name})",
         _run(results),
-        "### What was to be reached",
+        "### Goals",
         goals(results),
     ]
     for in_flight in results.measured("in_flight"):
@@ -57,7 +57,7 @@ def ratios(results: Results, in_flight: int) -> str:
 
 
 def goals(results: Results) -> str:
-    """What was to be reached, and what was."""
+    """The goals, and which of them were met."""
     rows = []
     for goal in GOALS:
         value = goal.value(results)
@@ -67,7 +67,7 @@ def goals(results: Results) -> str:
         rows.append(
             (goal.what, goal.wanted, f"{value:.3g}{goal.unit}", "yes" if goal.met(value) else "no")
         )
-    return _table(("figure", "wanted", "measured", "met"), rows)
+    return _table(("figure", "goal", "measured", "met"), rows)
 
 
 def _origin(results: Results) -> str:
@@ -89,7 +89,7 @@ def _run(results: Results) -> str:
         ("durability", _disk(run)),
         ("rounds", f"{run['rounds']}, of {run['seconds']:g} s for each measurement"),
         ("relay", run["relay"]),
-        ("Postgres is told", _listed(run["postgres_settings"])),
+        ("Postgres settings", _listed(run["postgres_settings"])),
         ("libraries", _listed(versions)),
         ("left out", _listed(run["skipped"]) or "nothing"),
     ]

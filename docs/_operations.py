@@ -33,7 +33,7 @@ def index_page(catalogue: Catalogue) -> str:
             for o in context.operations
         ]
         parts.append(table(("operation", "what it does"), rows))
-    return page("Operations", "What the service can be asked, by context.", parts)
+    return page("Operations", "All operations of the service, by context.", parts)
 
 
 def overview(catalogue: Catalogue) -> str:
@@ -66,7 +66,7 @@ class ContextPage:
             parts.append(f"## `db.{noun}`")
             parts.extend(self._operation(operation) for operation in found)
         if self.objects:
-            parts.append("## Objects\n\nWhat requests and replies consist of, by name.")
+            parts.append("## Objects\n\nThe objects in requests and replies, by name.")
             parts.extend(self._object(name) for name in self.objects)
         lead = f"The operations of the context `{self.context.name}`."
         return page(f"Operations: {self.context.name}", lead, parts)

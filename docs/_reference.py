@@ -68,7 +68,7 @@ def errors_page(catalogue: Catalogue) -> str:
     lead = "Refusals and failures: problem documents (RFC 9457)."
     more = (
         "Each has `type`, `title`, `status`, `detail` and `retryable`, and the details named "
-        "here beside them. What to do about them: [clients](clients.md)."
+        "here beside them. How to handle them: [clients](clients.md)."
     )
     parts = [
         more,
@@ -94,8 +94,8 @@ def _errors(errors: Iterable[type[Refusal]]) -> str:
 
 def states_page() -> str:
     """The state machines, drawn from the transition tables that the deciders use."""
-    lead = "Which action leads from which status to which."
-    more = "What a phase or an initiative is, given what it holds: [containers](containers.md)."
+    lead = "The actions that lead from one status to another."
+    more = "How phases and initiatives follow from their contents: [containers](containers.md)."
     parts = [more]
     for machine in state_machines():
         edges = "\n".join(

@@ -15,7 +15,7 @@ from fleetbus.client.storable import text
 def ask(test: TestDefinition) -> dict[str, int | str]:
     body = None if test.payload is None else json.dumps(test.payload).encode()
     try:
-        asked = Request(test.endpoint or "", body, method=test.method)  # noqa: S310  whoever defines tests is trusted
+        asked = Request(test.endpoint or "", body, method=test.method)  # noqa: S310  the people who define tests are trusted
         with urlopen(asked, timeout=test.timeout_seconds) as answer:  # noqa: S310  as above
             return {"status_code": answer.status}
     except (OSError, ValueError, HTTPException) as problem:

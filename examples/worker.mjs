@@ -15,7 +15,7 @@ const interval = Number(process.env.HEARTBEAT_SECONDS ?? 10);
 const leaseSeconds = 3 * interval;
 const id = randomUUID();
 
-// If this connection is lost, the agent of the same name is missed.
+// If this connection is lost, the agent with its name comes under suspicion.
 const nc = await connect({
   servers: url.host,
   user: url.username || undefined,
@@ -31,7 +31,7 @@ class Refused extends Error {
   }
 }
 
-/** The reply. What may be retried is sent again, with the same idempotency key. */
+/** The reply. A request that may be retried is sent again, with the same idempotency key. */
 async function request(subject, body) {
   const key = headers();
   key.set("Nats-Msg-Id", randomUUID());
@@ -51,10 +51,10 @@ async function request(subject, body) {
 
 const MOST = 4 * 1024 * 1024; // characters of an output that are kept
 
-let task = null; // what it has: { id, attempt }
-let child = null; // who does it
-let ended = null; // why it ends, once it does
-let wake = () => {}; // ends the pause in which there is nothing to do
+let task = null; // the claimed task: { id, attempt }
+let child = null; // the process that does it
+let ended = null; // why the worker ends, once it does
+let wake = () => {}; // ends the pause while there is nothing to do
 
 function end(reason) {
   ended ??= reason;
@@ -62,7 +62,7 @@ function end(reason) {
   wake();
 }
 
-/** The text without what cannot be stored; of one that is too long the beginning, with a mark. */
+/** The text as it can be stored; if it is too long, its beginning with a mark. */
 function storable(text, limit = Infinity) {
   const clean = text.replaceAll("\0", "\ufffd").toWellFormed();
   if (clean.length <= limit) return clean;
@@ -79,7 +79,7 @@ async function log(text) {
   }
 }
 
-/** Says what became of a task; what is refused for its size is said in fewer words. */
+/** Reports the outcome of a task; in fewer words if it is refused for its size. */
 async function say(subject, mine, name, text, limit) {
   if (text.length > limit) await log(text).catch((refusal) => console.error(refusal.message));
   try {
@@ -90,7 +90,7 @@ async function say(subject, mine, name, text, limit) {
   }
 }
 
-/** The agent lives, and keeps the lease of the task that it has. */
+/** Sends heartbeats, and renews the lease of the task in hand. */
 async function live() {
   while (!ended) {
     await pause(interval * 1000, undefined, { ref: false });
@@ -107,7 +107,7 @@ async function live() {
   }
 }
 
-/** What the command prints, given this on its standard input, and its exit code. */
+/** The output of the command, given this on its standard input, and its exit code. */
 function run(input) {
   return new Promise((resolve, reject) => {
     child = spawn(command, rest, { stdio: ["pipe", "pipe", "inherit"] });
@@ -116,7 +116,7 @@ function run(input) {
       if (output.length < MOST) output += text;
     });
     child.on("error", reject).on("close", (code) => resolve({ code, output }));
-    child.stdin.on("error", () => {}); // it need not read
+    child.stdin.on("error", () => {}); // the command need not read it
     child.stdin.end(input);
   });
 }
@@ -131,7 +131,7 @@ const agent = await request("db.agents.register", {
 console.log("agent", agent.name);
 live();
 
-// A sign that there may be something to claim; one can be missed, so it looks all the same.
+// Each event is a sign that there may be something to claim; it also looks without one.
 for (const fact of ["created", "ready", "released", "retried", "lease_expired"]) {
   nc.subscribe(`events.task.${fact}.*`, { callback: () => wake() });
 }
@@ -147,14 +147,14 @@ while (!ended) {
   const { code, output } = await run(JSON.stringify(claimed));
   const mine = task;
   task = child = null;
-  if (ended) break; // stopping gives it back
+  if (ended) break; // stopping the agent releases the task
   const verdict =
     code === 0
       ? say("db.tasks.complete", mine, "summary", output, 20_000)
       : say("db.tasks.block", mine, "reason", `${command} ended with status ${code}.`, 2_000);
   await verdict.then(
-    (told) => console.log(told.status, told.name),
-    (refusal) => console.error(refusal.message), // it was taken away; it goes on with the next one
+    (done) => console.log(done.status, done.name),
+    (refusal) => console.error(refusal.message), // the task was taken away; continue with the next one
   );
 }
 

@@ -24,16 +24,16 @@ async def run(command: tuple[str, ...], prompt: str) -> tuple[int, bytes]:
 async def main(nats_url: str, *command: str) -> None:
     async def work(agent: WorkingAgent) -> None:
         async for task in agent.tasks(lease_seconds=3 * HEARTBEAT):
-            with suppress(TaskLost), task:  # a lost one is somebody else's; on to the next
+            with suppress(TaskLost), task:  # a lost task is somebody else's
                 status, output = await run(command, task.description or task.name)
                 if status == 0:
-                    await task.complete(output)  # whatever it is, the kit makes it storable
+                    await task.complete(output)  # the kit makes any output storable
                 else:
                     agent.log(output)
                     await task.block(f"{command[0]} ended with status {status}.")
 
     async with connect(nats_url) as bus:
-        await bus.work(work, heartbeat_interval_s=HEARTBEAT)  # held for crashed, it comes back
+        await bus.work(work, heartbeat_interval_s=HEARTBEAT)  # if considered crashed, it comes back
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Gives each ready task, as JSON, to a command on its standard input: worker.sh URL COMMAND...
 #
-# It needs nothing but sh and the `nats` command line tool. That tool connects anew for each
-# request, so the service learns of the end of this agent by its lease alone.
+# It needs nothing but sh and the `nats` command line tool. That tool opens a new connection for each
+# request, so only its lease tells the service that this agent has ended.
 
 set -u
 [ $# -ge 2 ] || { echo "usage: worker.sh URL COMMAND..." >&2; exit 2; }
@@ -12,8 +12,8 @@ interval=${HEARTBEAT_SECONDS:-10}
 lease=$((interval * 3))
 state=$(mktemp -d)
 
-# request SUBJECT BODY: the reply, or the refusal ({"type":...). Until there is one it is sent
-# again, with the same idempotency key; the tool tells silence by printing nothing.
+# request SUBJECT BODY: the reply, or the refusal ({"type":...). Until there is one the request is
+# sent again, with the same idempotency key; the tool prints nothing if no answer came.
 request() {
     key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     while :; do
@@ -27,18 +27,18 @@ request() {
     printf '%s\n' "$reply"
 }
 
-# Of what is read: the first value of this name, an id or a number.
+# The first value with this name in the input, an id or a number.
 value() { grep -o "\"$1\":\"\{0,1\}[0-9a-f-]*" | head -n 1 | sed 's/.*[:"]//'; }
 
-# Of what is read: its text as a JSON string. What cannot be stored becomes a question mark, and what
-# is no UTF-8 is left out.
+# The input as a JSON string. Characters that cannot be stored become question marks, and bytes that
+# are not UTF-8 are left out.
 quoted() {
     LC_ALL=C tr '\000-\010\013-\037' '?' | iconv -c -f UTF-8 -t UTF-8 |
         sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/\\t/g' |
         awk 'BEGIN { printf "\"" } { printf "%s%s", n++ ? "\\n" : "", $0 } END { printf "\"" }'
 }
 
-# The beginning of a file as a JSON string, with a mark where it was cut.
+# The beginning of a file as a JSON string, with a mark if it was cut.
 beginning() {
     size=$(wc -c <"$1" | tr -d ' ')
     {
@@ -59,7 +59,7 @@ keep() {
     done
 }
 
-# Says that a task is done, by what it printed; what is refused for its size is said in fewer words.
+# Completes a task with its output as the summary; with less of it if it is refused for its size.
 complete() {
     [ "$(wc -c <"$1")" -le 15000 ] || keep "$1"
     for most in 15000 500; do
@@ -70,8 +70,8 @@ complete() {
     done
 }
 
-# In the background, as long as the worker is there: the agent lives, and keeps the lease of the
-# task that it has.
+# In the background, as long as the worker runs: sends heartbeats, and renews the lease of the task in
+# hand.
 live() {
     while sleep "$interval" && kill -0 $$ 2>/dev/null; do
         case $(request db.agents.heartbeat "{\"id\":\"$agent\",\"incarnation\":1}") in
@@ -79,12 +79,12 @@ live() {
         esac
         [ -e "$state/claim" ] || continue
         case $(request db.tasks.renew "{$(cat "$state/claim"),\"lease_seconds\":$lease}") in
-            '{"type":'*) kill "$(cat "$state/pid")" ;; # lost: what it would say is refused
+            '{"type":'*) kill "$(cat "$state/pid")" ;; # lost: its result would be refused
         esac
     done
 }
 
-# Ends in good order: what the agent has goes back to the queue.
+# Ends in good order: a task in hand goes back to the queue.
 stop() {
     trap '' TERM INT
     kill "$alive" $(cat "$state/pid" 2>/dev/null) 2>/dev/null

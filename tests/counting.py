@@ -20,6 +20,8 @@ class Counted:
     """The statements that ran."""
 
     texts: list[str] = field(default_factory=list)
+    values: list[tuple[Any, ...]] = field(default_factory=list)
+    """The parameters of each."""
 
     @property
     def total(self) -> int:
@@ -32,13 +34,15 @@ def counting(database: Database) -> Iterator[Counted]:
     counted = Counted()
     drivers: set[Any] = set()
 
-    def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+    def note(_conn: Any, _cursor: Any, statement: str, values: Any, *_rest: Any) -> None:
         counted.texts.append(statement)
+        counted.values.append(tuple(values))
 
     def note_below(record: Any) -> None:
         query = record.query
         if not query.startswith(CONTROL) and not any(part in query for part in INTROSPECTION):
             counted.texts.append(query)
+            counted.values.append(tuple(record.args or ()))
 
     def watch(driver: Any) -> None:
         if driver not in drivers:

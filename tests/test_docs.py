@@ -179,6 +179,14 @@ class TestNames:
         assert named - settings - flags == set()
 
     @every_prose
+    def test_files_exist(self, page: Path) -> None:
+        """Those of the tree, save of the context that is made up to be shown."""
+        folders = [path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
+        within = re.compile(rf"(?:{'|'.join(folders)})/[\w./-]+")
+        named = {words for words in code(page) if within.fullmatch(words) and "toys" not in words}
+        assert {name for name in named if not (ROOT / name).exists()} == set()
+
+    @every_prose
     def test_operations_and_events_exist(self, page: Path) -> None:
         catalogue = domain.catalogue()
         subjects = {operation.declared.subject for operation in catalogue.operations}

@@ -19,8 +19,7 @@ LINES_PER_FILE = 300
 
 # What is longer, and how long. The list only shrinks: nothing is added, no number grows.
 LONGER = {
-    "bus/handling/shapes.py": 377,
-    "bus/running/executor.py": 369,
+    "bus/running/executor.py": 354,
     "bus/storage/database.py": 345,
     "contracts/agents/agents.py": 419,
     "contracts/planning/initiatives.py": 362,
@@ -32,8 +31,6 @@ LONGER = {
     "migrations/versions/0002_planning.py": 390,
     "migrations/versions/0003_health.py": 304,
     "tests/agents/test_agent_liveness.py": 327,
-    "tests/agents/test_agent_transitions.py": 319,
-    "tests/agents/test_agents.py": 308,
     "tests/bus/test_admission.py": 343,
     "tests/bus/test_batching.py": 324,
     "tests/bus/test_sizes.py": 357,
@@ -51,7 +48,6 @@ LONGER = {
     "tests/planning/_plan_history.py": 328,
     "tests/planning/test_containers.py": 317,
     "tests/planning/test_initiatives.py": 375,
-    "tests/planning/test_projects.py": 301,
     "tests/planning/test_readiness.py": 311,
     "tests/planning/test_task_dependencies.py": 343,
     "tests/relay/test_foreign.py": 355,

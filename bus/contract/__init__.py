@@ -50,6 +50,8 @@ from bus.contract.references import Ref
 from bus.contract.refusals import Conflict, Down, NotFound, Refusal, Unprocessable
 from bus.contract.sensitive import Sensitive
 from bus.contract.several import GivenCommand, NotTransactional, Replies
+from bus.contract.tokens import TokenOf
+from bus.kit.tokens import Token
 
 __all__ = [
     "ABSENT",
@@ -103,6 +105,8 @@ __all__ = [
     "Time",
     "TimeZone",
     "Title",
+    "Token",
+    "TokenOf",
     "Unprocessable",
     "Url",
     "Version",

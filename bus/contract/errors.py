@@ -42,6 +42,10 @@ class InvalidRequest(BadRequest):
         return f"{first.field[:200] or 'body'}: {first.message[:300]}{more}"
 
 
+class DryRunRefused(BadRequest):
+    """The operation judges a guess, or reveals a secret: it is never a dry run."""
+
+
 class CallerUnknown(Unauthenticated):
     """The caller could not be identified."""
 
@@ -135,7 +139,7 @@ class Overloaded(TooMany, detail="{in_flight} requests in progress ({budget}); t
     budget: str = "requests"
 
 
-class InternalError(Internal, detail="an internal error; the log has it as {error_id}"):
+class InternalError(Internal, detail="an internal error; it is in the log as {error_id}"):
     """A bug in the service; nothing was stored."""
 
     error_id: str

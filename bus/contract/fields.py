@@ -72,7 +72,7 @@ def _in_utc(time: datetime) -> datetime:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    """The names that every process knows, whatever its system has: those that come along."""
+    """The names that every process knows, whatever its system has: those of the package."""
     return frozenset((files("tzdata") / "zones").read_text().split()) - {"Factory"}
 
 
@@ -172,7 +172,7 @@ Summary = Annotated[Text, StringConstraints(max_length=20_000)]
 """The outcome, up to 20,000 characters: context for those who continue from here."""
 
 Reason = Annotated[_Line, StringConstraints(min_length=1, max_length=2_000)]
-"""Why, in 1–2,000 characters, for a person to read."""
+"""A reason in 1–2,000 characters, for a person to read."""
 
 Url = Annotated[_Line, StringConstraints(min_length=1, max_length=2_000, pattern=r"^\S+$")]
 """An address without spaces, up to 2,000 characters."""
@@ -186,8 +186,8 @@ ExternalRef = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 AgentId = Annotated[
     _Line, StringConstraints(min_length=1, max_length=200), AfterValidator(one_spelling)
 ]
-"""Who works, up to 200 characters: an agent's id or any other name. A UUID in any of its spellings
-is stored in lower case with hyphens."""
+"""The name of a worker, up to 200 characters: an agent's id or any other name. A UUID in any of its
+spellings is stored in lower case with hyphens."""
 
 Search = Annotated[_Line, StringConstraints(min_length=1, max_length=200)]
 """Text to be found anywhere in a name or description, case ignored."""
@@ -231,7 +231,7 @@ ABSENT: Any = Field(default_factory=lambda: None)
 """The default of a field that may be left out but not be null: left out, it stays as it is."""
 
 MOST_GONE = 400
-"""So many ids an event may name, twice, beside its entity."""
+"""How many ids an event may name in each of two lists beside its entity."""
 
 GoneIds = Annotated[list[Id], Field(max_length=MOST_GONE)]
-"""The first 400 of what was deleted along with something, in the order of their ids."""
+"""The ids of the first 400 entities that were deleted along with another one, in order."""

@@ -11,13 +11,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class EncodedItems(Sequence[M]):
-    """Items as the database encoded them; entities for whoever looks into it."""
+    """Items as the database encoded them; code that looks into them gets entities."""
 
     def __init__(self, entity: type[M], texts: Sequence[str], *, shortened: bool = False) -> None:
         self.entity = entity
         self.texts = texts
         self.shortened = shortened
-        """Whether one of them is not told in full: it does not fit a message."""
+        """Whether one of them is not shown in full, because it does not fit into a message."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from bus.contract.docs import summary
-from bus.contract.errors import EVERYWHERE, CredentialsUnreadable
+from bus.contract.errors import EVERYWHERE, CredentialsUnreadable, DryRunRefused
 from bus.contract.event import Event
 from bus.contract.model import Reply, Request
 from bus.contract.place import context_of, module_of
@@ -43,13 +43,18 @@ class Declared:
     summary: str
     example: Mapping[str, Any]
     vital: bool
-    """Whether somebody is wrongly taken for dead, or for living, where it comes too late: it waits
-    behind no other work, and is not refused for it."""
+    """Whether an agent is wrongly considered dead, or alive, if it comes too late: it does not wait
+    behind other work, and is not refused because of it."""
     expensive: bool
-    """Whether it always reads more the more there is: it keeps to connections for its like."""
+    """Whether it always reads more the more there is: it has connections for its kind."""
     secret: bool
     """Whether its request or reply holds a secret: nothing of it is logged, and what is kept with
     an idempotency key is sealed."""
+    judges: bool
+    """Whether it judges a guess, a password, code or token, which counts whatever becomes of it: so
+    it is no dry run, and stands in no transaction with others that could undo it."""
+    reveals: bool
+    """Whether it reveals a secret, which is put on record: so it is no dry run."""
     transactional: bool
     """Whether it may stand in a transaction with others: a command that is not vital may, unless
     it says otherwise."""
@@ -76,6 +81,8 @@ class Operation(Request, Generic[R]):
         vital: bool = False,
         expensive: bool = False,
         secret: bool = False,
+        judges: bool = False,
+        reveals: bool = False,
         transactional: bool = True,
     ) -> None:
         """What a class statement may say; it is read once the fields are known, below."""
@@ -102,6 +109,8 @@ class Operation(Request, Generic[R]):
         vital: bool = False,
         expensive: bool = False,
         secret: bool = False,
+        judges: bool = False,
+        reveals: bool = False,
         transactional: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -119,14 +128,18 @@ class Operation(Request, Generic[R]):
             noun=noun,
             verb=verb,
             reply=_reply(cls),
-            errors=_classes(cls, "errors", errors, Refusal),
+            errors=_classes(cls, "errors", _errors(errors, real=judges or reveals), Refusal),
             emits=_classes(cls, "emits", emits, Event),
             summary=summary(cls),
             example=example or {},
             vital=vital,
             expensive=expensive,
             secret=secret,
-            transactional=transactional and cls.kind_ == "command" and not vital and not secret,
+            judges=judges,
+            reveals=reveals,
+            transactional=transactional
+            and cls.kind_ == "command"
+            and not (vital or secret or judges),
         )
         _check_operation(cls)
 
@@ -151,6 +164,10 @@ def _check_operation(cls: type[Operation[Any]]) -> None:
         raise DeclarationError(f"{cls.__qualname__} is a query and cannot be vital")
     if declared.expensive and declared.kind == "command":
         raise DeclarationError(f"{cls.__qualname__} is a command and cannot be expensive")
+    if declared.judges and declared.kind == "query":
+        raise DeclarationError(f"{cls.__qualname__} is a query and cannot count what it judges")
+    if declared.reveals and (declared.kind == "query" or not declared.secret):
+        raise DeclarationError(f"{cls.__qualname__} reveals: it is a command with secret=True")
     _check_secrets(cls)
     if implied := set(declared.errors) & set(EVERYWHERE):
         names = ", ".join(error.__name__ for error in implied)
@@ -206,6 +223,11 @@ def _reply(cls: type[Operation[Any]]) -> type[Reply]:
     raise DeclarationError(
         f"{cls.__qualname__} needs its reply, a subclass of Reply: Command[Task], Query[Page[Task]]"
     )
+
+
+def _errors(given: tuple[Any, ...], *, real: bool) -> tuple[Any, ...]:
+    """The errors that an operation names, and the one that says that it is never a dry run."""
+    return (*given, DryRunRefused) if real and isinstance(given, tuple) else given
 
 
 def _classes(cls: type, what: str, given: tuple[Any, ...], base: type) -> tuple[Any, ...]:

@@ -44,7 +44,7 @@ else:
 
         def __class_getitem__(cls, entity: type[Entity]) -> Any:
             if entity.model_fields["id"].annotation is not UUID:
-                raise DeclarationError(f"Ref[{entity.__qualname__}]: its id is no UUID")
+                raise DeclarationError(f"Ref[{entity.__qualname__}]: its id is not a UUID")
             return Annotated[Id, Refers(entity)]
 
 

@@ -1,8 +1,8 @@
-"""Secrets in what travels: ``Sensitive[Text]`` is told to whom it is for, and shown nowhere."""
+"""Secrets in requests and replies: ``Sensitive[Text]`` is shown to its receiver and nobody else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
@@ -13,8 +13,8 @@ from pydantic_core import CoreSchema
 T = TypeVar("T")
 
 
-class _Mark:
-    """What tells a secret from any other value of its type."""
+class Mark:
+    """The mark that distinguishes a secret from any other value of its type."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -26,7 +26,7 @@ class _Mark:
         return document
 
 
-_MARK: Final = _Mark()
+_MARK: Final = Mark()
 
 Sensitive = Annotated[T, _MARK]
 """A secret, of any type: in no ``repr``, and its values in no message about what is wrong with it.
@@ -39,7 +39,7 @@ def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(
         name
         for name, field in model.model_fields.items()
-        if _MARK in field.metadata or _marked(field.annotation)
+        if _marks(field.metadata) or _marked(field.annotation)
     )
 
 
@@ -59,8 +59,34 @@ def all_sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(found)
 
 
+def sensitive_texts(model: BaseModel) -> Iterator[str]:
+    """Every text in the sensitive values of a message, names of members too."""
+    hidden = sensitive_fields(type(model))
+    for name in type(model).model_fields:
+        yield from _texts(getattr(model, name, None), everything=name in hidden)
+
+
+def _texts(value: Any, *, everything: bool) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        if not everything:
+            yield from sensitive_texts(value)
+            return
+        value = value.__dict__
+    if isinstance(value, str) and everything:
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()], everything=everything)
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for one in value:
+            yield from _texts(one, everything=everything)
+
+
+def _marks(metadata: Iterable[Any]) -> bool:
+    return any(isinstance(one, Mark) for one in metadata)
+
+
 def _marked(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated and _MARK in annotation.__metadata__:
+    if get_origin(annotation) is Annotated and _marks(annotation.__metadata__):
         return True
     return any(_marked(part) for part in get_args(annotation))
 

@@ -1,4 +1,4 @@
-"""Several commands in one request: what such a request holds, and what it is answered."""
+"""Several commands in one request: the parts of the request and of its reply."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class GivenCommand(Request):
 
 
 class Replies(Reply):
-    """What several commands were answered."""
+    """The replies of several commands."""
 
     replies: list[dict[str, Any]]
     """The reply of each command in their order, as it would be alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,9 +15,12 @@ from bus.contract.model import Request
 E = TypeVar("E", bound=Entity)
 
 
-def changes(command: BaseModel, entity: Entity) -> dict[str, Any]:
-    """The fields of the entity that the command names and that differ from what the entity has."""
-    named = command.model_fields_set & type(entity).model_fields.keys()
+def changes(command: BaseModel, entity: Entity, *, besides: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of the entity that the command names and that differ from what the entity has.
+
+    Those in ``besides`` are no change: they say which state of the entity the caller means.
+    """
+    named = command.model_fields_set & type(entity).model_fields.keys() - {*besides}
     return {
         name: value
         for name in sorted(named)

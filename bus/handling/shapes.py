@@ -7,82 +7,61 @@ operation, the rest names what the function needs.
     @handler    async (command, *, db, emit) -> Reply      several entities; one transaction each
     @handler    async (commands, *, db, emits) -> list     the same for many commands at once
     @together   (command) -> list[GivenCommand]            names others, for one transaction
+    @prepare    async (command, *, db) -> Slow[Prepared]   what is done before the transaction
     @reaction   async (events, *, db, emit) -> None        what must follow in the same transaction
     @periodic   async (*, db, emit, now, limit) -> int     periodic work, one bounded step
 
 Keyword-only dependencies: ``db`` (the transaction's connection), ``emit`` (tell an event),
-``emits`` (the same, one for each of many commands), ``now`` (the database's clock), ``new_id`` (a
-fresh UUIDv7, for what is created), ``catalogue`` (all that is declared), ``published`` (how far the
-stream has the log), ``keys`` (what seals credentials), ``room`` (the bytes that a reply may take),
-``limit`` (how much a step of a job may handle), ``served_at`` (the last moment at which requests
-were answered: what runs out later, and could have been prolonged, is not over yet) and two
-settings: ``retention`` (how long history is kept) and ``stall_after`` (how long an agent may work
-without progress; None if for ever). A decider's entity is found by the command's ``id``, or by
-``worker_check_id`` where the noun of the subject is another one (``db.checks.report``); a further
-entity parameter ``phase`` by its ``phase_id``: None where that is, or is required and names none.
-What must only exist is no parameter: the contract says ``phase_id: Ref[Phase]``.
+``emits`` (the same, one for each of many commands), ``audit`` and ``audits`` (put on record what no
+event tells), ``now`` (the database's clock), ``new_id`` (a
+fresh UUIDv7, for what is created), ``room`` (the bytes that a reply may take), ``limit`` (how much
+a step of a job may handle) and ``served_at`` (the last moment at which requests were answered: what
+runs out later, and could have been prolonged, is not over yet). Whatever else the process has is
+asked for by its type (``keys: KeyRing``), and a setting by its name
+(``stall_after: Annotated[timedelta | None, Configured("stall_after")]``).
+
+A decider's entity is found by the command's ``id``, or by ``worker_check_id`` where the noun of the
+subject is another one (``db.checks.report``); a further entity parameter ``phase`` by its
+``phase_id``: None where that is, or is required and names none. What must only exist is no
+parameter: the contract says ``phase_id: Ref[Phase]``. A query by id takes the entity first, then
+what lies beside it or is named by it (``lookups.py``). A handler that refuses and keeps what it did
+returns ``Kept(refusal)``.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, TypeVar, get_args, get_origin, overload
-from uuid import UUID
+from typing import Any, TypeVar, get_args, get_origin
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from bus.contract.catalogue import Catalogue
 from bus.contract.event import Event
 from bus.contract.operation import Operation
-from bus.contract.refusals import Refusal, snake_case
-from bus.contract.several import GivenCommand
-from bus.handling.decisions import Decision, Emit
+from bus.contract.refusals import snake_case
+from bus.handling.decisions import Decision
+from bus.handling.dependencies import Asked, dependencies
+from bus.handling.lookups import LookedUp, looked_up
 from bus.handling.needs import Needed, needed, referred
-from bus.handling.published import Published
-from bus.handling.signatures import signature, union, wrong
+from bus.handling.preparing import Prepared, operation_of, prepared_by
+from bus.handling.shape import (
+    DECIDER,
+    GATHERED,
+    HANDLER,
+    LOOKUP,
+    PREPARATION,
+    QUERY,
+    TOGETHER,
+    Shape,
+    keeps,
+)
+from bus.handling.signatures import signature, wrong
 from bus.storage.driver import Compiled
-from bus.storage.sealed import KeyRing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Shape = Literal[
-    "query", "lookup", "decider", "handler", "gathered handler", "together", "reaction", "job"
-]
 
-
-DEPENDENCIES: dict[str, Any] = {
-    "db": AsyncConnection,
-    "emit": Emit,
-    "emits": Sequence[Emit],
-    "now": datetime,
-    "new_id": UUID,
-    "catalogue": Catalogue,
-    "published": Published,
-    "limit": int,
-    "retention": timedelta,
-    "stall_after": timedelta | None,
-    "served_at": datetime,
-    "keys": KeyRing,
-    "room": int,
-}
-
-_ALLOWED: dict[Shape, set[str]] = {
-    "query": {"db", "now", "catalogue", "published", "keys", "room"},
-    "lookup": set(),
-    "decider": {"now", "new_id"},
-    "handler": {"db", "emit", "now", "new_id", "keys"},
-    "gathered handler": {"db", "emits", "now", "room"},
-    "together": set(),
-    "reaction": {"db", "emit", "now"},
-    "job": {"db", "emit", "now", "limit", "retention", "stall_after", "served_at", "keys"},
-}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Handling:
     """One decorated function, as its signature declares it."""
 
@@ -96,7 +75,18 @@ class Handling:
     entities: tuple[Needed, ...] = ()
     references: tuple[Needed, ...] = ()
     """What must exist, of a decider, and is not handed to its function."""
+    looked_up: LookedUp | None = None
+    """What a query by id is handed."""
     dependencies: frozenset[str] = frozenset()
+    """What it asks for by names that the bus knows."""
+    provided: Mapping[str, Asked] = field(default_factory=dict)
+    """What it asks for that the process has, by the names of its parameters."""
+    preparation: Handling | None = None
+    """What is done before its transaction, of a command that is prepared."""
+    prepared_as: str = ""
+    """The parameter that takes what was prepared."""
+    prepares: Prepared | None = None
+    """What this function prepares, if that is its shape."""
     about: Callable[[Any], bool] | None = None
     """Which of its events a reaction is about; None if all."""
     where: Compiled | None = None
@@ -127,12 +117,12 @@ class Handling:
     def own(self) -> Needed | None:
         """The entity that a decider changes, found by the command's id; None if it makes one."""
         found = (need for need in self.entities if need.own)
-        return next(found, None) if self.shape == "decider" else None
+        return next(found, None) if self.shape.decides else None
 
     @property
     def creates(self) -> bool:
         """Whether this decider makes an entity rather than changing one."""
-        return self.shape == "decider" and self.own is None
+        return self.shape.decides and self.own is None
 
 
 @dataclass(frozen=True)
@@ -154,6 +144,7 @@ class Handlers:
     """Everything that was decorated."""
 
     by_operation: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
+    preparations: dict[type[Operation[Any]], Handling] = field(default_factory=dict)
     reactions: list[Handling] = field(default_factory=list)
     jobs: dict[str, Periodic] = field(default_factory=dict)
 
@@ -163,12 +154,12 @@ HANDLERS = Handlers()
 
 def query(function: F) -> F:
     """Handle a query: ``async (query, *, db)``, or plain ``(query, entity)`` to be gathered."""
-    return _operation("query" if inspect.iscoroutinefunction(function) else "lookup", function)
+    return _operation(QUERY if inspect.iscoroutinefunction(function) else LOOKUP, function)
 
 
 def decider(function: F) -> F:
     """Handle a command on one entity with a pure function."""
-    return _operation("decider", function)
+    return _operation(DECIDER, function)
 
 
 def handler(function: F) -> F:
@@ -178,163 +169,114 @@ def handler(function: F) -> F:
     """
     hints, parameters = signature(function)
     several = get_origin(hints[parameters[0].name]) is Sequence
-    return _operation("gathered handler" if several else "handler", function)
+    return _operation(GATHERED if several else HANDLER, function)
 
 
 def together(function: F) -> F:
     """Handle a command by others that it holds: the bus runs them in one transaction."""
-    if signature(function)[0].get("return") != list[GivenCommand]:
-        raise wrong(function, "it returns list[GivenCommand], the commands in order")
-    return _operation("together", function)
+    return _operation(TOGETHER, function)
 
 
-Reaction = Callable[..., Awaitable[None]]
+def prepare(function: F) -> F:
+    """Do something before the transaction of a command; it stands above the handler.
 
-
-@overload
-def reaction(function: Reaction, /) -> Reaction: ...
-
-
-@overload
-def reaction(
-    *,
-    about: Callable[[Any], bool] | None = None,
-    where: Compiled | None = None,
-    of: Callable[[Any], Iterable[Any]] | None = None,
-    emits: tuple[type[Event], ...] = (),
-) -> Callable[[Reaction], Reaction]: ...
-
-
-def reaction(
-    function: Reaction | None = None,
-    /,
-    *,
-    about: Callable[[Any], bool] | None = None,
-    where: Compiled | None = None,
-    of: Callable[[Any], Iterable[Any]] | None = None,
-    emits: tuple[type[Event], ...] = (),
-) -> Any:
-    """Do what must follow from events in the same transaction: ``async (events, *, db, emit)``.
-
-    ``emits`` names the events that it emits itself. ``about`` tells by an event alone whether it
-    matters. ``where`` is a query with a parameter ``ids``, the ids of what the events are about, or
-    those that ``of`` gives of an event (what the same statement inserts is not seen): where it
-    finds nothing the reaction is not run. It is asked together with the last statement of the
-    transaction, so a reaction that is seldom needed costs no round trip; its rows must not appear
-    while the entities of the events, or what it locks itself, are locked.
+    ``async (command, *, db) -> Prepared``: it reads, and if there is work that takes the processor
+    long it returns ``Slow[Prepared]``, which is done in a thread and holds no connection.
     """
-
-    def declare(function: Reaction) -> Reaction:
-        hints, parameters = signature(function)
-        wanted = hints[parameters[0].name]
-        if get_origin(wanted) is not Sequence:
-            raise wrong(function, "its first parameter is annotated Sequence[SomeEvent]")
-        kinds = union(get_args(wanted)[0])
-        if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):
-            raise wrong(function, "its first parameter is a sequence of declared events")
-        if where is not None and where.order != ("ids",):
-            raise wrong(function, "what it needs to find has one parameter, ids")
-        handling = Handling(
-            "reaction",
-            function,
-            None,
-            events=tuple(kinds),
-            emits=emits,
-            dependencies=_dependencies("reaction", function, hints, parameters[1:]),
-            about=about,
-            where=where,
-            of=of,
-        )
-        _check_emits(handling)
-        HANDLERS.reactions.append(handling)
-        return function
-
-    return declare if function is None else declare(function)
-
-
-def periodic(
-    *, every: float, limit: int, vital: bool = False, emits: tuple[type[Event], ...] = ()
-) -> Callable[[F], F]:
-    """Do periodic work in bounded steps: ``async (*, db, emit, now, limit)`` returns how much.
-
-    Of all processes one at a time runs a step, in a transaction of its own; its events,
-    which ``emits`` names, and the reactions to them are like those of any command.
-    """
-
-    def declare(function: F) -> F:
-        hints, parameters = signature(function)
-        if not inspect.iscoroutinefunction(function) or hints.get("return") is not int:
-            raise wrong(function, "a job is async and returns how much it handled, an int")
-        dependencies = _dependencies("job", function, hints, parameters)
-        name = function.__name__
-        handling = Handling("job", function, None, emits=emits, dependencies=dependencies)
-        _check_emits(handling)
-        if name in HANDLERS.jobs:
-            raise wrong(function, f"there is another job called {name}")
-        HANDLERS.jobs[name] = Periodic(name, handling, every, limit, vital)
-        return function
-
-    return declare
+    hints, parameters = signature(function)
+    operation = operation_of(function, hints[parameters[0].name])
+    prepares = prepared_by(function, hints)
+    asked = dependencies(PREPARATION, function, hints, parameters[1:])
+    if operation in HANDLERS.by_operation:
+        raise wrong(function, f"it stands above the handler of {operation.__name__}")
+    handling = Handling(
+        PREPARATION,
+        function,
+        operation,
+        dependencies=asked.special,
+        provided=asked.provided,
+        prepares=prepares,
+    )
+    if HANDLERS.preparations.setdefault(operation, handling) is not handling:
+        raise wrong(function, f"{operation.__name__} is prepared already")
+    return function
 
 
 def _operation(shape: Shape, function: F) -> F:
     hints, parameters = signature(function)
     operation = hints.get(parameters[0].name)
-    if shape == "gathered handler":
+    if shape.several:
         (operation,) = get_args(operation)
     if not (isinstance(operation, type) and issubclass(operation, Operation)):
         raise wrong(function, "its first parameter is annotated with an operation")
-    kind = "query" if shape in {"query", "lookup"} else "command"
-    if operation.declared.kind != kind:
+    if operation.declared.kind != shape.handles:
         raise wrong(function, f"{operation.__name__} is a {operation.declared.kind}")
     if function.__name__ != (name := snake_case(operation.__name__)):
         raise wrong(function, f"the handler of {operation.__name__} is called {name}")
-    if function.__module__.split(".")[1:] != operation.__module__.split(".")[1:]:
+    if function.__module__.split(".")[-2:] != operation.__module__.split(".")[-2:]:
         place = operation.__module__.replace("contracts", "handlers", 1).replace(".", "/")
         raise wrong(function, f"the handler of {operation.__name__} lies in {place}.py")
     positional = [p for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     keywords = [p for p in parameters[1:] if p.kind is p.KEYWORD_ONLY]
     returns = hints.get("return")
-    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
-    entities = tuple(
-        needed(function, operation, p.name, hints[p.name], decided) for p in positional
-    )
+    looked, entities = _taken(shape, function, operation, hints, positional)
+    preparation = HANDLERS.preparations.get(operation)
+    prepared_as = ""
+    if preparation is not None and preparation.prepares is not None:
+        prepared_as = preparation.prepares.parameter(shape, function, hints)
+        keywords = [p for p in keywords if p.name != prepared_as]
+    asked = dependencies(shape, function, hints, keywords)
     handling = Handling(
         shape,
         function,
         operation,
         emits=operation.declared.emits,
         entities=entities,
-        references=referred(operation, entities) if shape == "decider" else (),
-        dependencies=_dependencies(shape, function, hints, keywords),
+        references=referred(operation, entities) if shape.decides else (),
+        looked_up=looked,
+        dependencies=asked.special,
+        provided=asked.provided,
+        preparation=preparation,
+        prepared_as=prepared_as,
     )
-    _check_shape(handling, returns)
-    if shape in {"handler", "gathered handler"}:
-        _check_emits(handling)
+    check_written(handling)
+    _check_returns(handling, operation, returns)
+    if shape.emits:
+        check_emits(handling)
     if HANDLERS.by_operation.setdefault(operation, handling) is not handling:
         raise wrong(function, f"{operation.__name__} has a handler already")
     return function
 
 
-def _dependencies(
+def _taken(
     shape: Shape,
     function: Callable[..., Any],
-    hints: dict[str, Any],
-    parameters: list[inspect.Parameter],
-) -> frozenset[str]:
-    for parameter in parameters:
-        name = parameter.name
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            raise wrong(function, f"the dependency {name} is keyword-only")
-        if name not in _ALLOWED[shape]:
-            known = ", ".join(sorted(_ALLOWED[shape])) or "none"
-            raise wrong(function, f"{name} is no dependency of a {shape} (there are: {known})")
-        if hints[name] != DEPENDENCIES[name]:
-            raise wrong(function, f"{name} is annotated {DEPENDENCIES[name]}")
-    return frozenset(parameter.name for parameter in parameters)
+    operation: type[Operation[Any]],
+    hints: Mapping[str, Any],
+    parameters: Sequence[inspect.Parameter],
+) -> tuple[LookedUp | None, tuple[Needed, ...]]:
+    """What a function takes by its positional parameters, and which entities are among it."""
+    if shape.entities == "the one":
+        looked = looked_up(function, operation, hints, parameters)
+        return looked, looked.entities
+    returns = hints.get("return")
+    decided = get_args(returns)[0] if get_origin(returns) is Decision else None
+    return None, tuple(
+        needed(function, operation, p.name, hints[p.name], decided) for p in parameters
+    )
 
 
-def _check_emits(handling: Handling) -> None:
+def _check_returns(handling: Handling, operation: type[Operation[Any]], returns: Any) -> None:
+    function, declared = handling.function, operation.declared
+    if wrongly := handling.shape.returns(returns, declared.reply):
+        raise wrong(function, wrongly)
+    if declared.judges and not keeps(returns):
+        reply = declared.reply.__name__
+        raise wrong(function, f"it judges a guess, so that one is counted: say {reply} | Kept")
+
+
+def check_emits(handling: Handling) -> None:
+    """Refuse events that are declared and not emitted, or the other way round."""
     function = handling.function
     emits: tuple[Any, ...] = handling.emits
     if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in emits):
@@ -346,32 +288,10 @@ def _check_emits(handling: Handling) -> None:
         raise wrong(function, "it declares events and takes no emit")
 
 
-def _check_shape(handling: Handling, returns: Any) -> None:
-    function, operation = handling.function, handling.operation
-    assert operation is not None
-    asynchronous = handling.shape in {"query", "handler", "gathered handler"}
-    if inspect.iscoroutinefunction(function) != asynchronous:
-        raise wrong(function, f"a {handling.shape} is {_ASYNC[handling.shape]}")
-    if handling.shape == "lookup" and [need.field for need in handling.entities] != ["id"]:
-        raise wrong(function, "a plain query takes the entity that its id names, and only that")
-    if asynchronous and handling.entities:
-        raise wrong(function, "an async handler fetches its entities itself, through db")
-    if handling.shape == "decider":
-        if get_origin(returns) is not Decision:
-            raise wrong(function, "a decider returns Decision[Entity]")
-    elif handling.shape == "gathered handler":
-        reply = operation.declared.reply
-        if get_origin(returns) is not list or {*union(get_args(returns)[0])} != {reply, Refusal}:
-            raise wrong(function, f"of a sequence it returns list[{reply.__name__} | Refusal]")
-    elif handling.shape != "together" and returns != operation.declared.reply:
-        raise wrong(function, f"it returns {operation.declared.reply.__name__}, as declared")
-
-
-_ASYNC = {
-    "query": "async",
-    "handler": "async",
-    "gathered handler": "async",
-    "lookup": "a plain function",
-    "together": "a plain function",
-    "decider": "a plain function, without I/O",
-}
+def check_written(handling: Handling) -> None:
+    """Refuse a function that is not written as its shape asks for."""
+    shape, function = handling.shape, handling.function
+    if inspect.iscoroutinefunction(function) != shape.asynchronous:
+        raise wrong(function, f"a {shape} is {shape.written}")
+    if shape.entities == "none" and handling.entities:
+        raise wrong(function, f"a {shape} is handed no entities: an async one fetches its own")

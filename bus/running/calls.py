@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -72,6 +72,8 @@ class Call:
     traceparent: str | None = None
     started: int = 0
     new_id: UUID | None = None
+    prepared: Any = field(default=None, repr=False)
+    """What was prepared for it before its transaction."""
     answered: bool = False
     committing: bool = False
     """From here on the work may have taken effect, deadline or not."""

@@ -8,8 +8,10 @@ from bus.contract.entity import Entity
 from bus.contract.lookup import GetOf
 from bus.contract.operation import Operation
 from bus.contract.page import ListOf
-from bus.handling.needs import Needed
+from bus.handling.lookups import LookedUp, Sought
+from bus.handling.shape import LOOKUP, QUERY
 from bus.handling.shapes import Handling
+from bus.storage.lookups import Part
 from bus.storage.paging import LISTINGS
 
 
@@ -18,11 +20,12 @@ def answered(operation: type[Operation[Any]]) -> Handling | None:
     if issubclass(operation, GetOf):
         entity = operation.declared.reply
         assert issubclass(entity, Entity)
-        need = Needed(entity.noun, entity, "id", optional=False)
-        return Handling("lookup", _as_it_is, operation, entities=(need,))
+        sought = Sought(entity.noun, Part(entity), optional=False)
+        looked = LookedUp("id", (sought,))
+        return Handling(LOOKUP, _as_it_is, operation, entities=looked.entities, looked_up=looked)
     if issubclass(operation, ListOf) and (listing := LISTINGS.get(operation)):
         needed = {"db", "now"} if listing.by_now else {"db"}
-        return Handling("query", listing.answer, operation, dependencies=frozenset(needed))
+        return Handling(QUERY, listing.answer, operation, dependencies=frozenset(needed))
     return None
 
 

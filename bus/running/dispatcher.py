@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from bus.contract.errors import DeadlineExceeded, Overloaded, Unavailable
+from bus.contract.errors import DeadlineExceeded, DryRunRefused, Overloaded, Unavailable
 from bus.contract.sensitive import all_sensitive_fields
+from bus.handling.shape import LOOKUP
 from bus.kit.header_block import UnreadableHeaders
 from bus.running.admission import Admission, Limits, Ticket, caller_of
 from bus.running.attempts import UNKNOWN
@@ -61,7 +62,7 @@ class Dispatcher:
         }
         self._refusals: dict[str, tuple[int, Answer]] = {}
         self._decoding = Decoding(self._decode)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Batcher | None]] = set()
         self._open: set[Call] = set()
         self._watching = False
         self._idle = asyncio.Event()
@@ -140,18 +141,32 @@ class Dispatcher:
             return
         self._watch_over(call)
         batcher = self._batchers.get(call.bound.subject)
-        if batcher is not None:
+        if call.bound.handling.preparation is not None:
+            self._begin(self._prepare(call, batcher), call)
+        elif batcher is not None:
             batcher.submit(call)
-            return
-        run = {"handler": self._executor.run_handler, "together": self._executor.run_together}
-        task = asyncio.create_task(run.get(call.bound.handling.shape, self._query)(call))
+        else:
+            self._begin(self._run(call), call)
+
+    def _begin(self, work: Coroutine[Any, Any, Batcher | None], call: Call) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, call))
 
-    async def _query(self, call: Call) -> None:
-        await self.admission.queries.room()
+    async def _prepare(self, call: Call, batcher: Batcher | None) -> Batcher | None:
+        """Prepare a command, then run it, or hand it on to those that it is gathered with."""
+        await self._executor.prepare(call)
+        if batcher is not None and not call.answered:
+            batcher.submit(call)
+            return batcher
+        await self._run(call)
+        return None
+
+    async def _run(self, call: Call) -> None:
+        if call.bound.handling.shape.handles == "query":
+            await self.admission.queries.room()
         if not call.answered:
-            await self._executor.run_query(call)
+            await self._executor.run(call)
 
     def _watch_over(self, call: Call) -> None:
         self._open.add(call)
@@ -177,9 +192,10 @@ class Dispatcher:
         if self._watching:
             asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._watch)
 
-    def _ended(self, task: asyncio.Task[None], call: Call) -> None:
+    def _ended(self, task: asyncio.Task[Batcher | None], call: Call) -> None:
         self._tasks.discard(task)
-        call.settle(task)
+        if task.cancelled() or task.exception() or task.result() is None:
+            call.settle(task)
 
     def _finisher(self, respond: Respond, ticket: Ticket) -> Callable[[Call, Answer], None]:
         def finish(call: Call, answer: Answer) -> None:
@@ -213,7 +229,7 @@ class Dispatcher:
         respond(answer)
 
     def _batcher(self, bound: Bound) -> Batcher:
-        lookup = bound.handling.shape == "lookup"
+        lookup = bound.handling.shape is LOOKUP
         return Batcher(
             self._executor.run_lookups if lookup else self._executor.run_batch,
             self._executor.run_alone,
@@ -243,6 +259,8 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
         if dry_run.lower() not in {"true", "false"}:
             raise wrong_header("Fleet-Dry-Run", "is true or false")
         call.dry_run = command and dry_run.lower() == "true"
+    if call.dry_run and (call.bound.declared.judges or call.bound.declared.reveals):
+        raise DryRunRefused
     call.traceparent = _traceparent(headers)
 
 

@@ -12,24 +12,29 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from bus.contract.errors import DeadlineExceeded
+from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
+from bus.handling.decisions import Kept
+from bus.handling.shape import DECIDER, GATHERED, HANDLER, QUERY, TOGETHER
 from bus.running.attempts import Attempts, LockedOut, Overtaken
 from bus.running.calls import OUTSIDE, Answer, Call, Outcome
+from bus.running.executor_settings import ExecutorSettings
 from bus.running.failures import loggable, refusal_for
+from bus.running.fitting import fitting_rows
+from bus.running.hashing import Hashing
 from bus.running.keeping import kept_reply, replay
-from bus.running.published import Published
+from bus.running.lookups import Lookups
+from bus.running.preparing import Preparing
 from bus.running.reader import Reader
 from bus.running.registry import Registry
 from bus.running.replying import Replies
 from bus.running.together import Together
 from bus.running.transaction import CommitUnknown, Transaction, begin
-from bus.running.work import decide, fitting_rows, following, gather, handle, open_work, react
-from bus.storage import entities as _entities
+from bus.running.work import decide, following, gather, handle, open_work, react
 from bus.storage import sizes as _sizes
 from bus.storage.database import Database
 from bus.storage.driver import Compiled
@@ -43,20 +48,6 @@ log = logging.getLogger("fleetbus.bus")
 
 CLEAN_UP_TIME = 0.5
 """Seconds beyond the deadline after which the database is not waited for any more."""
-
-
-@dataclass(frozen=True)
-class ExecutorSettings:
-    """Limits of the executor."""
-
-    timeout: float = 30.0
-    """Seconds for the statements of a transaction whose callers gave no deadline."""
-    batch_lock_timeout: float = 0.2
-    """Seconds that a batch waits for a row lock before its calls are run one by one."""
-    lone_lock_timeout: float = 1.0
-    """Seconds that a call that waits for a row lock keeps its connection at a time."""
-    expensive_in_flight: int = 32
-    """Expensive queries in work or waiting; beyond it they are shed."""
 
 
 def _nothing() -> None:
@@ -76,7 +67,6 @@ class Executor:
         settings: ExecutorSettings | None = None,
         *,
         committed: Callable[[], None] = lambda: None,
-        published: Published | None = None,
         keys: KeyRing | None = None,
         max_payload: Callable[[], int] = lambda: 1024 * 1024,
     ) -> None:
@@ -89,16 +79,28 @@ class Executor:
         # Calls that wait for locks leave half of the connections to those that need not.
         self._patience = Slots(max(1, database.pools.write // 2))
         self.keys = keys or KeyRing.parse("")
-        self._dependencies: dict[str, Any] = {
-            "catalogue": registry.catalogue,
-            "published": published or Published(database),
-            "keys": self.keys,
-        }
         self._replies = Replies(max_payload)
-        self._together = Together(registry, self._dependencies, self._replies, max_payload)
+        self._together = Together(registry, self._replies, max_payload)
+        self._lookups = Lookups(database, self._replies, self._left)
         self._reader = Reader(
-            database, self._dependencies, self.settings.expensive_in_flight, self._replies.room
+            registry, database, self.settings.expensive_in_flight, self._replies.room
         )
+        hashing = Hashing(self.settings.hashing)
+        self._preparing = Preparing(registry, database, self._attempts, hashing, self._left)
+        self._alone = {
+            QUERY: self.run_query,
+            HANDLER: self.run_handler,
+            TOGETHER: self.run_together,
+        }
+        self._gathered = {DECIDER: self._decide, GATHERED: self._gather}
+
+    async def prepare(self, call: Call) -> None:
+        """Do what a command needs before its transaction; answers it where that fails."""
+        await self._preparing.prepare(call)
+
+    async def run(self, call: Call) -> None:
+        """Answer a call that is not gathered with others."""
+        await self._alone[call.bound.handling.shape](call)
 
     async def run_query(self, call: Call) -> None:
         """Answer one query."""
@@ -107,7 +109,7 @@ class Executor:
 
     async def run_lookups(self, calls: Sequence[Call], _: Callable[[], None]) -> Sequence[Call]:
         """Answer queries by id, all of one operation, with one statement."""
-        await self._attempts.run(calls, self._lookups)
+        await self._attempts.run(calls, self._lookups.answer)
         return ()
 
     async def run_handler(self, call: Call) -> None:
@@ -126,6 +128,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001  every exception becomes an answer
             call.refuse(refusal_for(error, call.bound))
         else:
+            await self._preparing.prepare_parts(call)
             await self._attempts.run([call], run)
 
     async def run_batch(self, calls: Sequence[Call], leaving: Callable[[], None]) -> Sequence[Call]:
@@ -193,23 +196,6 @@ class Executor:
             reply = await self._reader.reply(call)
         call.answer(self._replies.answer(call.bound, reply))
 
-    async def _lookups(self, calls: Sequence[Call]) -> None:
-        handling = calls[0].bound.handling
-        entity = handling.entities[0].entity
-        async with (
-            asyncio.timeout(self._left(calls)),
-            self._database.connection(read_only=True) as db,
-        ):
-            found = await _entities.load(db, entity, {call.message.id for call in calls})
-        for call in calls:
-            try:
-                if call.message.id not in found:
-                    raise entity.not_found(id=call.message.id)
-                reply = handling.function(call.message, found[call.message.id])
-                call.answer(self._replies.answer(call.bound, reply))
-            except Exception as error:  # noqa: BLE001  one call's error is its own
-                call.refuse(refusal_for(error, call.bound))
-
     async def _transact(
         self,
         calls: Sequence[Call],
@@ -245,27 +231,26 @@ class Executor:
 
     async def _handle(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         call = calls[0]
-        reply = await handle(tx, call, self._dependencies)
-        return [Outcome(call, self._replies.answer(call.bound, reply), kept=True)]
+        return [self._outcome(call, await handle(self._registry, tx, call))]
 
     async def _batched(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
-        gathered = calls[0].bound.handling.shape == "gathered handler"
-        return await (self._gather if gathered else self._decide)(tx, calls)
+        return await self._gathered[calls[0].bound.handling.shape](tx, calls)
 
     async def _gather(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
-        outcomes = []
-        replies = await gather(tx, calls, {"room": self._replies.room()})
-        for call, reply in zip(calls, replies, strict=True):
-            if refused := isinstance(reply, Refusal):
-                answer = Answer.refused(refusal_for(reply, call.bound))
-            else:
-                answer = self._replies.answer(call.bound, reply)
-            outcomes.append(Outcome(call, answer, kept=not refused))
-        return outcomes
+        replies = await gather(self._registry, tx, calls, self._replies.room())
+        return [self._outcome(*one) for one in zip(calls, replies, strict=True)]
+
+    def _outcome(self, call: Call, said: Reply | Refusal | Kept) -> Outcome:
+        kept = not isinstance(said, Refusal)
+        if isinstance(said, Kept):
+            said = said.refusal
+        if isinstance(said, Refusal):
+            return Outcome(call, Answer.refused(refusal_for(said, call.bound)), kept)
+        return Outcome(call, self._replies.answer(call.bound, said), kept)
 
     async def _decide(self, tx: Transaction, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = []
-        for decided in await decide(tx, calls, self._max_payload()):
+        for decided in await decide(self._registry, tx, calls, self._max_payload()):
             if decided.error is not None:
                 answer = Answer.refused(refusal_for(decided.error, decided.call.bound))
             else:

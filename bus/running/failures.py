@@ -118,7 +118,7 @@ def _translated(error: BaseException, bound: Bound) -> Refusal | None:
         message = "a name, address or reference has too many bytes to be looked up"
         return InvalidRequest(errors=[FieldError(field="", message=message)])
     if state is not None and state.startswith("23"):
-        return _violated(error)
+        return _as_asked(_violated(error), bound)
     if state == READ_ONLY and bound.declared.kind == "query":
         return None
     words = trouble(error)
@@ -130,6 +130,17 @@ def _violated(error: BaseException) -> Refusal:
     cause = getattr(origin, "__cause__", None)
     name = getattr(cause, "constraint_name", None) or getattr(origin, "constraint_name", None)
     return refusal_for_constraint(str(name), Row.metadata)
+
+
+def _as_asked(refusal: Refusal, bound: Bound) -> Refusal:
+    """The refusal in the words of the request, whose field holds several where a row holds one."""
+    if not isinstance(refusal, InvalidReference):
+        return refusal
+    fields = bound.operation.model_fields
+    several = f"{refusal.field}s"
+    if refusal.field in fields or several not in fields:
+        return refusal
+    return InvalidReference(field=several, entity=refusal.entity)
 
 
 def refusal_for_constraint(name: str, tables: MetaData) -> Refusal:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import Overloaded, TooExpensive
 from bus.running.calls import Call
+from bus.running.registry import Registry
 from bus.storage.database import Database
 from bus.storage.outages import QUERY_CANCELED, sqlstate
 from bus.storage.own import commit as _commit
@@ -34,13 +35,13 @@ class Reader:
 
     def __init__(
         self,
+        registry: Registry,
         database: Database,
-        dependencies: Mapping[str, Any],
         most: int,
         room: Callable[[], int],
     ) -> None:
         self._database = database
-        self._dependencies = dependencies
+        self._registry = registry
         self._most = most
         self._room = room
         self._expensive = 0
@@ -88,6 +89,6 @@ class Reader:
 
     async def _run(self, call: Call, given: Mapping[str, Any]) -> Any:
         handling = call.bound.handling
-        values = {**self._dependencies, "room": self._room(), **given}
+        values = {"room": self._room(), **given}
         picked = {name: values[name] for name in handling.dependencies}
-        return await handling.function(call.message, **picked)
+        return await handling.function(call.message, **picked, **self._registry.given_to(handling))

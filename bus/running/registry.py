@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from pydantic_core import SchemaSerializer, SchemaValidator
 
@@ -18,10 +18,14 @@ from bus.contract.operation import Declared, Operation
 from bus.contract.page import item_of
 from bus.contract.references import references
 from bus.contract.refusals import DeclarationError, Refusal
+from bus.handling.dependencies import Provided
+from bus.handling.shape import JOB
 from bus.handling.shapes import HANDLERS, Handling, Periodic
 from bus.running.contexts import import_all, with_needed
 from bus.running.declared import answered
 from bus.storage.tables import TABLES
+
+NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ class Bound:
     @property
     def batched(self) -> bool:
         """Whether calls of this operation are gathered."""
-        return self.handling.shape in {"decider", "lookup", "gathered handler"}
+        return self.handling.shape.batched
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,21 @@ class Registry:
     jobs: tuple[Periodic, ...] = ()
     strict: bool = False
     """Whether what a handler does without declaring it fails its transaction, as in tests."""
+    given: Mapping[Handling, Mapping[str, Any]] = field(default_factory=dict)
+    """What each function is given of what the process has, by the names of its parameters."""
+
+    def with_provided(self, provided: Provided) -> Registry:
+        """This registry in a process that has this; refuses what somebody asks for and it lacks."""
+        handlings = [bound.handling for bound in self.operations.values()]
+        handlings += [one.preparation for one in handlings if one.preparation is not None]
+        handlings += [one for several in self.reactions.values() for one in several]
+        handlings += [job.handling for job in self.jobs]
+        given = {one: provided.of(one.function, one.provided) for one in handlings if one.provided}
+        return replace(self, given=given)
+
+    def given_to(self, handling: Handling) -> Mapping[str, Any]:
+        """What a function is given of what the process has."""
+        return self.given.get(handling, NOTHING)
 
     def emitters(self) -> Mapping[type[Event], list[str]]:
         """Who emits each event: operations by subject, reactions and jobs by name; for the docs."""
@@ -67,7 +86,7 @@ class Registry:
                 found[event].append(f"`{operation.declared.subject}`")
         reactions = dict.fromkeys(one for several in self.reactions.values() for one in several)
         others = [*reactions, *(job.handling for job in self.jobs)]
-        for handling in sorted(others, key=lambda one: (one.shape == "job", one.name)):
+        for handling in sorted(others, key=lambda one: (one.shape is JOB, one.name)):
             for event in handling.emits:
                 found[event].append(f"{handling.shape} `{handling.name}`")
         return found
@@ -89,6 +108,7 @@ def load(
     handlings = _handlings(catalogue.operations)
     for operation, handling in handlings.items():
         _check_references(operation, handling)
+        _check_record(operation, handling)
         for need in handling.needs:
             if need.entity not in TABLES:
                 raise DeclarationError(
@@ -123,10 +143,16 @@ def _handlings(
     return {o: handling for o, handling in found.items() if handling is not None}
 
 
+def _check_record(operation: type[Operation[Any]], handling: Handling) -> None:
+    """A secret that is revealed is put on record."""
+    if operation.declared.reveals and not handling.dependencies & {"audit", "audits"}:
+        raise DeclarationError(f"{operation.__name__} reveals: its handler takes audit")
+
+
 def _check_references(operation: type[Operation[Any]], handling: Handling) -> None:
     if not (referring := references(operation)):
         return
-    if handling.shape != "decider":
+    if not handling.shape.decides:
         raise DeclarationError(
             f"{operation.__name__} has a Ref in {', '.join(referring)}: only a decider's is read"
         )

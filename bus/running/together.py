@@ -8,21 +8,25 @@ is written with the events and the one reply, as for any command.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pydantic_core
 from pydantic import ValidationError
 
 from bus.contract.errors import FieldError, InvalidRequest, ReplyTooLarge
+from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
 from bus.contract.several import GivenCommand, NotTransactional
+from bus.handling.decisions import Kept
+from bus.handling.shape import DECIDER, GATHERED, HANDLER
 from bus.running.calls import Answer, Call, Outcome
+from bus.running.fitting import fitting_rows
 from bus.running.invalid import MAX_FIELD_ERRORS, wrong_fields
 from bus.running.registry import Bound, Registry
 from bus.running.replying import Replies
 from bus.running.transaction import Transaction
-from bus.running.work import decide, fitting_rows, gather, handle, open_work
+from bus.running.work import decide, gather, handle, open_work
 
 ADVICE = "do less in one transaction"
 
@@ -33,14 +37,13 @@ class Together:
     def __init__(
         self,
         registry: Registry,
-        dependencies: Mapping[str, Any],
         replies: Replies,
         max_payload: Callable[[], int],
     ) -> None:
         self._registry = registry
-        self._dependencies = dependencies
         self._replies = replies
         self._max_payload = max_payload
+        self._ways = {HANDLER: self._handled, GATHERED: self._gathered, DECIDER: self._decided}
 
     async def read(self, call: Call) -> list[Call]:
         """The commands that a call holds, all valid; between two of them others have a turn."""
@@ -75,21 +78,21 @@ class Together:
         told = len(tx.told)
         tx.loaded = {}
         tx.now = (await open_work(tx, [part], keyed=False)).now
-        answer = self._replies.answer(part.bound, await self._reply(tx, part))
+        reply = await self._ways[part.bound.handling.shape](tx, part)
+        answer = self._replies.answer(part.bound, reply)
         await tx.save()
         fitting_rows(tx, tx.told[told:], self._max_payload())
         return answer
 
-    async def _reply(self, tx: Transaction, part: Call) -> Any:
-        shape = part.bound.handling.shape
-        if shape == "handler":
-            return await handle(tx, part, self._dependencies)
-        if shape == "gathered handler":
-            [reply] = await gather(tx, [part], {"room": self._replies.room()})
-            if isinstance(reply, Refusal):
-                raise reply
-            return reply
-        [decided] = await decide(tx, [part], self._max_payload())
+    async def _handled(self, tx: Transaction, part: Call) -> Any:
+        return _reply(await handle(self._registry, tx, part))
+
+    async def _gathered(self, tx: Transaction, part: Call) -> Any:
+        [said] = await gather(self._registry, tx, [part], self._replies.room())
+        return _reply(said)
+
+    async def _decided(self, tx: Transaction, part: Call) -> Any:
+        [decided] = await decide(self._registry, tx, [part], self._max_payload())
         if decided.error is not None:
             # What the refusal would keep is not kept here: it must not say so.
             raise decided.otherwise or decided.error
@@ -110,6 +113,15 @@ class Together:
         return bound
 
 
+def _reply(said: Reply | Refusal | Kept) -> Reply:
+    """The reply of a handler; of what it would have kept nothing is, and it must not say so."""
+    if isinstance(said, Kept):
+        raise said.otherwise
+    if isinstance(said, Refusal):
+        raise said
+    return said
+
+
 MAX_SUBJECT = 200
 """Characters of an unknown subject that are said again."""
 
@@ -121,13 +133,16 @@ def _why_not(subject: str, bound: Bound | None) -> str:
     declared = bound.declared
     if declared.transactional:
         return ""
+    why = "does not stand in a transaction with others"
     if declared.kind == "query":
-        return f"{subject} is a query, and only commands stand in a transaction"
-    if declared.vital:
-        return f"{subject} is vital: it waits behind no other command"
-    if declared.secret:
-        return f"{subject} holds a secret, and what is kept of a transaction is not sealed"
-    return f"{subject} does not stand in a transaction with others"
+        why = "is a query, and only commands stand in a transaction"
+    elif declared.vital:
+        why = "is vital: it waits behind no other command"
+    elif declared.judges:
+        why = "judges a guess, which counts whatever becomes of the other commands"
+    elif declared.secret:
+        why = "holds a secret, and what is kept of a transaction is not sealed"
+    return f"{subject} {why}"
 
 
 def _part(call: Call, bound: Bound, message: Any) -> Call:

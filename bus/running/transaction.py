@@ -20,9 +20,10 @@ from bus.running.undeclared import report_event
 from bus.storage import entities as _entities
 from bus.storage.database import Database
 from bus.storage.driver import Compiled, driver_of
+from bus.storage.entities import Changes
 from bus.storage.outages import is_outage
 from bus.storage.own import commit as _commit
-from bus.storage.own.commit import Changes, KeptReply, Written
+from bus.storage.own.commit import KeptReply, Written
 
 
 class CommitUnknown(Exception):
@@ -51,6 +52,8 @@ class Transaction:
         self.loaded: dict[str, dict[Any, Any]] = {}
         """What was read with the clock, by the name of the parameter that wants it."""
         self.told: list[Told] = []
+        self.audited: list[bytes] = []
+        """What is to be put on record, each a JSON object."""
         self.changes: Changes | None = None
         """What is to be written before anything else reads."""
         self.wrote = False
@@ -78,8 +81,7 @@ class Transaction:
         """Write the changes, where something is going to read that may need to see them."""
         changes, self.changes = self.changes, None
         if changes:
-            write = _entities.add if changes.kind == "insert" else _entities.save
-            await write(self.db, changes.entities)
+            await _entities.write(self.db, changes)
 
     async def append(
         self,
@@ -89,13 +91,21 @@ class Transaction:
         *,
         unless: Mapping[Compiled, Sequence[Any]] | None = None,
     ) -> Written:
-        """Write changes, outbox and idempotency rows; the changes alone if a condition holds."""
+        """Write changes and rows of the bus; the changes alone if a condition holds."""
         changes, self.changes = self.changes, None
-        if not (changes or events or replies):
+        if not (changes or events or replies or self.audited):
             return Written(None, 0)
         written = await _commit.write(
-            self.db, caller, changes=changes, events=events, replies=replies, unless=unless
+            self.db,
+            caller,
+            changes=changes,
+            events=events,
+            audited=self.audited,
+            replies=replies,
+            unless=unless,
         )
+        if not written.found:
+            self.audited = []
         if written.kept != len(replies) and not written.found:
             raise KeyTaken
         return written

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from bus.contract.entity import Entity
-from bus.contract.errors import EntityTooLarge, InvalidReference
+from bus.contract.errors import InvalidReference
 from bus.contract.event import Event
 from bus.contract.model import Reply
 from bus.contract.refusals import Refusal
-from bus.handling.decisions import Decision
+from bus.handling.decisions import Decision, Kept
 from bus.handling.needs import Needed
 from bus.handling.shapes import Handling, Periodic
 from bus.kit.ids import uuid7
+from bus.running.auditing import Records
 from bus.running.calls import Call
+from bus.running.fitting import decision_too_large, without_what_is_too_large
 from bus.running.registry import Registry
-from bus.running.transaction import Told, Transaction
+from bus.running.transaction import Transaction
 from bus.running.undeclared import report
 from bus.storage import entities as _entities
+from bus.storage.entities import Beside, Changes
 from bus.storage.own import commit as _commit
 from bus.storage.own import pulse as _pulse
-from bus.storage.own.commit import Changes
-from bus.storage.sizes import HEADER_ROOM, require_room_for, too_large
 
 MAX_REACTION_ROUNDS = 32
 """Reactions to reactions to …: more rounds than any chain of ours needs is a loop."""
+
+PREPARED = "prepared"
+"""Where the work finds what was prepared, for the parameter that takes it."""
 
 SAME = "returns the entity that it was given as if it had changed it: say Decision.unchanged"
 ANOTHER = "says unchanged of another entity than the one that it was given"
@@ -65,44 +69,60 @@ async def open_work(
     return await _commit.open_work(tx.db, caller, keys)
 
 
-async def handle(tx: Transaction, call: Call, dependencies: Mapping[str, Any]) -> Reply:
-    """Run a handler, with the dependencies that are those of the process."""
+async def handle(registry: Registry, tx: Transaction, call: Call) -> Reply | Kept:
+    """Run a handler."""
     handling = call.bound.handling
+    records = Records(call)
     given = {
-        **dependencies,
+        "audit": records.audit,
         "db": tx.db,
         "emit": tx.emitter(handling, cause_of(call), call.traceparent),
         "now": tx.now,
         "new_id": _new_id(call),
+        PREPARED: call.prepared,
     }
-    reply: Reply = await handling.function(call.message, **_pick(handling, given))
+    given = _pick(registry, handling, given)
+    reply: Reply | Kept = await handling.function(call.message, **given)
+    _require_declared(call, reply)
+    _record(tx, records, reply)
     tx.wrote = True
     return reply
 
 
 async def gather(
-    tx: Transaction, calls: Sequence[Call], dependencies: Mapping[str, Any]
-) -> list[Reply | Refusal]:
+    registry: Registry, tx: Transaction, calls: Sequence[Call], room: int
+) -> list[Reply | Refusal | Kept]:
     """Run a handler of many commands; each call has its reply or its refusal, in their order."""
     handling = calls[0].bound.handling
+    records = [Records(call) for call in calls] if "audits" in handling.dependencies else []
     given = {
-        **dependencies,
+        "audits": [one.audit for one in records],
         "db": tx.db,
         "emits": [tx.emitter(handling, cause_of(call), call.traceparent) for call in calls],
         "now": tx.now,
+        "room": room,
+        PREPARED: [call.prepared for call in calls],
     }
     commands = [call.message for call in calls]
-    answers: list[Reply | Refusal] = await handling.function(commands, **_pick(handling, given))
+    given = _pick(registry, handling, given)
+    answers: list[Reply | Refusal | Kept] = await handling.function(commands, **given)
+    for call, answer in zip(calls, answers, strict=True):
+        _require_declared(call, answer)
+    for one, answer in zip(records, answers, strict=bool(records)):
+        _record(tx, one, answer)
     tx.wrote = True
     return answers
 
 
-async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> list[Decided]:
+async def decide(
+    registry: Registry, tx: Transaction, calls: Sequence[Call], max_payload: int
+) -> list[Decided]:
     """Load every entity that the calls are about and decide each; the changes go with the rest."""
     handling = calls[0].bound.handling
     loaded = {need.name: await _load(tx, need, calls) for need in handling.needs}
     makes = "new_id" in handling.dependencies
     after: dict[UUID, Entity] = {}
+    beside: list[Beside] = []
     decisions = []
     for call in calls:
         decided = Decided(call)
@@ -115,19 +135,25 @@ async def decide(tx: Transaction, calls: Sequence[Call], max_payload: int) -> li
             if entities and not handling.creates and (own := entities[0]) is not None:
                 entities[0] = after.get(own.id, own)
             own = entities[0] if entities and not handling.creates else None
-            given = {"now": tx.now, "new_id": _new_id(call) if makes else None}
-            given = _pick(handling, given)
+            new_id = _new_id(call) if makes else None
+            given = {"now": tx.now, "new_id": new_id, PREPARED: call.prepared}
+            given = _pick(registry, handling, given)
             decision = handling.function(call.message, *entities, **given)
-            if (refusal := too_large(decision.entity, own, max_payload)) is not None:
-                decision = _without_what_is_too_large(call, entities, given, refusal, decision)
+            _require_declared(call, decision)
+            if (refusal := decision_too_large(decision, own, max_payload)) is not None:
+                decision = without_what_is_too_large(
+                    call, entities, given, refusal, decision, max_payload=max_payload
+                )
         except Exception as error:  # noqa: BLE001  one call's error is its own
             decided.error = error
             continue
         _note(tx, decided, decision, own)
+        beside.extend(decision.beside)
         if decided.changed:
             after[decision.entity.id] = decision.entity
-    if after:
-        tx.changes = Changes("insert" if handling.creates else "update", list(after.values()))
+    if after or beside:
+        kind: Literal["insert", "update"] = "insert" if handling.creates else "update"
+        tx.changes = Changes(kind, list(after.values()), beside)
         tx.wrote = True
     return decisions
 
@@ -151,14 +177,14 @@ async def react(registry: Registry, tx: Transaction) -> None:
         if not reactions:
             return
         for handling, events in reactions.items():
-            await _run_reaction(tx, handling, events)
+            await _run_reaction(registry, tx, handling, events)
     raise RuntimeError(f"reactions do not come to rest after {MAX_REACTION_ROUNDS} rounds")
 
 
-async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -> int:
-    """Run one step of a job with the settings that jobs may name; returns how much it handled."""
+async def run_job(registry: Registry, job: Periodic, tx: Transaction, *, pulse: bool) -> int:
+    """Run one step of a job; returns how much it handled. ``pulse``: whether one is recorded."""
     served_at = tx.now
-    if settings.get("pulse") and "served_at" in job.handling.dependencies:
+    if pulse and "served_at" in job.handling.dependencies:
         served_at = min(tx.now, await _pulse.served_at(tx.db))
     given = {
         "db": tx.db,
@@ -166,24 +192,9 @@ async def run_job(job: Periodic, settings: Mapping[str, Any], tx: Transaction) -
         "now": tx.now,
         "limit": job.limit,
         "served_at": served_at,
-        **settings,
     }
-    handled: int = await job.handling.function(**_pick(job.handling, given))
+    handled: int = await job.handling.function(**_pick(registry, job.handling, given))
     return handled
-
-
-def fitting_rows(tx: Transaction, told: Sequence[Told], max_payload: int) -> list[bytes]:
-    """The outbox rows of a command, whose facts must fit beside an entity that does.
-
-    Those of reactions and jobs are bounded; what is told of an entity that is too large already
-    is told in a short form.
-    """
-    rows = tx.outbox_rows(told)
-    room = max_payload - HEADER_ROOM
-    for one, row in zip(told, rows, strict=True):
-        if len(row) > room:
-            require_room_for(one.event, len(row), max_payload)
-    return rows
 
 
 def cause_of(call: Call) -> str | None:
@@ -191,14 +202,16 @@ def cause_of(call: Call) -> str | None:
     return call.key
 
 
-async def _run_reaction(tx: Transaction, handling: Handling, events: Sequence[Event]) -> None:
+async def _run_reaction(
+    registry: Registry, tx: Transaction, handling: Handling, events: Sequence[Event]
+) -> None:
     trace = next((t.traceparent for t in tx.told if t.event is events[0]), None)
     given = {
         "db": tx.db,
         "emit": tx.emitter(handling, f"reaction:{handling.name}", trace),
         "now": tx.now,
     }
-    await handling.function(events, **_pick(handling, given))
+    await handling.function(events, **_pick(registry, handling, given))
 
 
 async def _load(tx: Transaction, need: Needed, calls: Sequence[Call]) -> dict[UUID, Entity]:
@@ -226,30 +239,6 @@ def _entity(call: Call, need: Needed, loaded: dict[UUID, Entity]) -> Entity | No
     raise InvalidReference(field=need.field, entity=need.entity.noun)
 
 
-def _without_what_is_too_large(
-    call: Call,
-    entities: Sequence[Entity | None],
-    given: Mapping[str, Any],
-    refusal: EntityTooLarge,
-    decision: Decision[Any],
-) -> Decision[Any]:
-    """What is done of a command that makes its entity too large: nothing, save if it is vital.
-
-    A heartbeat with too much progress still says that its agent lives. A refusal stays one,
-    and keeps nothing.
-    """
-    if decision.refusal is not None:
-        return Decision.unchanged(entities[0], refusal=decision.otherwise)
-    if not call.bound.declared.vital:
-        raise refusal
-    fields = call.bound.operation.model_fields
-    needed = {name: getattr(call.message, name) for name in fields if fields[name].is_required()}
-    message = call.bound.operation.model_construct(None, **needed)
-    bare: Decision[Any] = call.bound.handling.function(message, *entities, **given)
-    bare.refusal = refusal
-    return bare
-
-
 def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entity | None) -> None:
     handling = decided.call.bound.handling
     decided.changed = decision.changed if own is None else decision.entity is not own
@@ -261,6 +250,20 @@ def _note(tx: Transaction, decided: Decided, decision: Decision[Any], own: Entit
     emit = tx.emitter(handling, cause_of(decided.call), decided.call.traceparent)
     for event in decision.events:
         emit(event)
+
+
+def _record(tx: Transaction, records: Records, said: Reply | Refusal | Kept) -> None:
+    """Have what was put on record written, unless nothing of the command is kept."""
+    if records.rows and not isinstance(said, Refusal):
+        records.require_no_secrets(said)
+        tx.audited += records.rows
+
+
+def _require_declared(call: Call, said: Reply | Refusal | Kept | Decision[Any]) -> None:
+    """Fail what would be kept of a refusal that nobody has declared: it is a bug."""
+    refusal = said.refusal if isinstance(said, (Kept, Decision)) else None
+    if refusal is not None and not isinstance(refusal, call.bound.may_raise):
+        raise refusal
 
 
 def _new_id(call: Call) -> UUID:
@@ -278,5 +281,9 @@ def _new_id(call: Call) -> UUID:
     return call.new_id
 
 
-def _pick(handling: Handling, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in handling.dependencies}
+def _pick(registry: Registry, handling: Handling, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function takes of this, with what it is given of what the process has."""
+    picked = {name: given[name] for name in handling.dependencies}
+    if handling.prepared_as:
+        picked[handling.prepared_as] = given[PREPARED]
+    return {**picked, **registry.given_to(handling)} if handling.provided else picked

@@ -1,5 +1,6 @@
 """What queries are written with: tables, entities, lists."""
 
+from bus.storage.companions import CompanionRow
 from bus.storage.deletion import lock_for_deletion, remove
 from bus.storage.driver import Compiled, compiled, execute, fetch, numbered
 from bus.storage.entities import (
@@ -34,6 +35,7 @@ __all__ = [
     "DERIVED",
     "INSERTED",
     "TABLES",
+    "CompanionRow",
     "Compiled",
     "Daily",
     "EntityRow",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from uuid import UUID
 
 from asyncpg import Record
@@ -20,26 +20,72 @@ from sqlalchemy import (
     Insert,
     Select,
     Table,
-    Text,
     bindparam,
-    cast,
-    column,
     func,
     insert,
     literal_column,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
-from bus.storage.driver import Compiled, compiled, execute, fetch
-from bus.storage.sizes import require_fitting
-from bus.storage.tables import INSERTED, TABLES, holds_a_field
+from bus.contract.errors import EntityTooLarge
+from bus.storage import rows as _rows
+from bus.storage import sizes as _sizes
+from bus.storage.driver import Compiled, compiled, execute, fetch, numbered, part
+from bus.storage.rows import own_columns, recordset
+from bus.storage.tables import INSERTED, TABLES, VersionedRow
+from bus.storage.tables import table as table_of
 
 E = TypeVar("E", bound=Entity)
 K = TypeVar("K", bound=UUID | str)
+
+Beside: TypeAlias = Entity | VersionedRow
+"""What may be added beside an entity that is written: a new entity, or a row that is none."""
+
+Kind: TypeAlias = type[Entity] | type[VersionedRow]
+
+
+class Changes(NamedTuple):
+    """Entities of one class that are to be inserted or updated, and what is added beside them."""
+
+    kind: Literal["insert", "update"]
+    entities: Sequence[Entity]
+    beside: Sequence[Beside] = ()
+
+    def form(self) -> Form:
+        """What a statement that writes them depends on."""
+        entity = type(self.entities[0]) if self.entities else None
+        added = {type(one): _name_of(type(one)) for one in self.beside}
+        return Form(entity, self.kind, tuple(sorted(added, key=added.__getitem__)))
+
+    def values(self) -> dict[str, Any]:
+        """The parameters of the parts of such a statement."""
+        values = {"rows": encode(self.entities)} if self.entities else {}
+        for number, kind in enumerate(self.form().beside):
+            added = [one for one in self.beside if type(one) is kind]
+            values[f"beside_{number}"] = _encode_beside(added)
+        return values
+
+
+class Form(NamedTuple):
+    """Changes without what is changed."""
+
+    entity: type[Entity] | None
+    kind: Literal["insert", "update"]
+    beside: tuple[Kind, ...]
+
+    def parts(self) -> dict[str, str]:
+        """What writes them, as common table expressions by their names."""
+        found = {}
+        if self.entity is not None:
+            known = statements(self.entity)
+            found["changed"] = part(known.insert if self.kind == "insert" else known.update)
+        for number, kind in enumerate(self.beside):
+            added = part(_insertion(kind)).replace(":rows", f":beside_{number}")
+            found[f"beside_{number}"] = added
+        return {name: f"{name} AS ({text} RETURNING 1)" for name, text in found.items()}
 
 
 @dataclass(frozen=True)
@@ -61,7 +107,7 @@ class Statements(Generic[E]):
 def statements(entity: type[E]) -> Statements[E]:
     """The statements of an entity, built once."""
     table = TABLES[entity]
-    rows = _recordset(table)
+    rows = recordset(table)
     read = columns(entity).where(
         table.c.id == func.any(bindparam("ids", type_=ARRAY(table.c.id.type)))
     )
@@ -81,15 +127,18 @@ def statements(entity: type[E]) -> Statements[E]:
 
 def columns(entity: type[Entity]) -> Select[Any]:
     """``SELECT`` of the columns that make up an entity."""
-    return select(*_own(TABLES[entity]))
+    return select(*own_columns(TABLES[entity]))
 
 
 def entity_from(entity: type[E], row: Any) -> E:
     """The entity that a row of ``columns`` holds, as SQLAlchemy or the driver returns it."""
     found = row if isinstance(row, Record) else row._mapping  # noqa: SLF001  its public name
-    made = statements(entity)
-    values = {name: found[name] for name in made.names}
-    for name, adapter in made.models.items():
+    return entity_of(entity, {name: found[name] for name in statements(entity).names})
+
+
+def entity_of(entity: type[E], values: dict[str, Any]) -> E:
+    """The entity that has these values in its table, in the order of the contract."""
+    for name, adapter in statements(entity).models.items():
         if values[name]:
             values[name] = adapter.validate_python(values[name], strict=False)
     return entity.trusted(values)
@@ -132,16 +181,43 @@ async def require(db: AsyncConnection, entity: type[Entity], id_: Any) -> None:
         raise entity.not_found(id=id_)
 
 
-async def add(db: AsyncConnection, entities: Sequence[E]) -> None:
-    """Insert new entities, all of one class."""
-    if entities:
-        await execute(db, statements(type(entities[0])).insert, {"rows": encode(entities)})
+async def add(db: AsyncConnection, entities: Sequence[E], *, beside: Sequence[Beside] = ()) -> None:
+    """Insert new entities, all of one class, and with them what lies beside them."""
+    await write(db, Changes("insert", entities, beside))
 
 
-async def save(db: AsyncConnection, entities: Sequence[E]) -> None:
-    """Write changed entities back, all of one class; their rows must be locked."""
-    if entities:
-        await execute(db, statements(type(entities[0])).update, {"rows": encode(entities)})
+async def save(
+    db: AsyncConnection, entities: Sequence[E], *, beside: Sequence[Beside] = ()
+) -> None:
+    """Write changed entities back, all of one class; their rows must be locked.
+
+    With them is added what lies beside them.
+    """
+    await write(db, Changes("update", entities, beside))
+
+
+async def write(db: AsyncConnection, changes: Changes) -> None:
+    """Write changes, if there are any, with one statement."""
+    if changes.entities or changes.beside:
+        await execute(db, _writing(changes.form()), changes.values())
+
+
+@cache
+def _writing(form: Form) -> Compiled:
+    if form.entity is not None and not form.beside:
+        known = statements(form.entity)
+        return known.insert if form.kind == "insert" else known.update
+    return numbered(f"WITH {', '.join(form.parts().values())} SELECT 1")
+
+
+@cache
+def _insertion(kind: Kind) -> Compiled:
+    return statements(kind).insert if issubclass(kind, Entity) else _rows.insertion(kind)
+
+
+@cache
+def _name_of(kind: Kind) -> str:
+    return (TABLES[kind] if issubclass(kind, Entity) else table_of(kind)).fullname
 
 
 @cache
@@ -152,8 +228,28 @@ def _there(entity: type[Entity]) -> Compiled:
 
 def encode(entities: Sequence[Entity]) -> str:
     """Entities as one JSON array; a command whose entities have become too large is refused."""
-    require_fitting(entities)
+    _sizes.require_fitting(entities)
     return (b"[" + b",".join([entity.encoded() for entity in entities]) + b"]").decode()
+
+
+def beside_too_large(beside: Iterable[Beside], max_payload: int) -> EntityTooLarge | None:
+    """The refusal of the first of what is added beside an entity that is too large."""
+    for one in beside:
+        if isinstance(one, Entity):
+            refusal = _sizes.too_large(one, None, max_payload)
+        else:
+            refusal = _rows.too_large(one, max_payload)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _encode_beside(beside: Sequence[Beside]) -> str:
+    max_payload = _sizes.measuring()
+    if max_payload is not None and (refusal := beside_too_large(beside, max_payload)):
+        raise refusal
+    texts = [one.encoded() if isinstance(one, Entity) else _rows.encoded(one) for one in beside]
+    return (b"[" + b",".join(texts) + b"]").decode()
 
 
 async def _fetch(
@@ -181,13 +277,3 @@ def _insert(entity: type[Entity], rows: FromClause) -> Insert:
         return insert(table).from_select([c.name for c in rows.c], select(*rows.c))
     source = INSERTED[entity](rows)
     return insert(table).from_select([c.name for c in source.selected_columns], source)
-
-
-def _own(table: Table) -> list[Any]:
-    return [column for column in table.columns if holds_a_field(column)]
-
-
-def _recordset(table: Table) -> FromClause:
-    unpacked = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
-    typed = [column(c.name, JSONB() if isinstance(c.type, JSONB) else c.type) for c in _own(table)]
-    return unpacked.table_valued(*typed, name="r").render_derived(with_types=True)

@@ -1,8 +1,8 @@
 """Tables with a partition for each day in UTC, made ahead and dropped by age.
 
 A table says it in its class statement: ``class LogChunk(Row, daily=Daily(...))``; its migration
-makes the parent, partitioned by ``created_at``, and the default partition. What comes on a day
-without a partition lands in the default one: an insert never fails.
+makes the parent, partitioned by ``created_at`` or the column that is named, and the default
+partition. What comes on a day without a partition lands in the default one: an insert never fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOCK_TIMEOUT: Final = 0.05
 """Seconds that a lock is waited for, and that anybody can be made to wait for it."""
 
 PER_ROUND: Final = 10_000
-"""Chunks that a round deletes from the default partition."""
+"""Rows that a round deletes from the default partition."""
 
 _NAME: Final = re.compile(r"(?P<table>[a-z_]+)_(?:d(?P<day>\d{8})|default)")
 
@@ -46,6 +46,8 @@ class Daily:
     """The name under which the sweeper keeps it."""
     retention: str
     """The setting that says for how many days."""
+    column: str = "created_at"
+    """When a row was made."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,20 @@ async def _create(session: AsyncConnection, table: Partitioned, day: date) -> in
 
 
 def _in_default(table: Partitioned) -> TextClause:
+    column = table.daily.column
     return text(f"""
         SELECT EXISTS (
-            SELECT FROM {table.parent}_default WHERE created_at >= :first AND created_at < :next
+            SELECT FROM {table.parent}_default WHERE {column} >= :first AND {column} < :next
         )
     """)
 
 
 def _forget_default(table: Partitioned) -> TextClause:
+    column = table.daily.column
     return text(f"""
-        DELETE FROM {table.parent}_default WHERE (id, created_at) IN (
-            SELECT id, created_at FROM {table.parent}_default
-            WHERE created_at < :before LIMIT :limit
+        DELETE FROM {table.parent}_default WHERE (id, {column}) IN (
+            SELECT id, {column} FROM {table.parent}_default
+            WHERE {column} < :before LIMIT :limit
         )
     """).bindparams(
         bindparam("before", type_=DateTime(timezone=True)), bindparam("limit", type_=Integer)

@@ -21,15 +21,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import ForeignKey, LargeBinary, Table, delete, func, select, union_all
+from sqlalchemy import LargeBinary, Table, delete, func, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped, mapped_column
 
 from bus.contract.entity import Entity
 from bus.contract.errors import CredentialsUnreadable
-from bus.contract.refusals import DeclarationError
-from bus.storage.tables import TABLES, VersionedRow, table
+from bus.storage.companions import CompanionRow
+from bus.storage.tables import table
 
 log = logging.getLogger("fleetbus.keys")
 
@@ -188,7 +188,7 @@ SEALED: dict[str, SealedTable] = {}
 """Every table of secrets by its name with its schema."""
 
 
-class SealedRow(VersionedRow):
+class SealedRow(CompanionRow):
     """A table of secrets, one of an owner at most, under the owner's id and gone with it.
 
     They lie apart, so that no query of the owners can come upon them. ``named=False`` is for what
@@ -203,17 +203,10 @@ class SealedRow(VersionedRow):
 
     sealed: ClassVar[SealedTable]
 
-    def __init_subclass__(cls, *, owner: type[Entity], named: bool = True, **kwargs: Any) -> None:
-        if owner not in TABLES:
-            raise DeclarationError(
-                f"{cls.__qualname__} belongs to a {owner.noun}: no table holds one"
-            )
-        theirs = TABLES[owner].c.id
-        owned = ForeignKey(theirs, ondelete="CASCADE")
-        cls.id = mapped_column(theirs.type, owned, primary_key=True, sort_order=-4)
-        super().__init_subclass__(ends_with=owner, **kwargs)
+    def __init_subclass__(cls, *, named: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
         held = table(cls)
-        SEALED[held.fullname] = cls.sealed = SealedTable(held, owner, named)
+        SEALED[held.fullname] = cls.sealed = SealedTable(held, cls.owned_by, named)
 
 
 async def rotate(db: AsyncConnection, keys: KeyRing, *, limit: int) -> int:

@@ -55,13 +55,23 @@ def room_for_page() -> int:
 
 def limit(entity: type[Entity], max_payload: int) -> int:
     """How many bytes an entity may have."""
-    room = max_payload - HEADER_ROOM
-    return (room - FACT_ROOM) // 2 if _is_told(entity) else room - FACT_ROOM
+    whole = limit_of_rows(max_payload)
+    return whole // 2 if _is_told(entity) else whole
+
+
+def limit_of_rows(max_payload: int) -> int:
+    """How many bytes a row may have that is no entity: no event tells of it."""
+    return max_payload - HEADER_ROOM - FACT_ROOM
+
+
+def measuring() -> int | None:
+    """The size of a message that what is stored has to fit; None where nothing is measured."""
+    return _max_payload.get()
 
 
 def require_fitting(entities: Iterable[Entity]) -> None:
     """Refuse entities that a command makes too large."""
-    max_payload = _max_payload.get()
+    max_payload = measuring()
     if max_payload is None:
         return
     for entity in entities:

@@ -5,9 +5,10 @@ Mapped classes only declare tables; statements are SQLAlchemy Core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_origin
+from functools import cache
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args, get_origin
 from uuid import UUID
 
 from sqlalchemy import (
@@ -22,11 +23,13 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    inspect,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from bus.contract.entity import Entity
 from bus.contract.refusals import DeclarationError
+from bus.kit.ids import uuid7
 from bus.storage.partitions import PARTITIONED, Daily, Partitioned
 
 NAMING = {
@@ -73,6 +76,34 @@ class VersionedRow(Row):
     version: Mapped[int] = mapped_column(Integer, server_default="1", sort_order=-3)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=-2)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=-1)
+
+    @classmethod
+    def first(cls, *, now: datetime, id: Any = None, **values: Any) -> Self:  # noqa: A002  the column's own word
+        """A new row at its first version, with a value for each of its columns.
+
+        Without an id it is given one of its own: nobody is told it.
+        """
+        own = {"id": id or uuid7(), "version": 1, "created_at": now, "updated_at": now}
+        known = attributes(cls).keys()
+        if unknown := values.keys() - (known - own.keys()):
+            raise TypeError(f"{cls.__name__}.first takes no {', '.join(sorted(unknown))}")
+        if missing := known - own.keys() - values.keys():
+            raise TypeError(f"{cls.__name__}.first needs {', '.join(sorted(missing))}")
+        return cls.of(own | values)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The row with these values by attribute; nobody's session knows it, and none will."""
+        made = cls.__new__(cls)
+        made.__dict__.update(values)
+        return made
+
+
+@cache
+def attributes(row: type[VersionedRow]) -> Mapping[str, Column[Any]]:
+    """The columns of a table that hold values of their own, by the names of its attributes."""
+    found = {one.key: one.columns[0] for one in inspect(row).column_attrs}
+    return {n: c for n, c in found.items() if isinstance(c, Column) and holds_a_field(c)}
 
 
 DERIVED: dict[Any, Any] = {"derived": True}

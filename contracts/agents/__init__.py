@@ -1,1 +1,1 @@
-"""Who works: running agents, the provider accounts that they run on, and what they said."""
+"""The workers: running agents, the provider accounts that they run on, and their logs."""

@@ -192,7 +192,7 @@ class AgentCrashed(Event, type="agent.crashed"):
 
 
 class AgentCancelRequested(Event, type="agent.cancel_requested"):
-    """Somebody asked an agent to end; it learns of it with its next heartbeat."""
+    """Somebody asked an agent to end; it learns that with its next heartbeat."""
 
     agent: Agent
 

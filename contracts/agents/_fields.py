@@ -13,7 +13,7 @@ RunningAgentId = Id
 Provider = Annotated[
     Text, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")
 ]
-"""Who runs the model: lower-case letters, digits, dots, hyphens and underscores, 1–100
+"""The provider of the model: lower-case letters, digits, dots, hyphens and underscores, 1–100
 characters."""
 
 Path = Annotated[Text, StringConstraints(min_length=1, max_length=4_000)]
@@ -32,7 +32,8 @@ AgentStatus = Literal["idle", "running", "waiting_for_input", "stopped", "crashe
 AgentMode = Literal["execute", "discuss", "plan", "detail", "refine", "chat", "errand"]
 
 CrashCause = Literal["lease_expired", "disconnected", "reported"]
-"""How it became known: no heartbeat within the lease, connection lost, or somebody said so."""
+"""How the crash became known: no heartbeat within the lease, connection lost, or it was
+reported."""
 
 StopReason = Annotated[
     Text, StringConstraints(min_length=1, max_length=100, pattern=r"^[a-z][a-z0-9_]*$")
@@ -49,4 +50,4 @@ SessionNumber = Count
 """The number of a session of an agent, from 1; 0 is before the first."""
 
 Questions = Annotated[list[JsonObject], Field(min_length=1, max_length=100)]
-"""What an agent asks a person, up to 100 JSON objects."""
+"""The questions of an agent to a person, up to 100 JSON objects."""

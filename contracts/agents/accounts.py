@@ -54,7 +54,7 @@ class NoAccountAvailable(Conflict, detail="no account of {provider} is available
 
 
 class Account(Entity, not_found=AccountNotFound):
-    """A subscription with a provider, used by agents in turn. Its credentials are kept apart."""
+    """A subscription with a provider, used by agents in turn. Its credentials are stored apart."""
 
     email: Email
     provider: Provider
@@ -100,7 +100,7 @@ class AccountCredentialsChanged(Event, type="account.credentials_changed"):
 
 
 class AccountDeleted(Event, type="account.deleted"):
-    """An account was deleted; agents that ran on it have none now."""
+    """An account was deleted; agents that ran on it no longer have one."""
 
     account: Account
     """The account as it last was, with its version one higher."""
@@ -172,7 +172,7 @@ class DeleteAccount(
     errors=(AccountNotFound,),
     emits=(AccountDeleted, AgentUpdated),
 ):
-    """Delete an account and its credentials; agents that run on it go on without one."""
+    """Delete an account and its credentials; agents that run on it continue without one."""
 
     id: AccountId
 
@@ -186,8 +186,8 @@ class AcquireAccount(
 ):
     """Acquire the account that has rested longest: never used ones first, then by ``sort_order``.
 
-    Exhaustion whose time has passed ends here, without waiting for anything. Callers that come at
-    the same time get different accounts in turn.
+    If the time of an exhaustion has passed, it ends here at once. Callers that come at the same
+    time get different accounts in turn.
     """
 
     provider: Provider = "claude"
@@ -200,12 +200,12 @@ class MarkAccountExhausted(
     emits=(AccountExhausted,),
     example={"id": EXAMPLE_ID, "until": "2031-01-01T12:00:00Z"},
 ):
-    """Mark an account that the provider does not serve, until a time or until it is cleared.
+    """Mark an account that its provider does not serve as exhausted, until a time or until cleared.
 
     A report never shortens an earlier one: an earlier time changes nothing, and no time at all
-    counts as the latest. ``accounts.clear_exhausted`` ends it.
+    counts as the latest. ``accounts.clear_exhausted`` ends the exhaustion.
 
-    Agents that run on the account are switched to another one; where there is none,
+    Agents that run on the account are switched to another one; if there is none,
     ``agent.account_needed`` is emitted.
     """
 
@@ -219,7 +219,7 @@ class ClearAccountExhausted(
     errors=(AccountNotFound,),
     emits=(AccountAvailable,),
 ):
-    """Clear the exhaustion of an account, which can be used again; otherwise nothing changes."""
+    """Clear the exhaustion of an account, if it is exhausted; it can be used again."""
 
     id: AccountId
 
@@ -239,11 +239,15 @@ class SetAccountCredentials(
 
 
 class RevealAccountCredentials(
-    Query[Credentials],
+    Command[Credentials],
     subject="db.accounts.reveal_credentials",
     errors=(AccountNotFound, CredentialsNotSet, CredentialsUnreadable),
     secret=True,
+    reveals=True,
 ):
-    """Reveal the credentials of an account in plain text; no other operation returns them."""
+    """Reveal the credentials of an account in plain text; no other operation returns them.
+
+    It is a command, because it is put on record.
+    """
 
     id: AccountId

@@ -134,7 +134,7 @@ class RegisterAgent(
     connection_name: ConnectionName | None = None
     """If left out, the agent's id."""
     prompt: Prompt | None = None
-    """What it is asked to do: stored, but part of no event and no list."""
+    """What it is asked to do: stored, but not part of any event or list."""
     output_file_path: Path | None = None
     heartbeat_interval_s: HeartbeatSeconds = 10
 
@@ -190,12 +190,12 @@ class UpdateAgent(
 ):
     """Update an agent; fields that are left out stay. Its status has operations of its own.
 
-    An agent that has ended may be updated too: that is not an action in its name.
+    An agent that has ended may be updated too, because an update is not an action in its name.
     """
 
     id: RunningAgentId
     incarnation: Incarnation | None = None
-    """That of the process that sends this, if it is the agent's own."""
+    """The incarnation of the process that sends this, if it is the agent's own."""
     name: Name = ABSENT
     task_id: TaskId | None = None
     initiative_id: InitiativeId | None = None
@@ -319,7 +319,7 @@ class RequestAgentCancel(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentCancelRequested,),
 ):
-    """Request that an agent end; its next heartbeat tells it so. Asking again changes nothing.
+    """Request that an agent end; its next heartbeat says so. Asking again changes nothing.
 
     The request concerns the agent's current run and ends with it. For an agent that has finished or
     ended it is refused; ``agents.stop`` ends one that has finished.
@@ -369,7 +369,7 @@ class DeleteAgent(
     errors=(AgentNotFound, InvalidTransition),
     emits=(AgentDeleted, TaskReleased),
 ):
-    """Delete an agent that no longer works; its log remains, a task that it has is released."""
+    """Delete an agent that no longer works; its log remains, and a task that it has is released."""
 
     id: RunningAgentId
 
@@ -397,7 +397,7 @@ class ReinstateAgent(
     vital=True,
     example={"connection_name": EXAMPLE_ID},
 ):
-    """Reinstate the agent behind a connection of this name, because the connection is there."""
+    """Reinstate the agent behind a connection of this name, because the connection is back."""
 
     connection_name: ConnectionName
 
@@ -410,7 +410,7 @@ class ConfirmSuspicion(
     vital=True,
     example={"id": EXAMPLE_ID, "suspected_at": "2026-01-01T12:00:00Z"},
 ):
-    """Confirm a suspicion: the agent has not come back in time and crashed, as ``disconnected``.
+    """Confirm a suspicion: the agent has not come back in time and has crashed (``disconnected``).
 
     If the agent is no longer under this very suspicion, nothing changes.
     """

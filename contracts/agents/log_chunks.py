@@ -1,4 +1,4 @@
-"""Log chunks: what agents said, as it came. No events are emitted for them."""
+"""Log chunks: the output of agents, as it came. No events are emitted for them."""
 
 from typing import Annotated, Literal
 
@@ -56,7 +56,7 @@ class LogChunkNotFound(NotFound, detail="log chunk {id} does not exist"):
 
 
 class LogChunk(Entity, not_found=LogChunkNotFound):
-    """A piece of what an agent said. It outlives its agent and never changes."""
+    """A piece of the output of an agent. It outlives its agent and never changes."""
 
     agent_id: RunningAgentId
     agent_name: Name | None
@@ -100,9 +100,9 @@ class AppendLogChunk(
     errors=(InvalidTransition, StaleIncarnation),
     example={"agent_id": EXAMPLE_AGENT, "content": '{"role": "assistant", "text": "Done."}\n'},
 ):
-    """Append a piece of what an agent says to its log. The agent need not be registered.
+    """Append a piece of text to the log of an agent. The agent need not be registered.
 
-    An agent that is registered and has ended can say nothing more until it is resumed.
+    If it is registered and has ended, nothing can be appended until it is resumed.
     """
 
     id: Id | None = None
@@ -155,7 +155,7 @@ class DeleteLogChunks(
     subject="db.log_chunks.delete",
     example={"agent_id": EXAMPLE_AGENT},
 ):
-    """Delete what an agent said, oldest first, a bounded number of chunks with each request."""
+    """Delete the log of an agent, oldest chunks first, a bounded number with each request."""
 
     agent_id: RunningAgentId
 

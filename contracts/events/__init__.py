@@ -1,1 +1,1 @@
-"""What happened: the log of all events, the history of one entity, and when the stream has it."""
+"""The log of all events, the history of one entity, and whether the stream holds an event yet."""

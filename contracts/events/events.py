@@ -9,7 +9,7 @@ from bus.contract import MAX_INT8, Id, ListOf, NotFound, Query, Reply, Text, Tim
 _EXAMPLE_ENTITY = "0199c0de-0000-7000-8000-000000000001"
 
 LogPosition = Annotated[int, Field(ge=1, le=MAX_INT8)]
-"""The place in the log, as ``Fleet-Position`` says it: unique, increasing per entity."""
+"""The place in the log, as in ``Fleet-Position``: unique, increasing per entity."""
 
 EventType = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$", max_length=200)
@@ -41,7 +41,7 @@ class RecordedEvent(Reply):
     """The idempotency key of the command, ``reaction:<name>`` or ``sweeper:<name>``."""
     traceparent: str | None
     data: dict[str, JsonValue]
-    """The body: the entity as it was afterwards, and whatever the event adds."""
+    """The body: the entity as it was afterwards, and further facts of the event."""
     shortened: bool = False
     """Whether the body is cut because it does not fit into one message: texts end in "…", the
     largest members are left out."""
@@ -78,7 +78,7 @@ class Publication(Reply):
 
     position: LogPosition
     published: bool
-    """False: not yet, when the time to wait was up."""
+    """False if it did not hold them yet when the time to wait was up."""
 
 
 class ListEvents(ListOf[RecordedEvent], subject="db.events.list"):

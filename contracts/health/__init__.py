@@ -1,1 +1,1 @@
-"""What is checked, what came of it, and how the workers of the fleet are doing."""
+"""Tests and checks with their outcomes, and how the workers of the fleet are doing."""

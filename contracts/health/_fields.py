@@ -15,7 +15,7 @@ Slug = Annotated[
 Cron = Annotated[
     Text, StringConstraints(min_length=9, max_length=200, pattern=r"^[^\s]+( [^\s]+){4}$")
 ]
-"""When, as five cron fields: minute, hour, day of the month, month, day of the week."""
+"""Five cron fields: minute, hour, day of the month, month, day of the week."""
 
 TestDefinitionId = Slug
 TestRunId = Id
@@ -37,7 +37,7 @@ Days = Annotated[int, Field(ge=1, le=366)]
 
 
 class InvalidSchedule(Unprocessable, detail="the schedule {schedule} cannot be used: {reason}"):
-    """The cron fields are invalid, or name no time that ever comes."""
+    """The cron fields are invalid, or no time ever matches them."""
 
     schedule: str
     reason: str

@@ -1,4 +1,4 @@
-"""What is told of model calls whose test run is gone."""
+"""The event of model calls whose test run is gone."""
 
 from bus.contract import Event, Id, Reply, Version
 from contracts.health._fields import TestRunId
@@ -7,16 +7,16 @@ ModelCallId = Id
 
 
 class DetachedModelCall(Reply):
-    """A call to a model, without what was said."""
+    """A model call, without its prompt and response."""
 
     id: ModelCallId
     version: Version
-    """As it is now."""
+    """The version after this change."""
 
 
 class ModelCallDetached(Event, type="model_call.detached"):
-    """The test run that a model call was made for is gone; what the call was is kept."""
+    """The test run that a model call was made for is gone; the call itself is kept."""
 
     model_call: DetachedModelCall
     test_run_id: TestRunId
-    """The run that is gone."""
+    """The test run that is gone."""

@@ -71,7 +71,7 @@ class CheckedWorker(Request):
 
 
 class WorkerFilters(Request):
-    """A selection among the workers of earlier checks; a filter that is left out allows any."""
+    """A selection among the workers of earlier checks; a filter that is left out matches any."""
 
     names: Annotated[list[Name], Field(min_length=1, max_length=500)] | None = None
     types: Annotated[list[Name], Field(min_length=1, max_length=100)] | None = None

@@ -233,7 +233,7 @@ class CancelCheck(
     errors=(CheckNotFound, InvalidTransition),
     emits=(CheckCancelled,),
 ):
-    """Cancel a running check; what was reported stays."""
+    """Cancel a running check; the reports made so far stay."""
 
     id: CheckId
 

@@ -33,13 +33,13 @@ class DailySummaryNotFound(NotFound):
 
 
 class NoRunsOfDay(Unprocessable, detail="no test run of {day} passed or failed"):
-    """There is nothing to summarize: a day without runs is not a healthy one."""
+    """There is nothing to summarize: a day without runs does not count as healthy."""
 
     day: date
 
 
 class DayNotBegun(Unprocessable, detail="{day} has not begun yet in UTC"):
-    """A day that lies ahead cannot be summarized."""
+    """A day in the future cannot be summarized."""
 
     day: date
 
@@ -81,7 +81,7 @@ class UpsertDailySummary(
         "failed": 0,
     },
 ):
-    """Upsert the summary of a day: it becomes what the request says, and the reply is that."""
+    """Upsert the summary of a day: it gets the values of the request, and is the reply."""
 
     day: date
     overall_status: DayStatus

@@ -26,7 +26,7 @@ class RunsSince(Request):
 
 
 class HealthStatus(Reply):
-    """How things are according to the finished runs; skipped ones do not count.
+    """The state of health according to the finished runs; skipped ones do not count.
 
     ``healthy``: none failed. ``degraded``: fewer than half failed. ``unhealthy``: half or more
     failed. ``unknown``: there was no run.
@@ -58,7 +58,7 @@ class DayTrend(Reply):
 
 
 class Dashboard(Reply):
-    """What a person wants to see first."""
+    """The figures that a person wants to see first."""
 
     latest_summary: DailySummary | None
     last_24_hours: StatusCounts
@@ -74,7 +74,7 @@ class GetHealthStatus(
     expensive=True,
     example={"window": {"last": 100}},
 ):
-    """Get how things are, according to the last runs or to those since a given time."""
+    """Get the state of health, according to the last runs or to those since a given time."""
 
     window: LastRuns | RunsSince
 
@@ -82,6 +82,6 @@ class GetHealthStatus(
 class GetDashboard(
     Query[Dashboard], subject="db.health.dashboard", expensive=True, example={"days": 30}
 ):
-    """Get the latest summary, the runs of 24 hours, the use of models and the trend at once."""
+    """Get the latest summary, the runs of the last 24 hours, the use of models and the trend."""
 
     days: Days = 30

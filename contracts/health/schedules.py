@@ -37,15 +37,15 @@ class ScheduleNotFound(NotFound):
 
 
 class Schedule(Entity, not_found=ScheduleNotFound):
-    """When the workers are to be checked, and what such a check includes."""
+    """A schedule of checks: when they are due, and what they include."""
 
     name: Name
     """Unique among schedules."""
     cron: Cron
-    """Each local time is due once: one that a change of clocks leaves out at the first moment after
-    it, one that comes twice when it comes first."""
+    """Each local time is due once: a time that a change of clocks skips is due at the first moment
+    after it, and a time that comes twice is due when it comes first."""
     time_zone: TimeZone = "UTC"
-    """Whose clocks the cron fields are read on."""
+    """The time zone of the cron fields."""
     enabled: bool
     timeout_minutes: TimeoutMinutes
     include_unit: bool
@@ -66,7 +66,7 @@ class ScheduleChanged(Event, type="schedule.changed"):
 class ScheduleDue(Event, type="schedule.due"):
     """It is time for a check: emitted once for each due time, and when somebody asks for it.
 
-    Due times that passed while the service was away are one event, for the latest of them.
+    Due times that passed while the service was not running share one event, for the latest of them.
     """
 
     schedule: Schedule
@@ -95,18 +95,19 @@ class UpsertSchedule(
     emits=(ScheduleChanged,),
     example={"name": "nightly", "cron": "0 3 * * *", "time_zone": "Europe/Berlin"},
 ):
-    """Upsert a schedule by its name: it becomes what the request says; omitted fields get defaults.
+    """Upsert a schedule by its name: it gets the values of the request; omitted fields get
+    defaults.
 
-    If there is none it is created. A request that changes nothing emits no event.
+    If there is none, it is created. A request that changes nothing emits no event.
     """
 
     name: Name
     cron: Cron
-    """Each local time is due once: one that a change of clocks leaves out at the first moment after
-    it, one that comes twice when it comes first. So every 15 minutes pauses in a repeated hour."""
+    """Each local time is due once: a time that a change of clocks skips is due at the first moment
+    after it, and a time that comes twice is due when it comes first. So a schedule of every 15
+    minutes pauses during a repeated hour."""
     time_zone: KnownTimeZone = "UTC"
-    """Whose clocks the cron fields are read on: a name of the IANA database, like
-    ``Europe/Berlin``."""
+    """The time zone of the cron fields: a name of the IANA database, like ``Europe/Berlin``."""
     enabled: bool = True
     timeout_minutes: TimeoutMinutes = 30
     include_unit: bool = True

@@ -38,7 +38,7 @@ class TestDefinitionNotFound(NotFound, detail="test definition {id} does not exi
 
 
 class TestDefinition(Entity, not_found=TestDefinitionNotFound):
-    """What is checked, how, and when. Running it is a worker's job."""
+    """A test: what it checks, how, and when. Workers run it."""
 
     id: Slug  # type: ignore[assignment]  # people give these ids and read them
     """Given by the caller: lower-case letters, digits and hyphens."""
@@ -61,7 +61,7 @@ class TestDefinition(Entity, not_found=TestDefinitionNotFound):
     """How often a worker should try before it reports a failure."""
     config: JsonObject | None
     next_due_at: Time | None
-    """When it is due next by its schedule; null without a schedule, and if it is not enabled."""
+    """When it is due next by its schedule; null if it has no schedule or is not enabled."""
 
 
 class TestDefinitionContents(Reply):
@@ -86,7 +86,7 @@ class TestDefinitionChanged(Event, type="test_definition.changed"):
 class TestDefinitionDue(Event, type="test_definition.due"):
     """It is time to run a test: emitted once for each due time.
 
-    Due times that passed while the service was away are one event, for the latest of them.
+    Due times that passed while the service was not running share one event, for the latest of them.
     """
 
     test_definition: TestDefinition
@@ -115,9 +115,9 @@ class UpsertTestDefinition(
         "schedule": "*/5 * * * *",
     },
 ):
-    """Upsert a test definition: it becomes what the request says; omitted fields get defaults.
+    """Upsert a test definition: it gets the values of the request; omitted fields get defaults.
 
-    If there is none with this id it is created. A request that changes nothing emits no event.
+    If there is none with this id, it is created. A request that changes nothing emits no event.
     """
 
     id: TestDefinitionId

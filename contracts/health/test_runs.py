@@ -67,7 +67,7 @@ class TestRun(Entity, not_found=TestRunNotFound):
     expected_status: HttpStatus
     """What its definition expected when it was started."""
     result: JsonObject | None
-    """What was found; ``status_code`` is the HTTP status of the response."""
+    """The findings; ``status_code`` is the HTTP status of the response."""
     error_message: Summary | None
     duration_ms: Count | None
     metrics: JsonObject | None
@@ -172,7 +172,7 @@ class RecordTestRun(
     emits=(TestRunFinished,),
     example={"test_definition_id": "homepage", "status": "failure", "duration_ms": 1200},
 ):
-    """Record a test run that is already over: start and finish in one."""
+    """Record a test run that is already over: start and finish in one request."""
 
     session_id: Id | None = None
 

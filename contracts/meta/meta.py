@@ -18,7 +18,7 @@ class ContextNotFound(NotFound):
 
     context: str
     known: list[str]
-    """The names of those that there are."""
+    """The names of all contexts."""
 
     @property
     def detail(self) -> str:
@@ -128,6 +128,5 @@ class GetAsyncApi(
     """
 
     context: Name | None = None
-    """The name of a context, as ``db.meta.operations`` gives it; null for all of them.
-
-    The document of a context has everything that it refers to, events of others included."""
+    """The name of a context, as ``db.meta.operations`` gives it; null for all of them. The document
+    of a context has everything that it refers to, including events of other contexts."""

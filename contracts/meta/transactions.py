@@ -39,15 +39,15 @@ class ExecuteTransaction(
 ):
     """Execute several commands in one transaction: all of them, or none.
 
-    Each sees what those before it did; what follows from them (tasks that become ready, phases
-    that are completed) follows at the end, once. One idempotency key stands for all. Everything is
-    validated before anything is done.
+    Each command sees the changes of those before it; their consequences (tasks that become ready,
+    phases that are completed) follow at the end, once. One idempotency key covers all of them.
+    Everything is validated before anything is done.
 
-    A failure is the one of the command that failed, as it would be alone, with ``operation``, its
-    index from 0, and ``subject``: whatever that command declares is possible here. What shows only
-    at the end, such as a rule that is checked at COMMIT, may have neither. Then nothing is stored,
-    also where a refusal alone would keep something, and no reply is shown. The events are those of
-    the commands, in their order.
+    A failure is that of the one command that failed, as it would be alone, with ``operation``, its
+    index from 0, and ``subject``: any error that this command declares is possible here. An error
+    that shows only at the end, such as a rule that is checked at COMMIT, may have neither. After a
+    failure nothing is stored, even if the refusal would keep something when the command is sent
+    alone, and no reply is shown. The events are those of the commands, in their order.
     """
 
     operations: Annotated[list[GivenCommand], Field(min_length=1, max_length=100)]

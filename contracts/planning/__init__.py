@@ -1,1 +1,1 @@
-"""What is to be done, in which order, and who has it: projects, initiatives, phases and tasks."""
+"""The work to be done, its order, and who has it: projects, initiatives, phases and tasks."""

@@ -13,7 +13,7 @@ PhaseStatus = Literal[
 ProjectId = Id
 
 Incarnation = Annotated[int, Field(ge=1, le=2**31 - 1)]
-"""The number of the process that an agent is: 1, and +1 each time it comes back after its end."""
+"""The number of an agent's process: 1, and +1 each time the agent comes back after its end."""
 
 
 def _distinct(ids: list[Id]) -> list[Id]:

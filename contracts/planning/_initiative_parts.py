@@ -1,4 +1,4 @@
-"""Models that hang on initiatives."""
+"""Models that belong to initiatives."""
 
 from bus.contract import Count, Id, Reply
 

@@ -34,7 +34,7 @@ from contracts.planning.initiatives import InitiativeId
 
 
 class Task(Entity, not_found=TaskNotFound):
-    """What one agent does in one go."""
+    """A piece of work that one agent does in one go."""
 
     initiative_id: InitiativeId | None
     phase_id: PhaseId | None
@@ -65,7 +65,7 @@ class Task(Entity, not_found=TaskNotFound):
 
 
 class TaskCreated(Event, type="task.created"):
-    """A task was added to the plan, with what it depends on."""
+    """A task was added to the plan, with its dependencies."""
 
     task: Task
     depends_on: list[TaskId] = Field(default=[])
@@ -82,9 +82,10 @@ class TaskUpdated(Event, type="task.updated"):
 class TaskReady(Event, type="task.ready"):
     """An existing task that could not be claimed can be claimed now.
 
-    The last thing that it waited for is completed or gone, its phase has started or resumed, its
-    initiative is active again, the task above it is no longer blocked, or it came back to be done
-    again. A task that can be claimed as soon as it is created has only ``task.created``.
+    The last task or phase that it waited for is completed or gone, its phase has started or
+    resumed, its initiative is active again, the task above it is no longer blocked, or the task
+    itself is pending again. A task that can be claimed as soon as it is created has only
+    ``task.created``.
     """
 
     task: Task
@@ -99,7 +100,7 @@ class TaskClaimed(Event, type="task.claimed"):
 
 
 class TaskCompleted(Event, type="task.completed"):
-    """A task is done; what depends on it may become ready."""
+    """A task is done; tasks that depend on it may become ready."""
 
     task: Task
     previous_status: TaskStatus
@@ -113,7 +114,7 @@ class TaskLateCompletion(Event, type="task.late_completion"):
 
 
 class TaskBlocked(Event, type="task.blocked"):
-    """A task cannot go on until a person has looked at it."""
+    """A task cannot continue until a person has looked at it."""
 
     task: Task
     previous_status: TaskStatus
@@ -133,7 +134,7 @@ class TaskLeaseExpired(Event, type="task.lease_expired"):
     task: Task
     expired_attempt: Attempt
     claimed_by: AgentId | None
-    """Who had it."""
+    """The agent that had it."""
 
 
 class TaskRetried(Event, type="task.retried"):

@@ -69,8 +69,9 @@ class LateResultNotFound(NotFound, detail="task {id} has no late result of attem
 class StaleAttempt(Conflict):
     """The attempt is not the task's current one: someone else may have the task now.
 
-    If ``kept`` is true, the task has what ``db.tasks.complete`` sent as a late result, and
-    ``db.tasks.accept_late`` can make it the task's result; if it is false, it was not kept.
+    If ``kept`` is true, the result that ``db.tasks.complete`` sent is kept with the task as a late
+    result, and ``db.tasks.accept_late`` can make it the task's result; if it is false, it was not
+    kept.
     """
 
     id: TaskId
@@ -78,7 +79,7 @@ class StaleAttempt(Conflict):
     current_attempt: int
     task_status: TaskStatus
     claimed_by: AgentId | None = None
-    """Who has the task now; absent if nobody has it."""
+    """The agent that has the task now; absent if none has it."""
     kept: bool = False
     """Whether the task has the result that was sent as a late result, for ``db.tasks.accept_late``
     to accept; false if there was no room for it, and for any command but a completion."""
@@ -100,7 +101,7 @@ class LateResult(Reply):
     received_at: Time = Field(strict=False)  # text in a jsonb column
     shortened: bool = False
     """Whether its result was left out, or its summary cut, to make room for later changes of the
-    task; the event ``task.late_completion`` has it whole."""
+    task; the event ``task.late_completion`` has it in full."""
 
 
 class TaskBrief(Reply):
@@ -162,7 +163,7 @@ class NewTaskRef(Reply):
     """A task that was created."""
 
     ref: LocalRef | None
-    """What the request called it."""
+    """The ``ref`` that the request gave it."""
     id: TaskId
 
 
@@ -190,7 +191,7 @@ class NewTask(Request):
     external_ref: ExternalRef | None = None
     """Its id in the plan that it comes from; unique within the initiative."""
     status: Literal["pending", "completed", "blocked"] = "pending"
-    """For bringing in an existing plan: how far the task already is."""
+    """For importing an existing plan: the status that the task already has."""
     summary: Summary | None = None
     """Only for a completed task."""
     result: Json | None = None

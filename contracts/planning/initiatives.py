@@ -144,7 +144,7 @@ class InitiativePendingReview(Event, type="initiative.pending_review"):
 
 
 class InitiativeApproved(Event, type="initiative.approved"):
-    """The work of an initiative was accepted; the holder of its repositories is to publish it."""
+    """The work of an initiative was accepted; whoever holds its repositories is to publish it."""
 
     initiative: Initiative
     previous_status: InitiativeStatus
@@ -161,7 +161,7 @@ class InitiativeChangesRequested(Event, type="initiative.changes_requested"):
 
 
 class InitiativeReopened(Event, type="initiative.reopened"):
-    """An initiative that was over was given new work; it is active again."""
+    """An initiative that was over has new work; it is active again."""
 
     initiative: Initiative
     previous_status: InitiativeStatus
@@ -175,7 +175,7 @@ class InitiativeArchived(Event, type="initiative.archived"):
 
 
 class InitiativeUnarchived(Event, type="initiative.unarchived"):
-    """An archived initiative has the status again that it had before."""
+    """An archived initiative returned to the status that it had before."""
 
     initiative: Initiative
     previous_status: InitiativeStatus

@@ -87,14 +87,14 @@ class PhaseApproved(Event, type="phase.approved"):
 
 
 class PhaseStarted(Event, type="phase.started"):
-    """A phase is in progress: its tasks can be claimed. If it was over, it was given a new task."""
+    """A phase is in progress: its tasks can be claimed. If it was over before, it has new work."""
 
     phase: Phase
     previous_status: PhaseStatus
 
 
 class PhaseDispatchable(Event, type="phase.dispatchable"):
-    """An approved phase waits for no other, or no longer does: it can be started."""
+    """An approved phase does not wait for any other phase, or no longer does: it can be started."""
 
     phase: Phase
 
@@ -116,21 +116,21 @@ class PhaseChangesRequested(Event, type="phase.changes_requested"):
 
 
 class PhaseCompleted(Event, type="phase.completed"):
-    """A phase is done; what depends on it may become dispatchable."""
+    """A phase is done; phases that depend on it may become dispatchable."""
 
     phase: Phase
     previous_status: PhaseStatus
 
 
 class PhaseBlocked(Event, type="phase.blocked"):
-    """A phase cannot go on for the time being."""
+    """A phase cannot continue for the time being."""
 
     phase: Phase
     previous_status: PhaseStatus
 
 
 class PhaseUnblocked(Event, type="phase.unblocked"):
-    """A blocked phase has the status again that it had before."""
+    """A blocked phase returned to the status that it had before."""
 
     phase: Phase
     previous_status: PhaseStatus
@@ -154,7 +154,7 @@ class CreatePhase(
 ):
     """Create a phase of an initiative, after its last one unless a position is given.
 
-    ``status`` is for bringing in a plan that is already under way elsewhere; it causes no further
+    ``status`` is for importing a plan that is already under way elsewhere; it causes no further
     event. A phase that is not completed reopens an initiative that is over.
     """
 
@@ -287,7 +287,7 @@ class UnblockPhase(
     emits=(PhaseUnblocked,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Unblock a phase: it returns to the status that it had before, and goes on from there."""
+    """Unblock a phase: it returns to the status that it had before, and continues from there."""
 
     id: PhaseId
 
@@ -299,7 +299,7 @@ class CompletePhase(
     emits=(PhaseCompleted,),
     example={"id": _EXAMPLE_ID},
 ):
-    """Complete a phase in progress, whatever became of its tasks.
+    """Complete a phase in progress, whatever the state of its tasks.
 
     Unfinished tasks keep its initiative from being done until they are moved or deleted.
     """
@@ -346,7 +346,7 @@ class AddPhaseDependency(
     emits=(PhaseUpdated,),
     example={"id": _EXAMPLE_ID, "depends_on_phase_id": _EXAMPLE_OTHER},
 ):
-    """Add a dependency on another phase of the initiative, in which nothing waits for this one."""
+    """Add a dependency on another phase of the initiative, which must not wait for this one."""
 
     id: PhaseId
     depends_on_phase_id: PhaseId

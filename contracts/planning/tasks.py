@@ -1,4 +1,4 @@
-"""Tasks: what one agent does in one go, and who has it."""
+"""Tasks: pieces of work that one agent does in one go, and who has them."""
 
 from typing import Annotated, Literal
 
@@ -288,7 +288,7 @@ class ClaimTasks(
 
     agent_id: AgentId
     incarnation: Incarnation | None = None
-    """Which process of a registered agent claims; one that is no longer the agent is refused."""
+    """Which process of a registered agent claims; one that has been replaced is refused."""
     initiative_id: InitiativeId | None = None
     phase_id: PhaseId | None = None
     """Includes tasks without a phase of their own that are below a task of this phase."""

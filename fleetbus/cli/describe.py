@@ -1,4 +1,4 @@
-"""``fleetbus describe``: what there is to ask, and how."""
+"""``fleetbus describe``: the operations, and how to call them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def describe(
         typer.Argument(metavar="SUBJECT", help="An operation; if left out, all are listed."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what the service answers, JSON Schemas and all.")
+        bool,
+        typer.Option(
+            "--json", help="Print the full answer of the service, including JSON Schemas."
+        ),
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:

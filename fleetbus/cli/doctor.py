@@ -158,7 +158,7 @@ async def _relay(db: AsyncConnection) -> Check:
     if not active:
         return Check("relay", False, detail, "start a `fleetbus serve` without --no-relay")
     stuck = oldest is not None and oldest > LARGEST_BACKLOG_AGE
-    return Check("relay", not stuck, detail, "the line `load` says what is in its way, and its log")
+    return Check("relay", not stuck, detail, "see the line `load` and its log for the reason")
 
 
 async def _events(db: AsyncConnection) -> Check:
@@ -327,7 +327,7 @@ def _keys(processes: list[dict[str, Any]]) -> Check:
     if missing := sorted(written.keys() - set(ids)):
         detail = f"{sum(written[key] for key in missing)} of {count} credentials need "
         remedy = "put the key back behind the others, or set these credentials again"
-        return Check(name, False, f"{detail}{', '.join(missing)}, which nobody has", remedy)
+        return Check(name, False, f"{detail}{', '.join(missing)}, which no process has", remedy)
     if not ids:
         return Check(name, True, "none, and no credentials that need one")
     outdated = count - written.get(ids[0], 0)

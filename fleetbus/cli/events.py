@@ -30,7 +30,9 @@ def events(
     types: Annotated[
         list[str] | None,
         typer.Option(
-            "--type", metavar="TYPE", help="Only events of this type, task.completed; repeatable."
+            "--type",
+            metavar="TYPE",
+            help="Only events of this type, such as task.completed; repeatable.",
         ),
     ] = None,
     entity: Annotated[
@@ -45,17 +47,17 @@ def events(
         ),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Continue with new events, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue with new events until Ctrl-C.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One CloudEvents JSON object per line.")
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:
-    """Print what happened: time, type, entity id, name and status; and more, see its commands.
+    """Print events: time, type, entity id, name and status; for more, see its commands.
 
     It reads the stream (EVENTS, or the one that FLEETBUS_STREAM names).
-    Without --follow it ends where the stream ended when it began.
+    Without --follow it stops where the stream ended when the command began.
 
     Examples:
         fleetbus events --since 1h

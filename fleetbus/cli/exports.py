@@ -32,7 +32,9 @@ def export(
     *,
     context: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Only this context, planning; otherwise all of them."),
+        typer.Option(
+            metavar="NAME", help="Only this context, such as planning; otherwise all of them."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -43,8 +45,8 @@ def export(
 ) -> None:
     """Write the contract as a document, whole or of one context; no server is needed.
 
-    jsonschema is one document: $defs holds every message once, `operations`
-    and `events` say which of them is whose request, reply, error and data.
+    jsonschema is one document: $defs holds every message once; `operations`
+    and `events` name the request, reply, errors and data of each.
 
     Examples:
         fleetbus export asyncapi --output asyncapi.json

@@ -28,11 +28,11 @@ def logs(
         int | None, typer.Option(metavar="NUMBER", min=0, help="Only this session of the agent.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Continue with new output, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue with new output until Ctrl-C.")
     ] = False,
     nats_url: NatsUrl = None,
 ) -> None:
-    """Print what an agent said, as it said it, from the beginning.
+    """Print the log of an agent, as it was written, from the beginning.
 
     Given an id, it also prints the log of an agent that was deleted.
 

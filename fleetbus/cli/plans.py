@@ -127,7 +127,7 @@ async def _load(address: Address, plan: Plan, tool: Tool, *, dry_run: bool) -> L
         with Progress(
             *columns, console=shown, transient=True, disable=not shown.is_terminal
         ) as bar:
-            task = bar.add_task("reading what is there", total=None)
+            task = bar.add_task("reading existing entities", total=None)
 
             def progress(done: int, total: int, what: str) -> None:
                 bar.update(task, completed=done, total=total, description=what)

@@ -57,7 +57,7 @@ def verify(
 
 def accept_timeline(
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     nats_url: NatsUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -131,13 +131,13 @@ def _tell(settings: Settings, found: Comparison, before: Removed | None) -> None
     if found.foreign:
         sequences = [message.sequence for message in found.foreign]
         say(
-            f"{stream} holds {len(sequences)} messages that are not ours, at sequences "
+            f"{stream} holds {len(sequences)} foreign messages, at sequences "
             f"{min(sequences)} to {max(sequences)}, the last on {shown(found.foreign[-1].subject)}"
-            ": the active relay removes what comes, and with --repair what it has not found"
+            ": the active relay removes new ones, and with --repair also those that it has missed"
         )
     if before is not None:
         say(
-            f"{before.messages} messages that were not ours were removed from {stream} so far, the "
+            f"{before.messages} foreign messages were removed from {stream} so far, the "
             f"last one {before.last_at:%Y-%m-%d %H:%M:%S}Z from {shown(before.last_subject)}"
         )
 

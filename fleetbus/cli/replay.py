@@ -33,9 +33,9 @@ _ACK_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Span:
-    """Which part of history: from a position or a time, up to a time.
+    """A part of history: from a position or a time, up to a time.
 
-    What is no event is no part of it, whoever put it into the stream.
+    Foreign messages in the stream are not part of it.
     """
 
     position: int = 0
@@ -67,7 +67,8 @@ def replay(
         ),
     ],
     to: Annotated[
-        str, typer.Option("--to", metavar="SUBJECT", help="Where to: a subject of your own.")
+        str,
+        typer.Option("--to", metavar="SUBJECT", help="The subject to send to, one of your own."),
     ],
     subject: Annotated[
         str, typer.Option(metavar="FILTER", help="Which events, by subject.")
@@ -80,9 +81,9 @@ def replay(
     """Send history to a subject of your own, for a new consumer.
 
     It reads the stream (EVENTS, or the one that FLEETBUS_STREAM names), in its
-    order, to the end as it is now. Events keep body and headers and get
-    `Fleet-Replay: true`. If a stream takes the subject, each event is
-    acknowledged; two replays within its duplicate window are one.
+    order, up to its present end. Events keep body and headers and get
+    `Fleet-Replay: true`. If a stream stores the subject, each event is
+    acknowledged; two replays within its duplicate window count as one.
 
     Examples:
         fleetbus events replay --from 2d --to reports.catch_up

@@ -71,7 +71,7 @@ def up(
     """Run everything on this machine: PostgreSQL, NATS, handlers.
 
     Both servers come from the extra "embedded" and listen on loopback only.
-    Once it takes requests it prints `ready nats://…` on standard output; the
+    When it accepts requests it prints `ready nats://…` on standard output; the
     log goes to standard error. Ctrl-C ends it. Commands started in the same
     directory find it.
 

@@ -36,7 +36,7 @@ def _limits(info: StreamInfo) -> str:
     if age := config.max_age or 0.0:
         limits.append(f"events older than {age / 86_400:g} days")
     if (most := config.max_bytes or -1) > 0:
-        limits.append(f"what is beyond {most / 2**20:.1f} MiB")
+        limits.append(f"events beyond {most / 2**20:.1f} MiB")
     if (most := config.max_msgs or -1) > 0:
         limits.append(f"all but {most} events")
     if not limits:

@@ -1,4 +1,4 @@
-"""An agent that comes back: lost to an outage, it goes on as its own next incarnation."""
+"""An agent that comes back after an outage, as its own next incarnation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def work_again(
     come_in: Callable[[], AbstractAsyncContextManager[WorkingAgent]],
     work: Callable[[WorkingAgent], Awaitable[T]],
 ) -> T:
-    """Work as an agent until the work is done; held for crashed meanwhile, it comes in again."""
+    """Work as an agent until the work is done; come back if it was considered crashed meanwhile."""
     results: list[T] = []
     while not results:
         try:
@@ -36,6 +36,6 @@ async def work_again(
 
 
 def was_held_for_crashed(lost: AgentLost) -> bool:
-    """Whether nobody meant the agent to end: it was not stopped, deleted or begun elsewhere."""
+    """Whether nobody wanted the agent to end: it was not stopped, deleted or started elsewhere."""
     why = lost.__cause__
     return isinstance(why, InvalidTransition) and why.from_ == "crashed"

@@ -1,4 +1,4 @@
-"""An agent for as long as a block of code lasts: registered, alive, and truthfully ended."""
+"""An agent for as long as a block of code lasts: registered, kept alive, its end reported."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ R = TypeVar("R", bound=Reply)
 log = logging.getLogger("fleetbus.worker")
 
 ENDING_SECONDS = 10.0
-"""How long the last words of an agent may take before it goes without them."""
+"""How long an agent may take to report its end before it leaves without doing so."""
 
 NEWS = ("cancel_requested", "crashed", "deleted", "resumed", "stopped", "suspected")
-"""What somebody else may do to an agent; it looks at once what that means for it."""
+"""Events of others' actions on an agent; it looks at once what they mean for it."""
 
 SUSPECTED = "events.agent.suspected."
 
@@ -59,11 +59,11 @@ AFTER_SUSPICION = 0.75
 when its connection was lost (half a second) is no proof."""
 
 LOOK_SECONDS = 5.0
-"""How often a waiting agent asks for its answer, if no event tells that it is there."""
+"""How often a waiting agent asks for its answer, if no event says that it is there."""
 
 
 class WorkingAgent:
-    """An agent that this process is; made by ``bus.agent(...)``, which also ends it."""
+    """The agent that this process is; made by ``bus.agent(...)``, which also ends it."""
 
     def __init__(self, bus: Caller, agent: Agent) -> None:
         self.bus = bus
@@ -108,9 +108,9 @@ class WorkingAgent:
     ) -> Tasks:
         """Ready tasks, one at a time, each claimed when it is asked for; it waits for work.
 
-        A task is kept, its lease renewed, until it is completed, blocked or released. If nothing is
-        said about it, it is released when the next is asked for. The iteration ends when there
-        was nothing to claim for ``idle_seconds``; by default it never does.
+        The lease of a task is renewed until it is completed, blocked or released. Without a verdict
+        it is released when the next task is asked for. The iteration ends when there was nothing to
+        claim for ``idle_seconds``; by default it never does.
         """
         asked = {
             "initiative_id": initiative_id,
@@ -126,13 +126,13 @@ class WorkingAgent:
         self._heart.progress(self._words.progress(progress))
 
     def log(self, text: object) -> None:
-        """Append to its log, best as JSON Lines. It is stored in the background, in order."""
+        """Append to its log, preferably as JSON Lines. It is stored in the background, in order."""
         self._log.add(text)
 
     async def ask(self, questions: Sequence[object]) -> JsonObject:
         """Ask a person, and wait for the answers with which the agent is resumed.
 
-        Its lease and those of its tasks are kept meanwhile. Raises ``AgentLost``.
+        Its lease and those of its tasks are renewed meanwhile. Raises ``AgentLost``.
         """
         self._told.clear()
         asking = self._words.questions(questions)
@@ -150,7 +150,7 @@ class WorkingAgent:
                     return agent.answers or {}
 
     async def finish(self, result: object = None) -> None:
-        """Say that it is done, with its result. It stays ``idle`` when the block is left.
+        """Report that it is done, with its result. It stays ``idle`` when the block is left.
 
         A task in hand goes back to the queue; a verdict on it afterwards comes too late.
         """
@@ -170,12 +170,12 @@ class WorkingAgent:
         await self._heart.beat()
 
     async def confirm_if_overdue(self) -> None:
-        """The same, if it was silent for so long that it may be considered crashed."""
+        """The same, if it was silent for so long that it may have been considered crashed."""
         if self._heart.overdue:
             await self.confirm()
 
     def take(self, claimed: ClaimedTask, lease_seconds: int) -> TaskInHand:
-        """Keep the lease of a task that was claimed in the agent's name."""
+        """Keep renewing the lease of a task that was claimed in the agent's name."""
         task = TaskInHand(
             self.bus,
             claimed,
@@ -187,7 +187,7 @@ class WorkingAgent:
         return task
 
     async def listen(self) -> None:
-        """Hear what is told of the agent, so that it need not wait for the next heartbeat."""
+        """Listen to the events of the agent, so that it need not wait for the next heartbeat."""
         for fact in NEWS:
             await self.bus.nats.subscribe(f"events.agent.{fact}.{self.id}", cb=self._hear)
 
@@ -196,14 +196,14 @@ class WorkingAgent:
         return self._block
 
     async def end(self, error: BaseException | None) -> None:
-        """Say how it ended, and end. What the block was left by is more important than that."""
+        """Report how it ended, and end. The error that left the block is more important."""
         try:
             async with asyncio.timeout(ENDING_SECONDS):
                 await self._last_words(error)
         except (AgentLost, TimeoutError, Refusal, NatsError) as failure:
             if error is None:
                 raise
-            log.warning("agent %s ended without saying so: %s", self.id, failure)
+            log.warning("agent %s could not report its end: %s", self.id, failure)
         finally:
             await end(self._living, self._logging)
             await self._let_go()
@@ -252,7 +252,7 @@ class WorkingAgent:
             asyncio.get_running_loop().call_later(AFTER_SUSPICION, self._heart.beat_now)
 
     async def _say_finished(self, result: object) -> None:
-        """Finish with this result; one that is refused for its size, with its beginning."""
+        """Finish with this result, or with its beginning if it is refused for its size."""
         said = self._words.result(result)
         finish = FinishAgent(id=self.id, incarnation=self.incarnation, result=said)
         try:
@@ -264,7 +264,7 @@ class WorkingAgent:
             await self._say_running(finish.model_copy(update=short))
 
     async def _say_running(self, operation: Operation[R]) -> R:
-        """Say what only a running agent can, also where it has claimed nothing yet."""
+        """Send what only a running agent can send, even if it has claimed nothing yet."""
         try:
             return await self.bus.call(operation)
         except ENDED as refusal:
@@ -282,10 +282,10 @@ class WorkingAgent:
 
 @contextlib.asynccontextmanager
 async def working(bus: Caller, registration: Registration) -> AsyncIterator[WorkingAgent]:
-    """An agent that is there for as long as the block lasts, on a connection with its id as name.
+    """An agent for as long as the block lasts, on a connection with its id as name.
 
-    An id of an agent that has ended, or is idle, resumes it. Raises ``InvalidTransition`` for one
-    that still runs.
+    The id of an agent that has ended, or is idle, resumes it. Raises ``InvalidTransition`` if it is
+    still running.
     """
     agent = WorkingAgent(bus, await enter(bus, registration))
     try:

@@ -1,4 +1,4 @@
-"""Calls over one connection: typed, tried again for as long as there is time, never done twice."""
+"""Calls over one connection: typed, repeated for as long as there is time, never executed twice."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Answered(Generic[R]):
 
 
 class Caller:
-    """Calls and events over a connection that is there already."""
+    """Calls and events over an existing connection."""
 
     def __init__(self, nats: NatsClient, *, timeout: float, attempt_timeout: float) -> None:
         self.nats = nats
@@ -74,8 +74,8 @@ class Caller:
     ) -> R:
         """The operation's reply. Raises its declared errors, or ``NoAnswer``.
 
-        A command carries an idempotency key (``key``, else a new one), so whatever may be retried
-        (429, 503, 504, no answer) is sent again until ``timeout`` seconds are over.
+        A command carries an idempotency key (``key``, else a new one), so any call that may be
+        retried (429, 503, 504, no answer) is sent again until ``timeout`` seconds are over.
         """
         answered = await self.request(
             operation, key=key, timeout=timeout, dry_run=dry_run, traceparent=traceparent
@@ -94,8 +94,8 @@ class Caller:
     ) -> Answered[R]:
         """Like ``call``, with the values of the reply's headers.
 
-        A command that is not ``keyed`` is executed again each time that it is sent: for those that
-        do no harm when they are executed twice.
+        A command that is not ``keyed`` is executed again each time that it is sent: this is for
+        commands that do no harm when they are executed twice.
         """
         headers: dict[str, str] = {}
         if operation.declared.kind == "command" and keyed and not dry_run:
@@ -162,9 +162,9 @@ class Caller:
     ) -> Events[Any]:
         """Events of these types (none: all), of one entity if its id is given.
 
-        With ``durable`` the name of a durable consumer on the stream: nothing is missed between
-        two runs, and an event counts as handled when the next one is asked for. Without it, the
-        events from now on.
+        ``durable`` is the name of a durable consumer on the stream: nothing is missed between two
+        runs, and an event counts as handled when the next one is asked for. Without it, only events
+        from now on.
         """
         return Events(self.nats, kinds, entity=entity, durable=durable, stream=stream)
 
@@ -200,7 +200,7 @@ class Caller:
 
 
 def _refusal(operation: Operation[Any], message: Msg) -> tuple[Refusal, float]:
-    """The declared error that a reply tells, and the seconds to wait before a retry."""
+    """The declared error in a reply, and the seconds to wait before a retry."""
     try:
         problem = pydantic_core.from_json(message.data)
     except ValueError:
@@ -213,7 +213,7 @@ def _refusal(operation: Operation[Any], message: Msg) -> tuple[Refusal, float]:
 
 
 def _errors(operation: Operation[Any]) -> Iterator[type[Refusal]]:
-    """What an operation may be refused with; of several commands in one, what each may be."""
+    """The errors of an operation; for several commands in one transaction, the errors of each."""
     yield from EVERYWHERE
     yield from operation.declared.errors
     if isinstance(operation, ExecuteTransaction):

@@ -46,8 +46,8 @@ DEFAULT_URL = "nats://127.0.0.1:4222"
 class Client(Caller):
     """A connection to fleetbus; made by ``connect``.
 
-    ``agent`` is the id of the agent whose connection it is, if it belongs to one. ``another`` opens
-    another one to the same servers, for the agent with the given id.
+    ``agent`` is the id of the agent that the connection belongs to, if any. ``another`` opens
+    another connection to the same servers, for the agent with the given id.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Client(Caller):
     ) -> AsyncIterator[Transaction]:
         """Commands that take effect together, or not at all; they are sent when the block ends.
 
-        An exception in the block sends nothing. If a command fails its declared error is raised
-        at the end of the block; its ``operation`` is the index of the command.
+        After an exception in the block nothing is sent. If a command fails, its declared error is
+        raised at the end of the block; its ``operation`` is the index of the command.
         """
         transaction = Transaction()
         yield transaction
@@ -91,14 +91,14 @@ class Client(Caller):
         """Be an agent for as long as the block lasts; the fields are those of ``RegisterAgent``.
 
         The ``id`` of an agent that has ended resumes it. The agent has a connection of its own,
-        named by its id (this one, if it was made for this agent), and heartbeats in the background;
-        code that blocks the event loop stops them (``asyncio.to_thread`` does not).
+        named by its id (this one, if it was made for this agent), and sends heartbeats in the
+        background; code that blocks the event loop stops them (``asyncio.to_thread`` does not).
 
-        Leaving the block says how it ended: normally, it is stopped as ``task_complete``; by an
-        exception, which propagates, it is crashed; cancelled, it is stopped as ``interrupted``.
-        The block is ended with ``CancelRequested`` when somebody asks the agent to end, with
-        ``AgentLost`` when this is no longer the agent, and with ``TaskLost`` when a task is lost
-        outside of ``with task:``.
+        How the block is left decides how the agent ends: normally, it is stopped as
+        ``task_complete``; by an exception, which propagates, it is crashed; cancelled, it is
+        stopped as ``interrupted``. The block is ended with ``CancelRequested`` when somebody asks
+        the agent to end, with ``AgentLost`` when this process is no longer the agent, and with
+        ``TaskLost`` when a task is lost outside of ``with task:``.
         """
         working = await asyncio.to_thread(_agents)
         agent_id = registration.get("id") or self._agent or uuid7()
@@ -113,10 +113,10 @@ class Client(Caller):
     ) -> T:
         """Be an agent while a function works; returns what it returns.
 
-        If the agent was considered crashed meanwhile (a machine that stood still, a network that
-        was away), the function is ended with ``AgentLost`` and called again, with the agent's next
-        incarnation. If somebody stopped or deleted the agent, or started it elsewhere, it is not
-        called again: ``AgentLost`` is raised.
+        If the agent was considered crashed meanwhile (because the machine stood still or the
+        network was down), the function is ended with ``AgentLost`` and called again, with the
+        agent's next incarnation. If somebody stopped or deleted the agent, or started it elsewhere,
+        it is not called again: ``AgentLost`` is raised.
         """
         given: Registration = {**registration, "id": registration.get("id") or uuid7()}
         return await work_again(lambda: self.agent(**given), work)
@@ -126,7 +126,7 @@ class Client(Caller):
             return contextlib.nullcontext(self)
         if self._another is None:
             raise RuntimeError(
-                "an agent has a connection of its own: use a Client made by connect()"
+                "an agent needs a connection of its own: use a Client made by connect()"
             )
         return self._another(agent_id)
 
@@ -142,7 +142,7 @@ def _agents() -> Callable[[Caller, Registration], AbstractAsyncContextManager[Wo
 
 
 Bus = Client
-"""The name that this class had first."""
+"""The former name of this class."""
 
 
 @contextlib.asynccontextmanager
@@ -157,10 +157,12 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A connection for as long as the block lasts; it reconnects by itself.
 
-    ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` of one of them,
-    in seconds; ``options`` go to ``nats.connect`` (credentials, TLS, and ``inbox_prefix``, where
-    replies go: else ``FLEETBUS_INBOX_PREFIX``). With ``agent``, its id, the connection is that
-    agent's: it has its name, and if it is lost the agent comes under suspicion.
+    ``timeout`` is the limit of a call with all its attempts, ``attempt_timeout`` that of one
+    attempt, in seconds; ``options`` go to ``nats.connect`` (credentials, TLS, and ``inbox_prefix``,
+    where replies go: else ``FLEETBUS_INBOX_PREFIX``).
+
+    ``agent`` is the id of the agent that the connection belongs to: the connection gets its name,
+    and if it is lost the agent comes under suspicion.
     """
     agent_id = None if agent is None else UUID(str(agent))
     name = name if agent_id is None else str(agent_id)

@@ -17,7 +17,7 @@ class AgentLost(Exception):
     """For the service this process is no longer the agent; ``__cause__`` is its refusal.
 
     The agent is considered crashed, was ended or deleted by somebody, or has come back as another
-    process. Its tasks are or will be somebody else's.
+    process. Its tasks belong, or will belong, to somebody else.
     """
 
     def __init__(self, agent_id: UUID, why: object) -> None:

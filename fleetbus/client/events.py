@@ -98,7 +98,7 @@ class Events(Generic[E]):
                 await message.ack()
 
     async def close(self) -> None:
-        """Stop reading; an event after which no other was asked for comes again."""
+        """Stop reading; the last event comes again, as no other one was asked for after it."""
         unhandled = [*filter(None, [self._unacknowledged]), *self._fetched]
         for message in unhandled:
             with contextlib.suppress(Exception):

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("fleetbus.worker")
 
 GONE = (TaskNotFound, InvalidTransition, StaleAttempt)
-"""Refusals that say: this attempt does not have that task any more."""
+"""Refusals that say: this attempt no longer has that task."""
 
 AFTER_FAILURE = 0.2
 """Seconds between a renewal that was refused for no reason of ours and the next."""
 
 
 class TaskInHand:
-    """A claimed task. Say what becomes of it: ``complete``, ``block`` or ``release``.
+    """A claimed task. Give it a verdict: ``complete``, ``block`` or ``release``.
 
     ``with task:`` is a block that ends with ``TaskLost`` when the task is lost; without such a
     block, the agent's own block does.
@@ -66,9 +66,9 @@ class TaskInHand:
         self.context = claimed
         """The claim: the task with its phase, its initiative and what it depends on."""
         self.lost: TaskLost | None = None
-        """Why the task is not the agent's any more; None while it is."""
+        """Why the task is no longer the agent's; None while it is."""
         self.settled = False
-        """Whether it is over with this task: a verdict was given, or it is lost."""
+        """Whether the work on this task is over: a verdict was given, or it is lost."""
         self._bus = bus
         self._lease_seconds = lease_seconds
         self._tell_lost = lost
@@ -95,7 +95,7 @@ class TaskInHand:
 
     @property
     def attempt(self) -> int:
-        """The attempt that this claim is: the fencing token."""
+        """The attempt of this claim: the fencing token."""
         return self.task.attempt
 
     @property
@@ -114,10 +114,10 @@ class TaskInHand:
         return self.context.dependencies
 
     async def complete(self, summary: object = None, result: object = None) -> Task:
-        """Say that it is done. A result that comes too late is kept, and ``TaskLost`` raised.
+        """Report that it is done. A result that comes too late is kept, and ``TaskLost`` raised.
 
-        Anything can be said: characters that cannot be stored are replaced, and a value that is too
-        large is cut with a mark and goes to the agent's log in full.
+        Any value is accepted: characters that cannot be stored are replaced, and a value that is
+        too large is cut with a mark and goes to the agent's log in full.
         """
         return await self._say_storable(
             lambda: CompleteTask(
@@ -135,7 +135,7 @@ class TaskInHand:
         )
 
     async def block(self, reason: object) -> Task:
-        """Say that it cannot go on until a person has looked at it. Raises ``TaskLost``."""
+        """Report that it cannot continue until a person has looked at it. Raises ``TaskLost``."""
         return await self._say_storable(
             lambda: BlockTask(id=self.id, attempt=self.attempt, reason=self._words.reason(reason)),
             lambda: BlockTask(
@@ -190,7 +190,7 @@ class TaskInHand:
     async def _say_storable(
         self, verdict: Callable[[], Command[Task]], shorter: Callable[[], Command[Task]]
     ) -> Task:
-        """Give the verdict; one that is refused for its size is given in fewer words."""
+        """Give the verdict; if it is refused for its size, give it in fewer words."""
         try:
             return await self._say(verdict())
         except (Refusal, MaxPayloadError) as failure:

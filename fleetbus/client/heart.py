@@ -39,7 +39,7 @@ AFTER_FAILURE = 0.2
 """Seconds between a heartbeat that was refused for no reason of ours and the next."""
 
 ENDED = (AgentNotFound, InvalidTransition, StaleIncarnation)
-"""Refusals that say: this process is not that agent any more."""
+"""Refusals that say: this process is no longer that agent."""
 
 
 class Heart:
@@ -60,7 +60,7 @@ class Heart:
 
     @property
     def has_news(self) -> bool:
-        """Whether there is progress that was not told."""
+        """Whether there is progress that was not reported."""
         return self._progress is not None
 
     @property
@@ -70,7 +70,7 @@ class Heart:
         return time.monotonic() - self._heard >= lease
 
     def progress(self, progress: JsonObject) -> None:
-        """Tell this with the next heartbeat, in place of what was not told yet."""
+        """Report this with the next heartbeat, in place of progress that was not reported yet."""
         self._progress = self._heartbeat(progress=progress).progress
 
     def beat_now(self) -> None:

@@ -1,4 +1,4 @@
-"""What an agent says, kept in the background: nobody waits for it, and it cannot grow for ever."""
+"""The log of an agent, stored in the background: nobody waits for it, and its size is bounded."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class LogBuffer:
         self._said.set()
 
     async def run(self) -> None:
-        """Store what was said, until cancelled."""
+        """Store appended text, until cancelled."""
         while True:
             await self._said.wait()
             await asyncio.sleep(LINGER)
@@ -73,7 +73,7 @@ class LogBuffer:
                 self._said.set()
 
     async def flush(self) -> None:
-        """Store all that was said. Raises what the call raises; nothing is lost by that."""
+        """Store all appended text. Raises what the call raises; nothing is lost by that."""
         async with self._sending:
             while self._batch or self._waiting or self._dropped:
                 # A batch keeps its key and its content until it is stored: once, and in order.

@@ -1,4 +1,4 @@
-"""How an agent comes in: as a new one, or as the next incarnation of one that ended."""
+"""How an agent starts: as a new one, or as the next incarnation of one that ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESUMABLE = ("stopped", "crashed", "idle")
 
 
 class Registration(TypedDict, total=False):
-    """What an agent can say of itself: the fields of ``RegisterAgent``."""
+    """What an agent can say about itself: the fields of ``RegisterAgent``."""
 
     id: UUID | None
     name: str | None
@@ -44,9 +44,9 @@ class Registration(TypedDict, total=False):
 
 
 async def enter(bus: Caller, registration: Registration) -> Agent:
-    """Register the agent, or resume it if it is there and has ended.
+    """Register the agent, or resume it if it exists and has ended.
 
-    A new one without a task is ``idle`` until it claims one. Raises ``InvalidTransition`` where
+    A new one without a task is ``idle`` until it claims one. Raises ``InvalidTransition`` if
     another process is that agent.
     """
     given = {name: value for name, value in registration.items() if value is not None}

@@ -1,8 +1,8 @@
-"""What can be stored of a text or of any Python object: replaced, cut with a mark, never an error.
+"""Any text or Python object made storable: replaced or cut with a mark, never an error.
 
 PostgreSQL keeps neither U+0000 nor half a surrogate pair in a text, and nothing may be larger than
-its field. Whatever is not made by this program, but by the work that it looks after, goes through
-here on its way to the service.
+its field. Values that are not made by this program, but by the work that it looks after, go through
+here on their way to the service.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def replaced(text: str) -> tuple[str, int]:
 def cut(text: str, limit: int, *, rest: str = "") -> str:
     """The text if it has at most ``limit`` characters, else its beginning and a mark that says so.
 
-    ``rest`` is told in the mark: where the whole of it is.
+    ``rest`` becomes part of the mark: it says where the whole text is.
     """
     if len(text) <= limit:
         return text
@@ -60,7 +60,7 @@ def cut(text: str, limit: int, *, rest: str = "") -> str:
 
 
 def text(value: object, limit: int | None = None, *, rest: str = "") -> str:
-    """What is to be said, whatever it is, as a text that can be stored, cut at ``limit``."""
+    """Any value as a text that can be stored, cut at ``limit``."""
     if isinstance(value, str):
         said = str.__str__(value)
     elif isinstance(value, bytes | bytearray | memoryview):
@@ -72,22 +72,22 @@ def text(value: object, limit: int | None = None, *, rest: str = "") -> str:
 
 
 def json_value(value: object) -> JsonValue:
-    """Any object as JSON that can be stored, save that it may still be too large for its field.
+    """Any object as JSON that can be stored, except that it may still be too large for its field.
 
-    What JSON has no form for becomes a text: NaN and infinities, bytes, dates, numbers with more
-    digits than fit, objects. Cycles, and what is nested too deeply, end with a mark.
+    Values that JSON has no form for become text: NaN and infinities, bytes, dates, numbers with
+    more digits than fit, objects. Cycles, and values that are nested too deeply, end with a mark.
     """
     return _Reading().value(value, 1, frozenset())
 
 
 def json_object(value: object) -> dict[str, JsonValue]:
-    """The same as an object; what is none stands under ``value``."""
+    """The same as an object; a value that is not one is put under ``value``."""
     read = json_value(value)
     return read if isinstance(read, dict) else {"value": read}
 
 
 def fits(value: JsonValue) -> bool:
-    """Whether this can be stored in a field of JSON, and told with all its escapes."""
+    """Whether this can be stored in a field of JSON, and sent with all its escapes."""
     if len(pydantic_core.to_json(value)) > MAX_JSON_BYTES:
         return False
     try:

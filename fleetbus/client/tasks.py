@@ -34,7 +34,7 @@ CLAIMABLE = (
     "events.task.lease_expired.*",
     "events.phase.started.*",
 )
-"""After these there may be something to claim."""
+"""After these events there may be something to claim."""
 
 CATEGORIES = ClaimTasks.model_fields["categories"].default
 """What is claimed unless categories are named."""
@@ -110,7 +110,7 @@ class Tasks:
             await self._wait(POLL_MOST if most is None else most - idle)
 
     async def _leave(self) -> None:
-        """Give back what was left without a word; of what was lost, hear whether the agent is."""
+        """Release a task without a verdict; if it was lost, find out whether the agent is, too."""
         task, self._current = self._current, None
         if task is None:
             return

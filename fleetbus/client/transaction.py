@@ -23,7 +23,7 @@ class Planned(Generic[R]):
 
     @property
     def reply(self) -> R:
-        """What the command was answered; an error before the transaction has been executed."""
+        """The reply of the command; an error before the transaction has been executed."""
         if self._reply is None:
             raise RuntimeError("there are no replies before the block of the transaction has ended")
         return self._reply
@@ -48,7 +48,7 @@ class Transaction:
         return planned
 
     def request(self) -> ExecuteTransaction | None:
-        """What is sent for all of them; None if there is none."""
+        """The request that is sent for all of them; None if there are none."""
         if not self._planned:
             return None
         return ExecuteTransaction(

@@ -1,4 +1,4 @@
-"""What an agent and its tasks say, made so that it can be stored; the rest goes to the log."""
+"""Texts and results of an agent and its tasks, made storable; the rest goes to the log."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BAD_REQUEST, TOO_LARGE = 400, 413
 
 
 def is_too_much(failure: Exception) -> bool:
-    """Whether it was refused for what it says, so that less of it may be taken."""
+    """Whether it was refused for its contents, so that less of it may be accepted."""
     if isinstance(failure, Refusal):
         return failure.status in {BAD_REQUEST, TOO_LARGE}
     return isinstance(failure, MaxPayloadError)
 
 
 class Words:
-    """Makes what is said storable; what is cut is appended to the log as a whole, one JSON line."""
+    """Makes values storable; those that are cut are appended to the log in full, as JSON lines."""
 
     def __init__(self, log: Callable[[str], None], **about: Any) -> None:
         self._log = log
@@ -42,11 +42,11 @@ class Words:
         self._logged: set[str] = set()
 
     def summary(self, said: object) -> str | None:
-        """What came of it; None stays None."""
+        """The outcome; None stays None."""
         return None if said is None else self._text("summary", said, SUMMARY_CHARACTERS)
 
     def reason(self, said: object) -> str:
-        """Why, never blank."""
+        """The reason, never blank."""
         reason = self._text("reason", said, REASON_CHARACTERS)
         return reason if reason.strip() else "No reason was given."
 
@@ -74,7 +74,7 @@ class Words:
         ]
 
     def progress(self, made: object) -> dict[str, JsonValue]:
-        """How far it is, as a JSON object that fits; what does not is nowhere else."""
+        """The progress, as a JSON object that fits; the rest is stored nowhere else."""
         value = storable.json_object(made)
         fitting = storable.fits(value)
         return value if fitting else storable.beginning(value, characters=BEGINNING_CHARACTERS)

@@ -120,7 +120,10 @@ def show_result(console: Console, result: Result) -> None:
         _show_check(console, check)
     for failure in result.failures:
         say(console, f"✗ {failure}")
-    say(console, "All of it checked against the events." if result.good else "This is not right.")
+    say(
+        console,
+        "All of this was checked against the events." if result.good else "This is not right.",
+    )
 
 
 def say(console: Console, text: str) -> None:

@@ -126,7 +126,9 @@ def in_order(history: History, edges: Iterable[Edge]) -> Check:
                 count += len(needs)
                 early = [ref for ref in needs if ref not in completed]
                 wrong += [f"{_named(task)} was claimed before {ref} was completed" for ref in early]
-    return Check("no task was begun before the tasks that it depends on", count, tuple(wrong))
+    return Check(
+        "no task was begun before those that it depends on were completed", count, tuple(wrong)
+    )
 
 
 def as_stored(history: History, stored: Iterable[Entity]) -> Check:

@@ -39,7 +39,7 @@ def crashed_once(history: History, hurt: Collection[UUID]) -> Check:
     ]
     wrong += [f"agent {one} has an event of a crash and was not hurt" for one in told - set(hurt)]
     return Check(
-        "everyone who was killed or frozen has one event of a crash", len(crashes), tuple(wrong)
+        "every agent that was killed or frozen has one crash event", len(crashes), tuple(wrong)
     )
 
 
@@ -62,7 +62,7 @@ def taken_back(history: History) -> Check:
                 wrong += [f"{agent.name} crashed without task {one}" for one in told - had]
             case event if isinstance(event, TaskCompleted | TAKEN_BACK):
                 in_hand[holders.pop(delivery.entity_id, "")].discard(delivery.entity_id)
-    return Check("the event of a crash names all tasks that the agent had", count, tuple(wrong))
+    return Check("each crash event names all tasks that the agent had", count, tuple(wrong))
 
 
 def done_by_others(history: History) -> Check:

@@ -17,10 +17,10 @@ from contracts.planning.tasks import TaskCategory
 from fleetbus.client import AgentLost, CancelRequested, TaskLost, WorkingAgent, connect
 
 HEARTBEAT_SECONDS = 2
-"""An agent that is silent for three times as long is taken for crashed."""
+"""An agent that is silent for three times as long is considered crashed."""
 
 LOST = 3
-"""The status of a worker that learns that it is the agent no more."""
+"""The status of a worker that learns that it is no longer the agent."""
 
 CATEGORIES: Sequence[TaskCategory] = get_args(TaskCategory)
 

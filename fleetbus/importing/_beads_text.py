@@ -101,7 +101,7 @@ def priority(record: Record) -> Priority:
     value = record.value("priority") if "priority" in record.fields else 2
     if isinstance(value, int) and not isinstance(value, bool) and value in PRIORITIES:
         return PRIORITIES[value]
-    record.note("priority is none of 0 to 4, taken as 2")
+    record.note("priority is not one of 0 to 4, imported as 2")
     return "medium"
 
 

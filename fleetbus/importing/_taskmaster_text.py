@@ -105,5 +105,5 @@ def priority(record: Record, inherited: Priority) -> Priority:
     """Its priority; where it has none, or one that is unknown, the one of its parent."""
     word = record.text("priority", MAX_REASON).lower()
     if word and word not in PRIORITIES:
-        record.note(f"priority {word!r} is unknown, taken as {inherited}")
+        record.note(f"priority {word!r} is unknown, imported as {inherited}")
     return PRIORITIES.get(word, inherited)

@@ -163,7 +163,9 @@ def _find_phases(
     for ref, record in records.items():
         is_phase = ref in with_children and ref not in parents and kind(record) == "epic"
         if is_phase and ref in kept.tasks:
-            record.note("was imported as a task and stays one; what is below it are child tasks")
+            record.note(
+                "was imported as a task and stays one; the records below it are child tasks"
+            )
         elif is_phase:
             phases[ref] = None
         elif ref in kept.phases:

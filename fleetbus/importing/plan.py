@@ -41,7 +41,7 @@ DETAILS: dict[Outcome, str] = {
     "other_kind": "{edge.kind} does not order tasks; it is named in the description",
     "malformed": "the entry could not be read",
     "too_many": "stands for more dependencies than a plan may have",
-    "met": "nothing waits here any more: {path} is over",
+    "met": "nothing waits here any longer: {path} is over",
     "held": "{path} is open and not imported; {edge.ref} is blocked until a person decides",
     "no_children": "{edge.depends_on} has no children to wait for",
     "stays_phase": "{edge.ref} was imported as a phase and stays one; a phase has no parent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import version as _version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.running.admission import MEBIBYTE, Limits
-from bus.running.executor import ExecutorSettings
+from bus.running.executor_settings import ExecutorSettings
 from bus.storage.database import PoolSettings
 from fleetbus.client.connection.answering import checked_prefix
 from fleetbus.client.connection.client import inbox_prefix_or_default
@@ -34,7 +35,7 @@ LogLevel = Annotated[
 
 
 class Settings(BaseSettings):
-    """What a handler process can be told; each field is ``FLEETBUS_<NAME>`` in the environment."""
+    """The settings of a handler process; each field is ``FLEETBUS_<NAME>`` in the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLEETBUS_",
@@ -50,7 +51,7 @@ class Settings(BaseSettings):
     """Postgres, ``postgresql://user:password@host:port/database``."""
     database_pooler_url: str | None = Field(None, repr=False)
     """The same database through a pooler in transaction mode (PgBouncer); commands and queries go
-    through it, and whatever needs a session of its own connects directly."""
+    through it, and work that needs a session of its own connects directly."""
     nats_url: str = Field(
         DEFAULT_NATS_URL, validation_alias=AliasChoices("NATS_URL", "FLEETBUS_NATS_URL")
     )
@@ -76,7 +77,8 @@ class Settings(BaseSettings):
     """Days that the stream keeps events, 0 for ever; if not set, its limit is left as it is."""
     stream_max_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes that the stream may hold, 0 for no limit; beyond it the oldest events are dropped. If
-    not set, its limit is left as it is. ``fleetbus up`` gives a stream that it creates 8 GiB."""
+    not set, its limit is left as it is. ``fleetbus up`` limits a stream that it creates to 8
+    GiB."""
     max_in_flight: Positive = 1024
     """Commands in progress at once in a process; beyond it 429. As with all of these limits, a
     third more is for callers that have little in progress. Vital commands are not counted."""
@@ -101,11 +103,14 @@ class Settings(BaseSettings):
     pool_read: Positive = 4
     """Connections for queries; Postgres refuses writes on them. The detector may take one more."""
     pool_expensive: Positive = 2
-    """Connections for searches, counts and dashboards; no other query waits for them."""
+    """Connections for searches, counts and dashboards; other queries do not wait for them."""
     max_expensive_in_flight: Positive = 32
     """Searches, counts and dashboards in progress or waiting in a process; beyond it 429."""
     expensive_timeout: Timeout = 10.0
     """Seconds that a statement of a search, a count or a dashboard may take; beyond it 422."""
+    hashing: Positive = 2
+    """Threads that hash passwords and do other slow work of the processor; what waits too long for
+    one is refused with 429."""
     request_timeout: Timeout = 30.0
     """Seconds for a request without ``Fleet-Deadline``."""
     idempotency_retention: Seconds = 24 * 3600.0
@@ -116,6 +121,8 @@ class Settings(BaseSettings):
     """Days that test runs and calls to models are kept."""
     log_retention_days: Days = 30.0
     """Days that log chunks are kept."""
+    audit_retention_days: Days = 90.0
+    """Days that records are kept of what no event tells, such as who revealed credentials."""
     credentials_keys: str = Field("", repr=False)
     """Keys for the credentials of accounts, each ``id:base64`` of 32 bytes, separated by commas;
     the first one encrypts, all of them decrypt."""
@@ -143,8 +150,8 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     """Address that the HTTP port is bound to."""
     strict: bool = False
-    """Whether an event that its operation, reaction or job does not declare, or a decision that is
-    not what it says, fails the transaction, as in tests; otherwise it is logged and counted."""
+    """Whether an event that its operation, reaction or job does not declare, or a decision that
+    contradicts itself, fails the transaction, as in tests; otherwise it is logged and counted."""
     log_level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -192,10 +199,21 @@ class Settings(BaseSettings):
             concurrent_batches=self.concurrent_batches,
         )
 
+    @property
+    def provided(self) -> dict[str, timedelta | None]:
+        """The settings that handlers, reactions and jobs may ask for, by name."""
+        stall_after = self.stall_after
+        return {
+            "history_retention": timedelta(days=self.history_retention_days),
+            "stall_after": None if stall_after is None else timedelta(seconds=stall_after),
+        }
+
     def executor(self) -> ExecutorSettings:
         """The settings of the executor."""
         return ExecutorSettings(
-            timeout=self.request_timeout, expensive_in_flight=self.max_expensive_in_flight
+            timeout=self.request_timeout,
+            expensive_in_flight=self.max_expensive_in_flight,
+            hashing=self.hashing,
         )
 
     @property

@@ -132,7 +132,7 @@ class Pulse:
     async def _mend(self) -> None:
         self._missed = 0.0
         if self._mended >= ATTEMPTS:
-            self._give_up("its own messages do not come back from NATS, on no connection")
+            self._give_up("its own messages do not come back from NATS, on any connection")
             return
         self._mended += 1
         log.error("our own messages do not come back from NATS: reconnecting")

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from nats.aio.msg import Msg
 
+from bus import handling
+from bus.contract.catalogue import Catalogue
+from bus.handling.dependencies import Provided
 from bus.kit.aio import end
 from bus.kit.urls import without_secrets
 from bus.running.dispatcher import Dispatcher
@@ -18,6 +21,7 @@ from bus.running.executor import Executor
 from bus.running.published import Published
 from bus.running.registry import Registry
 from bus.storage.database import Database, describe
+from bus.storage.sealed import KeyRing
 from fleetbus import domain
 from fleetbus.client.connection.answering import ReplyRule
 from fleetbus.client.connection.client import SteadyClient
@@ -58,12 +62,13 @@ class Service:
 
     def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
         self.settings = settings
-        self.registry = replace(registry or domain.registry(), strict=settings.strict)
         self.database = Database(
             settings.database_url, settings.pools, pooler_url=settings.database_pooler_url
         )
         self.published = Published(self.database)
         self.keys = key_ring(settings)
+        declared = replace(registry or domain.registry(), strict=settings.strict)
+        self.registry = declared.with_provided(self._provided(declared))
         self.replies = ReplyRule(settings.added_reply_prefixes)
         self.wire = Wire(
             settings.nats_servers, replies=self.replies, inbox_prefix=settings.inbox_prefix
@@ -84,7 +89,7 @@ class Service:
     async def start(self) -> None:
         """Check what is needed, then take requests; once only. Raises ``CannotStart``."""
         if self.draining:
-            raise RuntimeError("a service that was stopped is not started again: make another one")
+            raise RuntimeError("a service that was stopped cannot be started again: make a new one")
         try:
             await self._check_database()
             self.client = await self._connect()
@@ -171,7 +176,6 @@ class Service:
             self.database,
             settings.executor(),
             committed=self._wake_relay,
-            published=self.published,
             keys=self.keys,
             max_payload=lambda: self.client.max_payload,
         )
@@ -271,6 +275,15 @@ class Service:
     def _send_wake(self) -> None:
         self._wake_pending = False
         self.wire.responder.notify(WAKE_SUBJECT)
+
+    def _provided(self, registry: Registry) -> Provided:
+        """What handlers, reactions and jobs may ask for by annotation."""
+        gateways = {
+            Catalogue: registry.catalogue,
+            KeyRing: self.keys,
+            handling.Published: self.published,
+        }
+        return Provided(gateways, self.settings.provided)
 
     @property
     def _stream(self) -> StreamSettings:

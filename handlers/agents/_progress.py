@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Annotated
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Decision, Emit, carry_out, periodic
+from bus.handling import Configured, Decision, Emit, carry_out, periodic
 from contracts.agents.agents import Agent, AgentStalled
 from persistence.agents import agents
 
@@ -19,7 +20,7 @@ async def tell_stalled_agents(
     now: datetime,
     served_at: datetime,
     limit: int,
-    stall_after: timedelta | None,
+    stall_after: Annotated[timedelta | None, Configured("stall_after")],
 ) -> int:
     """Tell of running agents that make no progress, once each; returns how many."""
     if stall_after is None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import CredentialsNotSet
-from bus.handling import Decision, Emit, changes, decider, handler, query
+from bus.handling import Audit, Decision, Emit, changes, decider, handler
 from bus.storage import KeyRing, lock_for_deletion, remove
 from bus.storage import entities as _entities
 from contracts.agents.accounts import (
@@ -127,13 +127,15 @@ async def set_account_credentials(
     return changed
 
 
-@query
+@handler
 async def reveal_account_credentials(
-    query: RevealAccountCredentials, *, db: AsyncConnection, keys: KeyRing
+    command: RevealAccountCredentials, *, db: AsyncConnection, keys: KeyRing, audit: Audit
 ) -> Credentials:
-    found = await _credentials.find(db, keys, query.id)
+    account = await _entities.get(db, Account, command.id)
+    found = await _credentials.find(db, keys, account.id)
     if found is None:
-        account = await _entities.get(db, Account, query.id)
         raise CredentialsNotSet(id=account.id)
 
-    return Credentials(id=query.id, credentials=found)
+    audit("credentials.revealed", entity=account)
+
+    return Credentials(id=account.id, credentials=found)

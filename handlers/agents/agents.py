@@ -54,6 +54,7 @@ from handlers.agents._liveness import beat, reinstate, suspect
 from handlers.agents.states import AGENT
 from persistence.agents import agents
 from persistence.agents import held as _held
+from persistence.agents.tables import Prompt
 
 
 @handler
@@ -62,12 +63,12 @@ async def register_agent(
 ) -> Agent:
     agent = new_agent(command, name=command.name or "", id_=new_id, now=now)
 
+    prompt = agents.prompt_for(agent, command.prompt, now=now)
     if command.name is None:
         agent = await add_with_alias(db, agent)
+        await add(db, [], beside=prompt)
     else:
-        await add(db, [agent])
-    if command.prompt is not None:
-        await agents.keep_prompt(db, agent.id, command.prompt)
+        await add(db, [agent], beside=prompt)
     emit(AgentRegistered(agent=agent))
     if command.task_id is None:
         return agent
@@ -80,8 +81,12 @@ async def register_agent(
 
 
 @query
-async def get_agent_prompt(query: GetAgentPrompt, *, db: AsyncConnection) -> AgentPrompt:
-    return await agents.prompt_of(db, query.id)
+def get_agent_prompt(
+    query: GetAgentPrompt,  # noqa: ARG001  the id has been used to find them
+    agent: Agent,
+    prompt: Prompt | None,
+) -> AgentPrompt:
+    return AgentPrompt(id=agent.id, prompt=prompt.prompt if prompt else None)
 
 
 @query
@@ -93,7 +98,7 @@ async def find_agent(query: FindAgent, *, db: AsyncConnection) -> Agent:
 def update_agent(command: UpdateAgent, agent: Agent, *, now: datetime) -> Decision[Agent]:
     require_incarnation(agent, command.incarnation)
     agent.expect(command.expected_version)
-    if not (changed := changes(command, agent)):
+    if not (changed := changes(command, agent, besides=("incarnation",))):
         return Decision.unchanged(agent)
 
     updated = agent.evolve(now, **changed)

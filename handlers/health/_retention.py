@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Annotated
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.handling import Emit, periodic
+from bus.handling import Configured, Emit, periodic
 from contracts.health.model_calls import ModelCallDetached
 from handlers.health import _departing_runs
 from persistence.health import sweeping as _sweeping
@@ -14,10 +15,12 @@ from persistence.health import sweeping as _sweeping
 NEWEST_KEPT = 1_000
 """So many runs of each definition are kept, however old they are."""
 
+Retention = Annotated[timedelta, Configured("history_retention")]
+
 
 @periodic(every=60.0, limit=1_000, emits=(ModelCallDetached,))
 async def forget_test_runs(
-    *, db: AsyncConnection, emit: Emit, now: datetime, retention: timedelta, limit: int
+    *, db: AsyncConnection, emit: Emit, now: datetime, retention: Retention, limit: int
 ) -> int:
     """Delete old runs beyond the newest of each definition; returns how many."""
     before = now - retention
@@ -29,7 +32,7 @@ async def forget_test_runs(
 
 @periodic(every=60.0, limit=1_000)
 async def forget_model_calls(
-    *, db: AsyncConnection, now: datetime, retention: timedelta, limit: int
+    *, db: AsyncConnection, now: datetime, retention: Retention, limit: int
 ) -> int:
     """Delete old calls to models; returns how many."""
     return await _sweeping.forget_calls(db, before=now - retention, limit=limit)

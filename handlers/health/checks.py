@@ -48,8 +48,7 @@ async def start_check(
 
     check = new_check(command, len(workers), id_=new_id, now=now)
     parts = [new_worker_check(check, worker, number) for number, worker in enumerate(workers)]
-    await add(db, [check])
-    await add(db, parts)
+    await add(db, [check], beside=parts)
     brief = [
         WorkerCheckBrief.model_validate(part.model_dump(include=set(WorkerCheckBrief.model_fields)))
         for part in parts

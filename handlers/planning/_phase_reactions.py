@@ -31,8 +31,8 @@ async def tell_dispatchable_dependents(
 ) -> None:
     """An approved phase can be started once the last phase that it waited for is completed.
 
-    Dependents are locked whatever they are: one that is approved meanwhile is told once, by whoever
-    comes second.
+    Dependents are locked in any status: if one is approved meanwhile, the event is emitted once, by
+    the transaction that comes second.
     """
     completed = {event.phase.id for event in events}
     locked = await phases.lock_dependents(db, completed)

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.handling import Decision, Emit, changes, decider, handler, query
-from bus.storage import add, get_locked, lock_for_deletion, remove, save
+from bus.storage import get_locked, lock_for_deletion, remove, save
 from contracts.planning.initiatives import (
     ApproveInitiative,
     ArchiveInitiative,
@@ -36,10 +36,10 @@ from handlers.planning.states import INITIATIVE
 from persistence.planning import initiatives
 
 
-@handler
-async def create_initiative(
-    command: CreateInitiative, *, db: AsyncConnection, emit: Emit, now: datetime, new_id: UUID
-) -> Initiative:
+@decider
+def create_initiative(
+    command: CreateInitiative, *, now: datetime, new_id: UUID
+) -> Decision[Initiative]:
     initiative = Initiative.first(
         id=new_id,
         now=now,
@@ -51,11 +51,11 @@ async def create_initiative(
         external_ref=command.external_ref,
     )
 
-    await add(db, [initiative])
-    await initiatives.add_projects(db, initiative.id, command.project_ids)
-    emit(InitiativeCreated(initiative=initiative, project_ids=command.project_ids))
-
-    return initiative
+    return Decision(
+        initiative,
+        InitiativeCreated(initiative=initiative, project_ids=command.project_ids),
+        beside=initiatives.about(initiative, command.project_ids, now=now),
+    )
 
 
 @query
@@ -96,8 +96,7 @@ async def set_initiative_projects(
 
     changed = initiative.evolve(now)
     await initiatives.remove_projects(db, initiative.id, removed)
-    await initiatives.add_projects(db, initiative.id, added)
-    await save(db, [changed])
+    await save(db, [changed], beside=initiatives.about(initiative, added, now=now))
     emit(InitiativeProjectsChanged(initiative=changed, added=added, removed=removed))
 
     return InitiativeProjects(initiative=changed, added=added, removed=removed)

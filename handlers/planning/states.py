@@ -33,18 +33,18 @@ A task is **ready**, and so can be claimed, when all of this holds:
   nearest task above it that has one;
 - its initiative, if it has one, is active: not waiting for its review, completed or archived.
 
-When an existing task becomes ready, `task.ready` is emitted once, in the same transaction:
-what it or a task above it waited for is completed or deleted, or the dependency is removed; it is
-moved; its phase is started, unblocked or gets changes to make; its initiative is unarchived or gets
-changes to make; what blocked it from above is tried again or completed; it is released, retried, or
-comes back from a lease that ran out or an agent that crashed. A task that is ready as soon as it is
-created has only `task.created`. A task that comes back while something above it holds it back is
-pending, not ready.
+When an existing task becomes ready, `task.ready` is emitted once, in the same transaction. A task
+becomes ready when a dependency of it or of a task above it is completed, deleted or removed; when
+it is moved; when its phase is started or unblocked, or changes to it are requested; when its
+initiative is unarchived, or changes to it are requested; when a blocked task above it is tried
+again or completed; when it is released or retried, its lease runs out, or its agent crashes. A task
+that is ready as soon as it is created has only `task.created`. If something above a task holds it
+back when it returns to the queue, it is pending, not ready.
 
-A task that depended on one that is deleted, alone or with its phase, has the event
-`task.dependency_removed`, one version on for each dependency that it loses.
+If a task depended on a task that is deleted, alone or with its phase, it has the event
+`task.dependency_removed`, and a version, for each dependency that it loses.
 
-The claim, the filter `ready` of `db.tasks.list` and the counts of `db.tasks.queue` go by this.
+Claims, the filter `ready` of `db.tasks.list` and the counts of `db.tasks.queue` follow these rules.
 """,
 )
 

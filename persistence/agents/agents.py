@@ -6,14 +6,14 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Integer, bindparam, exists, insert, literal_column, select
+from sqlalchemy import Integer, bindparam, exists, literal_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.storage import Listing, columns, entity_from, equal, is_set, require_fitting
 from bus.storage.own.tables import pulse
-from contracts.agents.agents import Agent, AgentNotFound, AgentPrompt, FindAgent, ListAgents
-from persistence.agents.tables import agent, prompt
+from contracts.agents.agents import Agent, AgentNotFound, FindAgent, ListAgents
+from persistence.agents.tables import Prompt, agent
 
 Listing(
     ListAgents,
@@ -60,18 +60,9 @@ async def find(db: AsyncConnection, query: FindAgent) -> Agent:
     return entity_from(Agent, row)
 
 
-async def prompt_of(db: AsyncConnection, id_: UUID) -> AgentPrompt:
-    """What an agent was told to do, or ``AgentNotFound``."""
-    found = select(prompt.c.prompt).select_from(agent.outerjoin(prompt, prompt.c.id == agent.c.id))
-    row = (await db.execute(found.where(agent.c.id == id_))).one_or_none()
-    if row is None:
-        raise AgentNotFound(id=id_)
-    return AgentPrompt(id=id_, prompt=row.prompt)
-
-
-async def keep_prompt(db: AsyncConnection, id_: UUID, words: str) -> None:
-    """Keep what a new agent is told to do."""
-    await db.execute(insert(prompt).values(id=id_, prompt=words))
+def prompt_for(agent: Agent, words: str | None, *, now: datetime) -> list[Prompt]:
+    """What a new agent is told to do, to be kept beside it."""
+    return [] if words is None else [Prompt.first(id=agent.id, now=now, prompt=words)]
 
 
 async def add_unless_named(db: AsyncConnection, new: Agent) -> bool:

@@ -62,13 +62,14 @@ async def page(db: AsyncConnection, query: ListLogChunks) -> Page[LogChunk]:
     if query.session_number is not None:
         where.append(log_chunk.c.session_number == query.session_number)
     places, more = await _places(db, query, where)
+    total = await _count(db, where) if query.count == "exact" else None
     if not places:
-        return Page[LogChunk](items=[], next_cursor=None)
+        return Page[LogChunk](items=[], next_cursor=None, total=total)
 
     found = await _fetch(db, query.agent_id, places)
     last = places[-1]
     cursor = _paging.encode(query, last.created_at, last.id) if more else None
-    return Page[LogChunk](items=found, next_cursor=cursor)
+    return Page[LogChunk](items=found, next_cursor=cursor, total=total)
 
 
 async def _places(
@@ -100,6 +101,11 @@ async def _fetch(db: AsyncConnection, agent_id: UUID, places: list[Any]) -> list
     statement = columns(LogChunk).where(log_chunk.c.agent_id == agent_id, wanted)
     found = {row.id: entity_from(LogChunk, row) for row in await db.execute(statement)}
     return [found[place.id] for place in places if place.id in found]
+
+
+async def _count(db: AsyncConnection, where: list[ColumnElement[bool]]) -> int:
+    statement = select(func.count()).select_from(log_chunk).where(*where)
+    return int((await db.execute(statement)).scalar_one())
 
 
 async def count_sessions(db: AsyncConnection, agent_id: UUID) -> int:

@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bus.storage import Daily, EntityRow, SealedRow, VersionedRow, lets_go, one_of, table
+from bus.storage import CompanionRow, Daily, EntityRow, SealedRow, lets_go, one_of, table
 from contracts.agents import accounts, agents, log_chunks
 
 SCHEMA = {"schema": "agents"}
@@ -96,15 +96,12 @@ class Agent(EntityRow, entity=agents.Agent):
     cancel_requested_at: Mapped[datetime | None]
 
 
-class Prompt(VersionedRow, ends_with=agents.Agent):
-    """Apart from the agent, so that no event and no list can carry it; its id is the agent's."""
+class Prompt(CompanionRow, owner=agents.Agent):
+    """Apart from the agent, so that no event and no list can carry it."""
 
     __tablename__ = "prompts"
     __table_args__ = (SCHEMA,)
 
-    id: Mapped[UUID] = mapped_column(
-        ForeignKey("agents.agents.id", ondelete="CASCADE"), primary_key=True, sort_order=-4
-    )
     prompt: Mapped[str]
 
 
@@ -137,5 +134,4 @@ class LogChunk(
 account = table(Account)
 credentials = Credentials.sealed
 agent = table(Agent)
-prompt = table(Prompt)
 log_chunk = table(LogChunk)

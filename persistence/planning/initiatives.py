@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,7 +24,13 @@ from contracts.planning.initiatives import (
 )
 from persistence.planning import deletion as _deletion
 from persistence.planning.deletion import Going
-from persistence.planning.tables import initiative, initiative_project, phase, task
+from persistence.planning.tables import (
+    InitiativeProject,
+    initiative,
+    initiative_project,
+    phase,
+    task,
+)
 
 Listing(
     ListInitiatives,
@@ -90,13 +97,12 @@ async def project_ids(db: AsyncConnection, id_: UUID) -> list[UUID]:
     return list((await db.execute(statement.order_by(initiative_project.c.project_id))).scalars())
 
 
-async def add_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -> None:
-    """Let an initiative be about these projects too."""
-    rows = [
-        {"id": func.uuidv7(), "initiative_id": id_, "project_id": project_id} for project_id in ids
+def about(initiative: Initiative, ids: Iterable[UUID], *, now: datetime) -> list[InitiativeProject]:
+    """The rows by which an initiative is about these projects."""
+    return [
+        InitiativeProject.first(now=now, initiative_id=initiative.id, project_id=project_id)
+        for project_id in ids
     ]
-    if rows:
-        await db.execute(insert(initiative_project).values(rows))
 
 
 async def remove_projects(db: AsyncConnection, id_: UUID, ids: Iterable[UUID]) -> None:

@@ -1,14 +1,12 @@
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import InvalidTransition
-from bus.kit.ids import uuid7
 from contracts.agents.agents import (
     Agent,
-    AgentNotFound,
     ConfirmSuspicion,
     CrashAgent,
     GetAgent,
@@ -117,10 +115,6 @@ class TestCrashAgent:
         assert (refused.value.current_incarnation, refused.value.agent_status) == (2, "running")
         assert await outbox.count("agent.crashed") == 1
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(CrashAgent(id=uuid7(), reason="killed"))
-
 
 class TestConfirmSuspicion:
     async def test_it_is_crashed(self, bus: Bus, outbox: Outbox) -> None:
@@ -156,7 +150,3 @@ class TestConfirmSuspicion:
 
         assert await bus.call(confirming) == crashed
         assert await outbox.count("agent.crashed") == 1
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(ConfirmSuspicion(id=uuid7(), suspected_at=datetime.now(UTC)))

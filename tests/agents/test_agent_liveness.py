@@ -9,12 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from bus.contract.errors import InvalidTransition
-from bus.kit.ids import uuid7
 from bus.storage.database import driver_url
 from bus.storage.own.pulse import LEASE_HEARTBEATS
 from contracts.agents.agents import (
     Agent,
-    AgentNotFound,
     FinishAgent,
     GetAgent,
     Heartbeat,
@@ -119,10 +117,6 @@ class TestHeartbeat:
         with pytest.raises(InvalidTransition) as refused:
             await beat(bus, agent)
         assert refused.value.from_ == "stopped"
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(Heartbeat(id=uuid7(), incarnation=1))
 
     async def test_many_share_a_transaction(
         self, bus: Bus, statements: Statements, outbox: Outbox

@@ -6,10 +6,7 @@ from datetime import timedelta
 import pytest
 
 from bus.contract.errors import InvalidTransition
-from bus.kit.ids import uuid7
 from contracts.agents.agents import (
-    AgentNotFound,
-    AskInput,
     DismissAgent,
     FinishAgent,
     GetAgent,
@@ -50,10 +47,6 @@ class TestAskInput:
         agent, _ = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await ask(bus, agent, incarnation=2)
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(AskInput(id=uuid7(), questions=QUESTIONS))
 
 
 class TestResumeAgent:
@@ -98,10 +91,6 @@ class TestResumeAgent:
         agent, _ = await a_working_agent(bus)
         with pytest.raises(InvalidTransition):
             await bus.call(ResumeAgent(id=agent.id))
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(ResumeAgent(id=uuid7()))
 
 
 class TestFinishAgent:
@@ -157,10 +146,6 @@ class TestFinishAgent:
         with pytest.raises(StaleIncarnation):
             await bus.call(FinishAgent(id=agent.id, incarnation=2))
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(FinishAgent(id=uuid7()))
-
 
 class TestStopAgent:
     async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
@@ -191,10 +176,6 @@ class TestStopAgent:
         with pytest.raises(StaleIncarnation):
             await bus.call(StopAgent(id=agent.id, incarnation=2, reason="error"))
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(StopAgent(id=uuid7(), reason="error"))
-
 
 class TestRequestAgentCancel:
     async def test_asking_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
@@ -210,10 +191,6 @@ class TestRequestAgentCancel:
         agent = await end(bus, await an_agent(bus))
         with pytest.raises(InvalidTransition):
             await bus.call(RequestAgentCancel(id=agent.id))
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(AgentNotFound):
-            await bus.call(RequestAgentCancel(id=uuid7()))
 
 
 class TestClaims:

@@ -10,14 +10,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.contract.errors import CredentialsNotSet, CredentialsUnreadable
+from bus.contract.errors import CredentialsNotSet, CredentialsUnreadable, DryRunRefused
 from bus.kit.ids import uuid7
 from bus.running.registry import Registry
 from bus.running.transaction import begin
 from bus.storage.sealed import KeyRing
 from contracts.agents.accounts import (
     Account,
-    AccountNotFound,
     CreateAccount,
     Credentials,
     RevealAccountCredentials,
@@ -58,10 +57,6 @@ async def key_ids(db: AsyncConnection) -> list[str]:
 
 
 class TestSetAccountCredentials:
-    async def test_of_an_unknown_account(self, bus: Bus) -> None:
-        with pytest.raises(AccountNotFound):
-            await bus.call(SetAccountCredentials(id=uuid7(), credentials=CREDENTIALS))
-
     async def test_kept_sealed_and_revealed(
         self, bus: Bus, account: Account, db: AsyncConnection, outbox: Outbox
     ) -> None:
@@ -96,11 +91,33 @@ class TestSetAccountCredentials:
 
 
 class TestRevealAccountCredentials:
-    async def test_without_any(self, bus: Bus, account: Account) -> None:
+    async def test_it_is_put_on_record(
+        self, bus: Bus, account: Account, db: AsyncConnection, outbox: Outbox
+    ) -> None:
+        await bus.call(SetAccountCredentials(id=account.id, credentials=CREDENTIALS))
+        told = await outbox.count()
+
+        await bus.call(RevealAccountCredentials(id=account.id))
+
+        query = "SELECT actor, kind, entity, entity_id, detail FROM bus.audit"
+        rows = [tuple(row) for row in await db.execute(text(query))]
+        assert rows == [(None, "credentials.revealed", "account", str(account.id), {})]
+        assert await outbox.count() == told
+
+    async def test_never_in_a_dry_run(
+        self, bus: Bus, account: Account, db: AsyncConnection
+    ) -> None:
+        await bus.call(SetAccountCredentials(id=account.id, credentials=CREDENTIALS))
+
+        with pytest.raises(DryRunRefused):
+            await bus.call(RevealAccountCredentials(id=account.id), dry_run=True)
+
+        assert (await db.execute(text("SELECT count(*) FROM bus.audit"))).scalar_one() == 0
+
+    async def test_without_any(self, bus: Bus, account: Account, db: AsyncConnection) -> None:
         with pytest.raises(CredentialsNotSet):
             await bus.call(RevealAccountCredentials(id=account.id))
-        with pytest.raises(AccountNotFound):
-            await bus.call(RevealAccountCredentials(id=uuid7()))
+        assert (await db.execute(text("SELECT count(*) FROM bus.audit"))).scalar_one() == 0
 
     @pytest.mark.parametrize(
         ("keys", "reason"),
@@ -129,7 +146,7 @@ class TestRevealAccountCredentials:
 
         async with serving(registry, *urls, credentials_keys=keys), connect(urls[1]) as other:
             with pytest.raises(CredentialsUnreadable) as refused:
-                await other.call(RevealAccountCredentials(id=account.id))
+                await other.request(RevealAccountCredentials(id=account.id), keyed=False)
 
         assert (refused.value.reason, refused.value.retryable) == (reason, False)
 
@@ -229,7 +246,13 @@ async def test_a_secret_is_nowhere_else(
     seen = [out, err, *(answer.data for answer in answers)]
     seen += [json.dumps(answer.headers).encode() for answer in answers]
     assert len(err) > 200
-    for table in ("bus.requests", "bus.outbox", "agents.accounts", "agents.credentials"):
+    for table in (
+        "bus.requests",
+        "bus.outbox",
+        "bus.audit",
+        "agents.accounts",
+        "agents.credentials",
+    ):
         rows = (await db.execute(text(f"SELECT t::text FROM {table} AS t"))).scalars()
         seen += [row.encode() for row in rows]
     settings = Settings(credentials_keys=OLD)

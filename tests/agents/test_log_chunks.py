@@ -112,6 +112,18 @@ class TestListLogChunks:
         assert await contents(session_number=1) == "135"
         assert await contents(session_number=7) == ""
 
+    async def test_counted(self, bus: Bus) -> None:
+        agent = uuid7()
+        for n in range(3):
+            await bus.call(AppendLogChunk(agent_id=agent, session_number=n % 2, content=str(n)))
+
+        page = await bus.call(ListLogChunks(agent_id=agent, limit=1, count="exact"))
+        session = ListLogChunks(agent_id=agent, session_number=0, count="exact")
+
+        assert (len(page.items), page.total) == (1, 3)
+        assert (await bus.call(session)).total == 2
+        assert (await bus.call(ListLogChunks(agent_id=uuid7(), count="exact"))).total == 0
+
     async def test_a_page_is_cut_to_what_fits_a_message(self, bus: Bus) -> None:
         agent = uuid7()
         large = ["\x01" * 131_000, "é" * 131_072, "a" * 262_144, '"' * 262_144]

@@ -132,12 +132,6 @@ class TestRaces:
                 versions.setdefault(row.entity_id, []).append(row.data["agent"]["version"])
         assert all(seen == list(range(1, len(seen) + 1)) for seen in versions.values())
 
-    @pytest.mark.parametrize("field", ["task_id", "initiative_id", "account_id"])
-    async def test_of_what_does_not_exist(self, bus: Bus, field: str) -> None:
-        with pytest.raises(InvalidReference) as refused:
-            await an_agent(bus, **{field: uuid7()})
-        assert refused.value.field == field
-
     async def test_only_who_names_it_is_refused_of_those_at_once(self, bus: Bus) -> None:
         ids = await planned(bus)
         agents = [await an_agent(bus) for _ in range(8)]

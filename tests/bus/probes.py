@@ -26,7 +26,7 @@ from bus.contract.operation import OPERATIONS, Command, Operation, Query
 from bus.contract.refusals import Conflict
 from bus.contract.sensitive import Sensitive
 from bus.handling import Decision, Emit, decider, handler, query
-from bus.handling.shapes import HANDLERS, Handling
+from bus.handling.shapes import HANDLERS
 from bus.running.registry import Registry, _bind
 from bus.storage import entities as _entities
 from contracts.planning.projects import Project
@@ -181,7 +181,7 @@ def declare() -> list[type[Operation[Any]]]:
 
 def with_probes(registry: Registry) -> Registry:
     """The registry with the probes bound beside its operations."""
-    with _restored():
+    with restored():
         bound = [_bind(operation, HANDLERS.by_operation[operation]) for operation in declare()]
     return replace(
         registry, operations=registry.operations | {probe.subject: probe for probe in bound}
@@ -189,9 +189,9 @@ def with_probes(registry: Registry) -> Registry:
 
 
 @contextmanager
-def _restored() -> Iterator[None]:
+def restored() -> Iterator[None]:
     declared, handled = dict(OPERATIONS), dict(HANDLERS.by_operation)
-    reactions: list[Handling] = list(HANDLERS.reactions)
+    prepared, reactions = dict(HANDLERS.preparations), list(HANDLERS.reactions)
     try:
         yield
     finally:
@@ -199,6 +199,8 @@ def _restored() -> Iterator[None]:
         OPERATIONS.update(declared)
         HANDLERS.by_operation.clear()
         HANDLERS.by_operation.update(handled)
+        HANDLERS.preparations.clear()
+        HANDLERS.preparations.update(prepared)
         HANDLERS.reactions[:] = reactions
 
 

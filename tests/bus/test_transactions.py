@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bus.handling.shape import HANDLER
 from bus.kit.ids import uuid7
 from fleetbus.server.service import Service
 from tests.bus.asking import (
@@ -88,7 +89,7 @@ class TestCommands:
 
         got = await ask(RUN, {"sql": [sql, "SELECT 1/0"], "then": "swallow"})
 
-        assert handling.shape == "handler"
+        assert handling.shape is HANDLER
         assert (got.status, got.type) == (500, "internal_error")
         assert await column_of(db, "summary", task) is None
 

@@ -201,8 +201,8 @@ class TestKeys:
                 True,
                 "2, new encrypts; 1 credentials, 1 to be encrypted again",
             ),
-            ([("new", NEW)], False, "1 of 1 credentials need old, which nobody has"),
-            ([], False, "1 of 1 credentials need old, which nobody has"),
+            ([("new", NEW)], False, "1 of 1 credentials need old, which no process has"),
+            ([], False, "1 of 1 credentials need old, which no process has"),
             (
                 [("old", "c2hvcnQ=")],
                 False,
@@ -273,7 +273,7 @@ class TestDetection:
         try:
             async with asyncio.timeout(20):
                 while (
-                    "not one of the system account"
+                    "does not belong to the system account"
                     not in (found := await _detection(wrong_user)).detail
                 ):
                     assert not found.ok
@@ -320,7 +320,7 @@ class TestStream:
             js = client.jetstream()
             config = (await js.stream_info("EVENTS")).config
             await js.update_stream(config.evolve(max_age=86_400, max_bytes=2**30))
-        assert "it drops events older than 1 days and what is beyond 1024.0 MiB" in await detail()
+        assert "it drops events older than 1 days and events beyond 1024.0 MiB" in await detail()
 
     async def test_a_full_one_that_takes_nothing_new(self, complete: Settings) -> None:
         async with client_of(complete.nats_url) as client:

@@ -64,7 +64,7 @@ class TestVerify:
             first, second = ended.out.splitlines()
             assert first == "EVENTS holds all 3 events that it should"
             assert second.startswith(
-                "EVENTS holds 2 messages that are not ours, at sequences 4 to 5, "
+                "EVENTS holds 2 foreign messages, at sequences 4 to 5, "
                 "the last on 'events.somebody.else'"
             )
 
@@ -74,7 +74,7 @@ class TestVerify:
                 assert (ended.code, ended.err) == (0, "")
                 first, second = ended.out.splitlines()[-2:]
                 assert first == "EVENTS holds all 3 events that it should"
-                assert second.startswith("2 messages that were not ours were removed from EVENTS")
+                assert second.startswith("2 foreign messages were removed from EVENTS")
 
     async def test_copies_that_a_relay_has_passed_by_are_removed_when_it_is_asked(
         self, where: dict[str, Any], database_url: str, nats_url: str, db: AsyncConnection
@@ -88,7 +88,7 @@ class TestVerify:
             async with running_relay(database_url, client, BUSY):
                 ended = await fleetbus("events", "verify", "--repair", **where)
                 assert (ended.code, ended.err) == (0, "")
-                assert "1 messages that were not ours were removed" in ended.out
+                assert "1 foreign messages were removed" in ended.out
 
     async def test_only_an_active_relay_repairs(
         self, where: dict[str, Any], database_url: str, nats_url: str
@@ -129,7 +129,7 @@ class TestAcceptTimeline:
 
                 ended = await fleetbus("events", "verify", **where)
                 assert ended.code == 1
-                assert "the outbox has come to position 5 only" in ended.err
+                assert "the outbox has only reached position 5" in ended.err
 
                 ended = await fleetbus("events", "accept-timeline", stdin="n\n", **where)
                 assert ended.code == 1

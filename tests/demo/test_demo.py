@@ -139,7 +139,7 @@ class TestDemo:
         assert "worker-4 gets a SIGSTOP" in run.output
         assert "worker-3 is started again, as the same agent" in lines
         assert "worker-4 is woken up, learns that it is no longer the agent, and ends" in lines
-        assert "✓ everyone who was killed or frozen has one event of a crash (2 checked)" in lines
+        assert "✓ every agent that was killed or frozen has one crash event (2 checked)" in lines
         assert "✓ every agent has ended, and the service knows it (4 checked)" in lines
         assert "✗" not in run.output
         assert run.family > 6

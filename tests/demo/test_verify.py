@@ -9,7 +9,7 @@ from tests.demo.story import NOW, Story, new_task
 ONCE = "every event is in the stream once"
 GAPLESS = "the versions of every entity are in the stream without a gap"
 DONE_ONCE = "every task was held by one attempt at a time and completed once"
-IN_ORDER = "no task was begun before the tasks that it depends on"
+IN_ORDER = "no task was begun before those that it depends on were completed"
 AS_STORED = "events and tables agree"
 NOTHING_LEFT = "everything that can be finished is finished"
 

@@ -5,8 +5,8 @@ import pytest
 from fleetbus.demo.verify_agents import verify_agents
 from tests.demo.story import Story
 
-ONCE = "everyone who was killed or frozen has one event of a crash"
-TOLD = "the event of a crash names all tasks that the agent had"
+ONCE = "every agent that was killed or frozen has one crash event"
+TOLD = "each crash event names all tasks that the agent had"
 DONE = "the tasks of a crashed agent were done by another attempt"
 ENDED = "every agent has ended, and the service knows it"
 

@@ -136,7 +136,7 @@ class TestMisconfigured:
         ("url", "why"),
         [
             ("nats://sys:wrong@127.0.0.1:{port}", "Authorization"),
-            ("nats://127.0.0.1:{port}", "not one of the system account"),
+            ("nats://127.0.0.1:{port}", "does not belong to the system account"),
             ("nats://sys:wrong@127.0.0.1:1", "Connect call failed"),
             ("nats://sys:wrong@127.0.0.1:port", "invalid connect url"),
         ],

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 
 from bus.contract.errors import AlreadyExists, InvalidRequest
-from bus.kit.ids import uuid7
 from contracts.documents import generations
 from fleetbus.client import Bus
 from tests.kit.outbox import Outbox
@@ -48,16 +47,6 @@ class TestRecordGeneration:
         with pytest.raises(InvalidRequest) as refused:
             await bus.call(request)
         assert refused.value.errors[0].field == "repo_url"
-
-
-class TestGetGeneration:
-    async def test_found(self, bus: Bus) -> None:
-        made = await generate(bus)
-        assert await bus.call(generations.GetGeneration(id=made.id)) == made
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(generations.GenerationNotFound):
-            await bus.call(generations.GetGeneration(id=uuid7()))
 
 
 class TestListGenerations:

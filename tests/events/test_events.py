@@ -15,12 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import DeadlineExceeded, InvalidRequest
 from bus.contract.page import Page
-from bus.kit.ids import uuid7
 from bus.running.published import Published
 from bus.running.registry import Registry
 from contracts.events.events import (
     Change,
-    EventNotFound,
     GetEvent,
     ListEvents,
     ListTimeline,
@@ -152,10 +150,6 @@ class TestGetEvent:
         [event] = await listed(bus)
         assert await bus.call(GetEvent(id=event.id)) == event
         assert event.entity == str(task.id)
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(EventNotFound):
-            await bus.call(GetEvent(id=uuid7()))
 
 
 class TestListTimeline:

@@ -47,7 +47,7 @@ Rule = Callable[[Evidence], Iterator[str]]
 
 
 def present(evidence: Evidence) -> Iterator[str]:
-    """What was answered with success is there once, with the body that was answered."""
+    """Every command that was answered with success took effect once, as its answer says."""
     for sent in evidence.commands:
         if outcome(sent) != "ok":
             continue
@@ -74,7 +74,7 @@ def _positions(evidence: Evidence, exchange: Exchange, effects: list[Row]) -> It
 
 
 def at_most_once(evidence: Evidence) -> Iterator[str]:
-    """What got no answer took effect once or not at all."""
+    """A command that got no answer took effect once or not at all."""
     for sent in evidence.commands:
         effects = evidence.effects(sent)
         if outcome(sent) == "unknown" and len(effects) > most_effects(sent[0]):
@@ -82,7 +82,7 @@ def at_most_once(evidence: Evidence) -> Iterator[str]:
 
 
 def nowhere(evidence: Evidence) -> Iterator[str]:
-    """What was refused has left nothing, nowhere."""
+    """A command that was refused has left no trace anywhere."""
     told = "\n".join(event.data for event in evidence.world.stream)
     stored = "\n".join(map(str, evidence.world.tasks.values()))
     causes = Counter(event.cause for event in evidence.world.stream)
@@ -108,7 +108,7 @@ def zombie(evidence: Evidence) -> Iterator[str]:
 
 
 def mended(evidence: Evidence) -> Iterator[str]:
-    """What a fault takes out of the stream is found missing, and nothing else ever is."""
+    """Events that a fault takes out of the stream are found missing, and no others ever are."""
     repairs = evidence.world.repairs
     losses = [fault for fault in evidence.history.faults if fault.loses]
     for repair in repairs:
@@ -124,7 +124,7 @@ def _explains(loss: Fault, repair: Repair) -> bool:
 
 
 def ghost(evidence: Evidence) -> Iterator[str]:
-    """Every event in the stream is one of the outbox, word for word."""
+    """Every event in the stream is in the outbox, word for word."""
     rows = {row.event_id: row for row in evidence.world.outbox}
     for told in evidence.world.stream:
         row = rows.get(told.event_id)
@@ -145,8 +145,8 @@ def once(evidence: Evidence) -> Iterator[str]:
 
 
 def tables(evidence: Evidence) -> Iterator[str]:
-    """Every row is as the last event of its entity tells, but for what an outage has given to its
-    lease, and without an event there is none."""
+    """Every row agrees with the last event of its entity, except for a lease that an outage
+    extended, and there is no row without an event."""
     last: dict[str, Row] = {}
     for row in evidence.world.outbox:
         if row.type.startswith("task.") and row.type not in SAME_VERSION:
@@ -164,7 +164,7 @@ def tables(evidence: Evidence) -> Iterator[str]:
 
 
 def order(evidence: Evidence) -> Iterator[str]:
-    """Of each entity the versions follow each other without a gap, and the positions rise."""
+    """The versions of each entity follow each other without a gap, and its positions increase."""
     for id_, events in evidence.entities.items():
         version = 0
         for before, told in pairwise([None, *events]):
@@ -179,7 +179,7 @@ def order(evidence: Evidence) -> Iterator[str]:
 
 
 def causes(evidence: Evidence) -> Iterator[str]:
-    """What was answered before something else was asked stands before it in the stream."""
+    """If one request was answered before another was sent, its events come first in the stream."""
     at = {told.event_id: told.sequence for told in reversed(evidence.world.stream)}
     answered: list[tuple[float, list[int], Exchange]] = []
     begun: list[tuple[float, list[int], Exchange]] = []
@@ -205,7 +205,7 @@ def causes(evidence: Evidence) -> Iterator[str]:
 
 
 def dependencies(evidence: Evidence) -> Iterator[str]:
-    """A task is claimed after what it waited for was completed or deleted."""
+    """A task is claimed only after the tasks that it waited for were completed or deleted."""
     waits = {
         row.entity_id: set(row.body.get("depends_on", ()))
         for row in evidence.world.outbox
@@ -229,7 +229,7 @@ def together(evidence: Evidence) -> Iterator[str]:
 
 
 def leases(evidence: Evidence) -> Iterator[str]:
-    """A task is one agent's at a time, and an attempt is completed once at most."""
+    """A task belongs to one agent at a time, and an attempt is completed at most once."""
     granted: dict[tuple[str, int], str] = {}
     for sent in evidence.commands:
         for exchange in sent:
@@ -262,7 +262,7 @@ def _attempts(id_: str, events: Sequence[Told]) -> Iterator[str]:
 
 
 def crashes(evidence: Evidence) -> Iterator[str]:
-    """Of every agent that died its crash is told once, however many found out."""
+    """Every agent that died has one event of its crash, however many processes noticed it."""
     begun: set[tuple[str, int]] = set()
     told: Counter[tuple[str, int]] = Counter()
     for row in evidence.world.outbox:
@@ -276,7 +276,7 @@ def crashes(evidence: Evidence) -> Iterator[str]:
 
 
 def answered(evidence: Evidence) -> Iterator[str]:
-    """A request has one answer, or something happened that explains that it has none."""
+    """A request has one answer, or something happened that explains why it has none."""
     for exchange in evidence.history.exchanges:
         if len(exchange.replies) > 1:
             yield f"{name_of(exchange)} was answered {len(exchange.replies)} times"
@@ -285,7 +285,7 @@ def answered(evidence: Evidence) -> Iterator[str]:
 
 
 def same_reply(evidence: Evidence) -> Iterator[str]:
-    """The same key has the same reply, byte for byte, and no refusal once it had success."""
+    """The same key has the same reply, byte for byte, and is never refused after it succeeded."""
     for sent in evidence.commands:
         ok = [exchange for exchange in sent if exchange.outcome == "ok"]
         if len({exchange.replies[0].body for exchange in ok}) > 1:
@@ -304,7 +304,7 @@ def at_rest(evidence: Evidence) -> Iterator[str]:
 
 
 def no_bug(evidence: Evidence) -> Iterator[str]:
-    """No fault brings out an internal error."""
+    """No fault causes an internal error."""
     for exchange in evidence.history.exchanges:
         for reply in exchange.replies:
             if reply.status == 500:

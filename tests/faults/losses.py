@@ -18,7 +18,7 @@ EVENTS_LOST = 20
 """How many events at least the stream has acknowledged and then forgets."""
 
 
-@nemesis("the store of the only NATS server is put back to an older copy", nodes=(1,), loses=True,
+@nemesis("the store of the only NATS server is replaced by an older copy", nodes=(1,), loses=True,
          excuses=True)  # fmt: skip
 async def store_restored(fleet: Fleet, _: Random) -> str:
     node = fleet.servers.nodes[0]

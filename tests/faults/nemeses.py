@@ -80,7 +80,7 @@ async def _killed(handler: Handler, choose: Random) -> str:
     return handler.name
 
 
-@nemesis("a handler process stands still for seconds (SIGSTOP, SIGCONT)")
+@nemesis("a handler process is frozen for seconds (SIGSTOP, SIGCONT)")
 async def handler_frozen(fleet: Fleet, choose: Random) -> str:
     handler = choose.choice(fleet.handlers)
     handler.send(signal.SIGSTOP)
@@ -89,7 +89,7 @@ async def handler_frozen(fleet: Fleet, choose: Random) -> str:
     return handler.name
 
 
-@nemesis("the active relay stands still, loses its lock, and wakes when another has taken over")
+@nemesis("the active relay is frozen, loses its lock, and wakes up when another one has taken over")
 async def relay_frozen(fleet: Fleet, choose: Random) -> str:
     handler = await fleet.leader()
     handler.send(signal.SIGSTOP)
@@ -129,7 +129,7 @@ async def postgres_restarted(fleet: Fleet, choose: Random) -> str:
     return "Postgres"
 
 
-@nemesis("Postgres stands still for seconds (SIGSTOP, SIGCONT)")
+@nemesis("Postgres is frozen for seconds (SIGSTOP, SIGCONT)")
 async def postgres_frozen(fleet: Fleet, choose: Random) -> str:
     assert fleet.servers.postgres is not None
     with frozen(fleet.servers.postgres.pid):
@@ -170,7 +170,7 @@ async def nats_restarted(fleet: Fleet, choose: Random) -> str:
     return node.name
 
 
-@nemesis("a NATS server stands still for seconds (SIGSTOP, SIGCONT)")
+@nemesis("a NATS server is frozen for seconds (SIGSTOP, SIGCONT)")
 async def nats_frozen(fleet: Fleet, choose: Random) -> str:
     node = choose.choice(fleet.servers.nodes)
     with frozen(node.pid):
@@ -242,9 +242,9 @@ PAIRS = {
     "postgres": ("a handler and Postgres", _postgres, False),
 }
 HARMS = {
-    "late": ("{} is late", _late, False),
-    "stalled": ("{} stops for seconds and goes on", _stalled, False),
-    "half_open": ("{} goes nowhere for seconds (half open), then breaks", _half_open, True),
+    "late": ("{} is slow", _late, False),
+    "stalled": ("{} stalls for seconds and continues", _stalled, False),
+    "half_open": ("{} is half open for seconds, then breaks", _half_open, True),
     "cut": ("{} breaks", _cut, True),
 }
 
@@ -265,7 +265,7 @@ def _declare_links() -> None:
                 return links[0].name
 
             strike.__name__ = f"{pair}_{harm}"
-            what = words.format(f"what goes between {ends}")
+            what = words.format(f"the connection between {ends}")
             nemesis(what, excuses=answers and breaks)(strike)
 
 
@@ -313,7 +313,7 @@ async def spring(
     return trap.sprung_on.name if trap.sprung_on else None
 
 
-@nemesis("COMMIT reaches Postgres, the connection breaks before its answer is back")
+@nemesis("COMMIT reaches Postgres, and the connection breaks before its answer is back")
 async def commit_answer_lost(fleet: Fleet, _: Random) -> str | None:
     return await _spring_commit(fleet, Action.CUT_AFTER)
 
@@ -323,7 +323,7 @@ async def commit_lost(fleet: Fleet, _: Random) -> str | None:
     return await _spring_commit(fleet, Action.CUT_BEFORE)
 
 
-@nemesis("a COMMIT comes late, when later transactions are committed and published")
+@nemesis("a COMMIT is delayed until later transactions are committed and published")
 async def commit_held(fleet: Fleet, choose: Random) -> str | None:
     return await _spring_commit(fleet, Action.HOLD, lambda: _wait(choose, 0.5, 1.5))
 
@@ -346,7 +346,7 @@ async def publish_lost(fleet: Fleet, _: Random) -> str | None:
     return await spring((await fleet.leader()).nats, "up", publishes, Action.CUT_BEFORE)
 
 
-@nemesis("a publish comes late, when another relay has taken over", excuses=True)
+@nemesis("a publish is delayed until another relay has taken over", excuses=True)
 async def publish_held(fleet: Fleet, _: Random) -> str | None:
     handler = await fleet.leader()
 

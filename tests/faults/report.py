@@ -73,7 +73,7 @@ def _faults(rounds: Iterable[dict[str, Any]]) -> str:
         (nemesis.what, str(struck[name]) if struck[name] else "never")
         for name, nemesis in NEMESES.items()
     ]
-    return _table(("what was done", "how often"), rows)
+    return _table(("fault", "how often"), rows)
 
 
 def _promises(rounds: Iterable[dict[str, Any]]) -> str:
@@ -83,12 +83,12 @@ def _promises(rounds: Iterable[dict[str, Any]]) -> str:
         said = " ".join(str(rule.__doc__) for rule in rules)
         count = sum(found[rule.__name__] for rule in rules)
         rows.append((promise, said, str(count) if count else "none"))
-    return _table(("promise", "what is checked of it", "violations"), rows)
+    return _table(("promise", "what is checked", "violations"), rows)
 
 
 def _failures(failed: Iterable[dict[str, Any]]) -> str:
     rows = [(f"`{one['command']}`", one["violations"][0]["text"]) for one in failed]
-    return _table(("what repeats it", "the first violation"), rows)
+    return _table(("command that repeats it", "the first violation"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

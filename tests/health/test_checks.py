@@ -8,12 +8,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import AlreadyExists, InvalidRequest, InvalidTransition
-from bus.kit.ids import uuid7
 from contracts.health import checks
 from contracts.health.checks import (
     AlreadyReported,
     CheckedWorker,
-    CheckNotFound,
     Connectivity,
     NoWorkerMatched,
     SuiteResult,
@@ -164,15 +162,13 @@ class TestReportWorkerCheck:
         last = await outbox.last()
         assert last.type == "check.completed"
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(WorkerCheckNotFound):
-            await report(bus, uuid7())
-
 
 class TestGetCheck:
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(CheckNotFound):
-            await bus.call(checks.GetCheck(id=uuid7()))
+    async def test_with_its_workers_by_name(self, bus: Bus) -> None:
+        started = await a_check(bus, "b", "a")
+        details = await get(bus, started)
+        assert details.check == started.check
+        assert [worker.worker_name for worker in details.workers] == ["a", "b"]
 
 
 class TestListChecks:
@@ -213,10 +209,6 @@ class TestCancelCheck:
         assert (check.status, check.workers_completed) == ("cancelled", counted)
         refused = [answer for answer in answers if isinstance(answer, Exception)]
         assert all(isinstance(answer, InvalidTransition) for answer in refused)
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(CheckNotFound):
-            await bus.call(checks.CancelCheck(id=uuid7()))
 
 
 class TestGetLatestWorkerCheck:

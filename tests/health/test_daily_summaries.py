@@ -35,10 +35,6 @@ class TestGetDailySummary:
         made = await upsert(bus)
         assert await bus.call(summaries.GetDailySummary(day=DAY)) == made
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(summaries.DailySummaryNotFound, match="for 2026-01-02"):
-            await bus.call(summaries.GetDailySummary(day=DAY))
-
 
 class TestListDailySummaries:
     async def test_latest_first_in_pages(self, bus: Bus) -> None:

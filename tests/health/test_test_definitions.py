@@ -69,10 +69,6 @@ class TestGetTestDefinition:
         made = await a_definition(bus)
         assert await bus.call(definitions.GetTestDefinition(id="homepage")) == made
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(definitions.TestDefinitionNotFound, match="test definition x does not"):
-            await bus.call(definitions.GetTestDefinition(id="x"))
-
 
 class TestListTestDefinitions:
     async def test_filters_and_pages(self, bus: Bus, statements: Any) -> None:
@@ -98,10 +94,6 @@ class TestDeleteTestDefinition:
         assert await scalar(db, "SELECT count(*) FROM health.test_runs") == 0
         [deleted] = await outbox.data("test_definition.deleted")
         assert (deleted["test_definition"]["version"], deleted["deleted"]) == (2, {"runs": 2})
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(definitions.TestDefinitionNotFound):
-            await bus.call(definitions.DeleteTestDefinition(id="x"))
 
 
 class TestDue:

@@ -32,14 +32,6 @@ class TestStartTestRun:
         assert await bus.call(runs.GetTestRun(id=run.id)) == run
         assert await outbox.data("test_run.started") == [{"test_run": run.model_dump(mode="json")}]
 
-    async def test_unknown_definition(self, bus: Bus) -> None:
-        with pytest.raises(InvalidReference) as refused:
-            await start(bus)
-        assert (refused.value.field, refused.value.entity) == (
-            "test_definition_id",
-            "test_definition",
-        )
-
     async def test_place_in_a_session_is_taken_once(self, bus: Bus) -> None:
         await a_definition(bus)
         session = uuid7()
@@ -81,10 +73,6 @@ class TestFinishTestRun:
         assert (refused.value.status_code, refused.value.expected_status) == (200, 201)
         failed = await self.finish(bus, run, status="failure", result={"status_code": 200})
         assert failed.status == "failure"
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(runs.TestRunNotFound):
-            await bus.call(runs.FinishTestRun(id=uuid7(), status="success"))
 
 
 class TestRecordTestRun:
@@ -175,12 +163,6 @@ class TestRecordManyTestRuns:
         )
         with pytest.raises(InvalidRequest):
             await bus.call(request)
-
-
-class TestGetTestRun:
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(runs.TestRunNotFound):
-            await bus.call(runs.GetTestRun(id=uuid7()))
 
 
 class TestListTestRuns:

@@ -58,7 +58,7 @@ class TestATaskStaysATask:
         assert after.tasks["e-1.1"].parent_task_id == before.tasks["e-1"].id
         assert after.dependencies == {Dependency("e-2", "e-1")}
         assert (report.tasks.created, report.phases.created, report.gone_tasks) == (1, 0, 0)
-        text = "was imported as a task and stays one; what is below it are child tasks"
+        text = "was imported as a task and stays one; the records below it are child tasks"
         assert ("note", "e-1", text) in report.remarks()
 
     async def test_a_third_import_says_nothing_new(self, bus: Bus) -> None:

@@ -66,7 +66,7 @@ class TestWaitsFor:
             waits_for("b", "a", "any-children"),
         )
         assert pairs(plan) == set()
-        assert plan.left_out[0].detail == "nothing waits here any more: a1 is over"
+        assert plan.left_out[0].detail == "nothing waits here any longer: a1 is over"
 
     def test_without_children_there_is_nothing_to_wait_for(self) -> None:
         plan = read(issue("a"), waits_for("b", "a"), waits_for("c", "z"))
@@ -219,7 +219,7 @@ class TestWhatIsLost:
     def test_an_open_child_does_not_wait_for_what_its_closed_parent_waited_for(self) -> None:
         plan = read(issue("p", "x", status="closed"), issue("x"), issue("c", parent="p"))
         assert pairs(plan) == set()
-        assert plan.left_out[0].detail == "nothing waits here any more: p is over"
+        assert plan.left_out[0].detail == "nothing waits here any longer: p is over"
 
 
 class TestCyclesOverLevels:

@@ -111,7 +111,7 @@ class TestFields:
         plan = read(item(1, priority="urgent"))
         assert plan.tasks[0].priority == "medium"
         assert [note.text for note in plan.notes] == [
-            "priority 'urgent' is unknown, taken as medium"
+            "priority 'urgent' is unknown, imported as medium"
         ]
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from bus.contract.refusals import DeclarationError
+from bus.handling.shape import QUERY
 from bus.storage import TABLES, Listing, equal, one_of
 from contracts.health import test_definitions
 from contracts.health.schedules import ListSchedules, Schedule
@@ -79,7 +80,7 @@ class TestDeclared:
         see = execute(SEES_MANY, CONTRACT)["SeeTasks"]
         Listing(see, equal(TABLES[Task], "status"))
         handling = domain.registry().operations["db.tasks.see"].handling
-        assert handling.shape == "query"
+        assert handling.shape is QUERY
         assert handling.dependencies == {"db"}
 
     @pytest.mark.parametrize("filtered", [[], ["status", "priority"]])
@@ -152,5 +153,5 @@ class TestReferences:
             domain.registry()
 
     def test_is_of_what_has_a_uuid(self) -> None:
-        with pytest.raises(DeclarationError, match=r"Ref\[TestDefinition\]: its id is no UUID"):
+        with pytest.raises(DeclarationError, match=r"Ref\[TestDefinition\]: its id is not a UUID"):
             execute("Ref[TestDefinition]", CONTRACT, TestDefinition=test_definitions.TestDefinition)

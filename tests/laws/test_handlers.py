@@ -1,30 +1,13 @@
 """Laws of the handlers: a function that does not fit its declaration stops the process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
 from bus.contract.refusals import DeclarationError
 from bus.handling.shapes import HANDLERS
 from fleetbus import domain
-from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
-
-OPERATIONS = '''
-class WaveTask(Command[Task], subject="db.tasks.wave"):
-    """Wave."""
-
-    id: TaskId
-
-
-class SeeTask(Query[Task], subject="db.tasks.see"):
-    """See."""
-
-    id: TaskId
-
-
-class SeeFleet(Query[Page[Task]], subject="db.tasks.fleet"):
-    """See all."""
-'''
+from tests.laws.declaring import CONTRACT, HANDLER, TOYS, define, execute, forgotten
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +17,14 @@ def _forgotten() -> Iterator[None]:
         yield
 
 
-def define(source: str, module: str = HANDLER) -> None:
-    """Run the text of a handler module."""
-    declared = execute(OPERATIONS, CONTRACT)
-    operations = {name: declared[name] for name in ("WaveTask", "SeeTask", "SeeFleet")}
-    execute(source, module, Sequence=Sequence, **operations)
-
-
 RIGHT = [
     "@decider\ndef wave_task(command: WaveTask, task: Task) -> Decision[Task]: ...",
     "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
+    "@handler\nasync def wave_task(command: WaveTask, *, db: AsyncConnection) -> Task | Kept: ...",
+    (
+        "@handler\nasync def wave_task(commands: Sequence[WaveTask], *, db: AsyncConnection)"
+        " -> list[Task | Refusal | Kept]: ..."
+    ),
     "@query\ndef see_task(query: SeeTask, task: Task) -> Task: ...",
     "@together\ndef wave_task(command: WaveTask) -> list[GivenCommand]: ...",
     "@query\nasync def see_fleet(query: SeeFleet, *, db: AsyncConnection) -> Page[Task]: ...",
@@ -58,6 +39,14 @@ RIGHT = [
     ),
 ]
 
+RIGHT += [
+    "@query\nasync def see_task(query: SeeTask, *, keys: KeyRing) -> Task: ...",
+    (
+        "@decider\ndef wave_task(command: WaveTask, task: Task, *, "
+        "retention: Annotated[timedelta, Configured('retention')]) -> Decision[Task]: ..."
+    ),
+]
+
 WRONG = [
     (
         "@query\ndef look(query: SeeTask, task: Task) -> Task: ...",
@@ -65,7 +54,7 @@ WRONG = [
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, session: AsyncConnection) -> Task: ...",
-        "no dependency of a query (there are: catalogue, db, keys, now, published, room)",
+        "no dependency of a query (there are: db, now, room, settings, gateways by their type)",
     ),
     (
         "@query\nasync def see_task(query: SeeTask, *, db: Task) -> Task: ...",
@@ -76,6 +65,21 @@ WRONG = [
         "db is no dependency of a decider",
     ),
     (
+        "@decider\ndef wave_task(c: WaveTask, task: Task, *, keys: KeyRing) -> Decision[Task]: ...",
+        "keys is no dependency of a decider (there are: new_id, now, settings)",
+    ),
+    (
+        (
+            "@query\ndef see_task(query: SeeTask, task: Task, *, "
+            "retention: Annotated[timedelta, Configured('retention')]) -> Task: ..."
+        ),
+        "retention is no dependency of a lookup (there are: now)",
+    ),
+    (
+        "@query\nasync def see_task(query: SeeTask, *, keys: KeyRing | None) -> Task: ...",
+        "keys is no dependency of a query",
+    ),
+    (
         "@handler\ndef wave_task(command: WaveTask, *, db: AsyncConnection) -> Task: ...",
         "a handler is async",
     ),
@@ -84,20 +88,20 @@ WRONG = [
         "a decider is a plain function, without I/O",
     ),
     (
-        "@query\ndef see_task(query: SeeTask, *, now: datetime) -> Task: ...",
-        "now is no dependency of a lookup",
+        "@query\ndef see_task(query: SeeTask, task: Task, *, room: int) -> Task: ...",
+        "room is no dependency of a lookup",
     ),
     (
         "@query\ndef see_task(query: SeeTask) -> Task: ...",
-        "a plain query takes the entity that its id names, and only that",
+        "a plain query takes the entity that its id or token names, first",
     ),
     (
         "@query\ndef see_fleet(query: SeeFleet, task: Task) -> Page[Task]: ...",
-        "SeeFleet has no field task_id to find task by",
+        "SeeFleet has no field id, nor one token, to find task by",
     ),
     (
         "@handler\nasync def wave_task(command: WaveTask, task: Task) -> Task: ...",
-        "an async handler fetches its entities itself, through db",
+        "a handler is handed no entities: an async one fetches its own",
     ),
     (
         "@decider\ndef wave_task(command: WaveTask, task: Task) -> Task: ...",
@@ -117,6 +121,10 @@ WRONG = [
     ),
     (
         "@query\ndef see_task(query: SeeTask, task: Task) -> LateResult: ...",
+        "it returns Task, as declared",
+    ),
+    (
+        "@query\nasync def see_task(query: SeeTask, *, db: AsyncConnection) -> Task | Kept: ...",
         "it returns Task, as declared",
     ),
     (
@@ -218,6 +226,6 @@ def test_out_of_place_is_refused() -> None:
 
 
 def test_operation_without_handler_stops_the_process() -> None:
-    execute(OPERATIONS, CONTRACT)
+    execute(TOYS, CONTRACT)
     with pytest.raises(DeclarationError, match="no handler for SeeFleet, SeeTask, WaveTask"):
         domain.registry()

@@ -1,9 +1,14 @@
 """Laws of what stands in a transaction with others: which commands do, and what they name."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import pytest
 
+from bus.contract.errors import DryRunRefused
 from bus.contract.refusals import Conflict, DeclarationError
 from bus.running.registry import Bound, Registry
+from tests.laws.declaring import CONTRACT, HANDLER, execute, forgotten
 
 NAMED_OTHERWISE = {
     "db.daily_summaries.compute": "day",
@@ -29,8 +34,41 @@ def test_all_commands_do_but_the_vital_ones_and_itself(registry: Registry) -> No
     vital = {s for s, bound in commands(registry).items() if bound.declared.vital}
 
     secret = {s for s, bound in commands(registry).items() if bound.declared.secret}
+    judging = {s for s, bound in commands(registry).items() if bound.declared.judges}
     assert secret
-    assert apart == vital | secret | {"db.transactions.execute"}
+    assert apart == vital | secret | judging | {"db.transactions.execute"}
+
+
+class TestJudging:
+    """What judges a guess is a command, that counts it whatever else there is."""
+
+    @pytest.fixture(autouse=True)
+    def _forgotten(self) -> Iterator[None]:
+        with forgotten():
+            yield
+
+    WAVE = 'class WaveTask({}[Task], subject="db.tasks.wave", judges=True):\n    """Wave."""'
+
+    def test_it_says_that_it_is_no_dry_run_and_stands_with_no_other(self) -> None:
+        declared = execute(self.WAVE.format("Command"), CONTRACT)["WaveTask"].declared
+        assert declared.errors == (DryRunRefused,)
+        assert (declared.judges, declared.transactional) == (True, False)
+
+    @pytest.mark.parametrize(
+        ("returns", "fits"), [("Task", False), ("Task | Kept", True), ("Kept | Task", True)]
+    )
+    def test_who_judges_can_count(self, returns: str, fits: bool) -> None:
+        wave = execute(self.WAVE.format("Command"), CONTRACT)["WaveTask"]
+        source = f"@handler\nasync def wave_task(command: WaveTask) -> {returns}: ..."
+        expected = (
+            nullcontext() if fits else pytest.raises(DeclarationError, match=r"say Task \| Kept")
+        )
+        with expected:
+            execute(source, HANDLER, WaveTask=wave)
+
+    def test_no_query_judges(self) -> None:
+        with pytest.raises(DeclarationError, match="is a query and cannot count what it judges"):
+            execute(self.WAVE.format("Query"), CONTRACT)
 
 
 def test_no_query_does(registry: Registry) -> None:

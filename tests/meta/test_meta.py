@@ -20,7 +20,6 @@ from contracts.meta.meta import (
     GetAsyncApi,
     ListOperations,
     OperationDescription,
-    OperationNotFound,
 )
 from contracts.planning.tasks import CompleteTask
 from fleetbus.client import Bus
@@ -130,12 +129,6 @@ class TestDescribeOperation:
         for wrong in ({"type": "other"}, {"status": 400}, {"from": 1}):
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate(problem | wrong, body)
-
-    async def test_unknown_operation_is_refused(self, bus: Bus) -> None:
-        with pytest.raises(OperationNotFound) as refusal:
-            await bus.call(DescribeOperation(subject="db.tasks.wave"))
-        assert refusal.value.subject == "db.tasks.wave"
-        assert refusal.value.status == 404
 
     async def test_needs_a_subject(self, bus: Bus) -> None:
         answer = await bus.nats.request("db.meta.describe", b"{}", timeout=10)

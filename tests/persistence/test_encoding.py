@@ -31,8 +31,9 @@ from bus.contract.entity import Entity
 from bus.contract.items import EncodedItems
 from bus.storage.database import Database
 from bus.storage.encoding import encoding
-from bus.storage.entities import _recordset, entity_from
+from bus.storage.entities import entity_from
 from bus.storage.paging import LISTINGS
+from bus.storage.rows import recordset
 from bus.storage.tables import TABLES
 from contracts.planning.tasks import ListTasks, Task
 from fleetbus import domain
@@ -148,7 +149,7 @@ async def test_a_row_is_written_as_its_entity_is_encoded(
 ) -> None:
     loop = asyncio.get_running_loop()
     table, how = TABLES[entity], encoding(entity)
-    rows = select(*_recordset(table).c).subquery("r")
+    rows = select(*recordset(table).c).subquery("r")
     item = literal_column(str(how.item).replace(f"{table}.", "r."), Text).label("bus_item")
     both = select(*rows.c, item)
     columns = {column.name: values(entity, column) for column in table.c if not column.computed}

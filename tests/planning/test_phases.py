@@ -7,8 +7,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import (
     AlreadyExists,
-    InvalidReference,
-    VersionConflict,
 )
 from bus.kit.ids import uuid7
 from contracts.planning.phases import (
@@ -16,7 +14,6 @@ from contracts.planning.phases import (
     DeletePhase,
     GetPhase,
     ListPhases,
-    PhaseNotFound,
     ReorderPhases,
     UnblockPhase,
     UpdatePhase,
@@ -64,11 +61,6 @@ class TestCreatePhase:
         with pytest.raises(AlreadyExists):
             await arrange.a_phase(bus, one.initiative_id, external_ref="epic-1")
 
-    async def test_unknown_initiative(self, bus: Bus) -> None:
-        with pytest.raises(InvalidReference) as refused:
-            await arrange.a_phase(bus, uuid7())
-        assert (refused.value.field, refused.value.entity) == ("initiative_id", "initiative")
-
     async def test_many_at_once_have_places_of_their_own(self, bus: Bus) -> None:
         initiative = await arrange.an_initiative(bus)
         made = await asyncio.gather(
@@ -79,12 +71,6 @@ class TestCreatePhase:
     async def test_behind_the_largest_position(self, bus: Bus) -> None:
         one = await a_lone_phase(bus, position=2**31 - 1)
         assert (await arrange.a_phase(bus, one.initiative_id)).position == 2**31 - 1
-
-
-class TestGetPhase:
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(PhaseNotFound):
-            await bus.call(GetPhase(id=uuid7()))
 
 
 class TestListPhases:
@@ -129,15 +115,6 @@ class TestUpdatePhase:
         assert (updated.version, updated.content) == (2, {"a": True})
         assert (await bus.call(GetPhase(id=made.id))).content == {"a": True}
 
-    async def test_expected_version(self, bus: Bus) -> None:
-        made = await a_lone_phase(bus)
-        with pytest.raises(VersionConflict):
-            await bus.call(UpdatePhase(id=made.id, name="x", expected_version=7))
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(PhaseNotFound):
-            await bus.call(UpdatePhase(id=uuid7(), name="x"))
-
 
 class TestReorderPhases:
     async def test_the_named_come_first(self, bus: Bus, outbox: Outbox) -> None:
@@ -168,10 +145,6 @@ class TestReorderPhases:
                 ReorderPhases(ids=[(await a_lone_phase(bus)).id, (await a_lone_phase(bus)).id])
             )
 
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(PhaseNotFound):
-            await bus.call(ReorderPhases(ids=[(await a_lone_phase(bus)).id, uuid7()]))
-
 
 class TestDeletePhase:
     async def test_tasks_and_dependencies_go_along(
@@ -191,8 +164,6 @@ class TestDeletePhase:
         data = (await outbox.last("phase.deleted")).data
         assert data["deleted"] == {"tasks": 2, "dependencies": 1}
         assert (data["phase"]["id"], data["phase"]["version"]) == (str(one.id), 2)
-        with pytest.raises(PhaseNotFound):
-            await bus.call(GetPhase(id=one.id))
 
     async def test_what_waited_for_it_waits_no_longer(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -230,7 +201,3 @@ class TestDeletePhase:
         await bus.call(DeletePhase(id=one.id))
 
         assert "phase.dispatchable" not in await outbox.types()
-
-    async def test_unknown(self, bus: Bus) -> None:
-        with pytest.raises(PhaseNotFound):
-            await bus.call(DeletePhase(id=uuid7()))

@@ -6,18 +6,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import (
     AlreadyExists,
-    InvalidReference,
     InvalidRequest,
     InvalidTransition,
-    VersionConflict,
 )
-from bus.kit.ids import uuid7
 from contracts.planning.tasks import (
     DeleteTask,
     DifferentInitiatives,
     ListTasks,
     RetryTask,
-    TaskNotFound,
     UpdateTask,
 )
 from fleetbus.client import Bus
@@ -50,15 +46,6 @@ class TestUpdateTask:
         assert task.version == 1
         assert await outbox.all() == []
 
-    async def test_another_version_than_expected(self, bus: Bus, db: AsyncConnection) -> None:
-        id_ = await add_task(db, version=3)
-
-        with pytest.raises(VersionConflict) as refused:
-            await bus.call(UpdateTask(id=id_, name="x", expected_version=2))
-
-        assert refused.value.current_version == 3
-        assert (await bus.call(UpdateTask(id=id_, name="x", expected_version=3))).version == 4
-
     async def test_to_another_phase_of_the_initiative(self, bus: Bus, db: AsyncConnection) -> None:
         initiative_id = await add_initiative(db)
         one, other = [await add_phase(db, initiative_id) for _ in range(2)]
@@ -75,10 +62,6 @@ class TestUpdateTask:
         with pytest.raises(DifferentInitiatives):
             await bus.call(UpdateTask(id=id_, phase_id=phase_id))
 
-    async def test_to_a_phase_that_is_not_there(self, bus: Bus, db: AsyncConnection) -> None:
-        with pytest.raises(InvalidReference):
-            await bus.call(UpdateTask(id=await add_task(db), phase_id=uuid7()))
-
     async def test_an_external_ref_that_is_taken(self, bus: Bus, db: AsyncConnection) -> None:
         initiative_id = await add_initiative(db)
         await add_task(db, initiative_id=initiative_id, external_ref="a")
@@ -93,10 +76,6 @@ class TestUpdateTask:
 
         with pytest.raises(InvalidRequest):
             await bus.call(command)
-
-    async def test_none_there(self, bus: Bus) -> None:
-        with pytest.raises(TaskNotFound):
-            await bus.call(UpdateTask(id=uuid7(), name="x"))
 
 
 class TestDeleteTask:
@@ -133,10 +112,6 @@ class TestDeleteTask:
         told = [(event.type, event.data["task"]["version"]) for event in await outbox.all()]
         assert told == [("task.deleted", 2), ("task.dependency_removed", 2)]
 
-    async def test_none_there(self, bus: Bus) -> None:
-        with pytest.raises(TaskNotFound):
-            await bus.call(DeleteTask(id=uuid7()))
-
 
 class TestRetryTask:
     async def test_with_all_its_retries(
@@ -154,7 +129,3 @@ class TestRetryTask:
             await bus.call(RetryTask(id=await add_task(db)))
 
         assert (refused.value.from_, refused.value.expected) == ("pending", "blocked")
-
-    async def test_none_there(self, bus: Bus) -> None:
-        with pytest.raises(TaskNotFound):
-            await bus.call(RetryTask(id=uuid7()))

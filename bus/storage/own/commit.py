@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pydantic_core
 from asyncpg import Record
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.entity import Entity
 from bus.storage.driver import Compiled, execute, fetch, numbered, part
-from bus.storage.entities import encode, entity_from, statements
+from bus.storage.entities import Changes, Form, entity_from, statements
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,6 @@ class Opening:
     stored: dict[str, StoredReply]
     found: dict[Any, Any]
     """The entities that were asked for by their ids."""
-
-
-class Changes(NamedTuple):
-    """Entities of one class that are still to be inserted or updated."""
-
-    kind: Literal["insert", "update"]
-    entities: Sequence[Entity]
 
 
 class KeptReply(NamedTuple):
@@ -104,6 +97,16 @@ _EVENTS = """
         )
         {only_if}
         RETURNING position
+    )"""
+
+_AUDITED = """
+    audited AS (
+        INSERT INTO bus.audit (at, id, actor, kind, entity, entity_id, ip, detail)
+        SELECT clock_timestamp(), a.id, a.actor, a.kind, a.entity, a.entity_id, a.ip, a.detail
+        FROM json_to_recordset(CAST(:audited AS json)) AS a (
+            id uuid, actor text, kind text, entity text, entity_id text, ip inet, detail jsonb
+        )
+        {only_if}
     )"""
 
 _REQUESTS = """
@@ -164,29 +167,32 @@ async def write(
     *,
     changes: Changes | None = None,
     events: Sequence[bytes] = (),
+    audited: Sequence[bytes] = (),
     replies: Sequence[KeptReply] = (),
     unless: Mapping[Compiled, Sequence[Any]] | None = None,
 ) -> Written:
-    """Write changed entities, outbox rows and idempotency rows, as the transaction's last act.
+    """Write changes, outbox rows and idempotency rows, as the transaction's last act.
 
     Fewer keys stored than were given: the others have been stored by another transaction
     meanwhile. ``unless`` has conditions, queries with a parameter ``ids``, and their ids: where
-    one of them finds a row, the entities alone are written. They see what the transaction had
+    one of them finds a row, the changes alone are written. They see what the transaction had
     written before.
     """
     unless = unless or {}
     statement = _writing(
-        type(changes.entities[0]) if changes else None,
-        changes.kind if changes else None,
+        changes.form() if changes else None,
         bool(events),
+        bool(audited),
         bool(replies),
         tuple(unless),
     )
     values: dict[str, Any] = {"caller": caller}
     if changes:
-        values["rows"] = encode(changes.entities)
+        values |= changes.values()
     if events:
         values["events"] = (b"[" + b",".join(events) + b"]").decode()
+    if audited:
+        values["audited"] = (b"[" + b",".join(audited) + b"]").decode()
     if replies:
         columns = map(list, zip(*replies, strict=True))
         values |= zip(("keys", "fingerprints", "statuses", "replies"), columns, strict=True)
@@ -217,20 +223,16 @@ def _opening(entity: type[Entity], *, lock: bool, keyed: bool) -> Compiled:
 
 @cache
 def _writing(
-    entity: type[Entity] | None,
-    kind: Literal["insert", "update"] | None,
+    changed: Form | None,
     told: bool,
+    audited: bool,
     keyed: bool,
     conditions: tuple[Compiled, ...],
 ) -> Compiled:
     """The statement that writes all this. Each part waits for the one before it."""
-    parts = []
-    only_if = []
-    if entity is not None:
-        known = statements(entity)
-        change = part(known.insert if kind == "insert" else known.update)
-        parts.append(f"changed AS ({change} RETURNING 1)")
-        only_if.append("(SELECT count(*) FROM changed) >= 0")
+    changes = changed.parts() if changed else {}
+    parts = [*changes.values()]
+    only_if = [f"(SELECT count(*) FROM {name}) >= 0" for name in changes]
     found = [
         f"EXISTS ({part(condition).replace(':ids', f':ids_{number}')})"
         for number, condition in enumerate(conditions)
@@ -240,6 +242,8 @@ def _writing(
         only_if.append("NOT (SELECT holds FROM condition)")
     where = f"WHERE {' AND '.join(only_if)}" if only_if else ""
     position = "(SELECT max(position) FROM events)" if told else "CAST(NULL AS bigint)"
+    if audited:
+        parts.append(_AUDITED.format(only_if=where))
     if told:
         parts.append(_EVENTS.format(only_if=where))
     if keyed:

@@ -1,7 +1,7 @@
 """The tables of the bus itself.
 
-Outbox, idempotency rows, the relay's state, what the reconciler found and removed, when requests
-were answered last, the sweeper's log.
+Outbox, audit, idempotency rows, the relay's state, what the reconciler found and removed, when
+requests were answered last, the sweeper's log.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import INET, JSON, JSONB
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
+from bus.storage.partitions import PARTITIONED, Daily, Partitioned
 from bus.storage.tables import Row, one_of
 
 
@@ -74,6 +75,34 @@ outbox = Table(
     Index("ix_outbox__event_id", "event_id"),
     schema="bus",
     postgresql_partition_by="RANGE (position)",
+)
+
+audit = Table(
+    "audit",
+    Row.metadata,
+    Column(
+        "at",
+        DateTime(timezone=True),
+        primary_key=True,
+        server_default=text("clock_timestamp()"),
+    ),
+    Column("id", Uuid, primary_key=True),
+    # Who did it, as far as that is known; null for whoever calls from outside.
+    Column("actor", Text),
+    Column("kind", Text, nullable=False),
+    Column("entity", Text),
+    Column("entity_id", Text),
+    Column("ip", INET),
+    Column("detail", JSONB, server_default=text("'{}'"), nullable=False),
+    Index("ix_audit__actor_at_id", "actor", "at", "id"),
+    Index("ix_audit__kind_at_id", "kind", "at", "id"),
+    Index("ix_audit__entity_entity_id_at_id", "entity", "entity_id", "at", "id"),
+    schema="bus",
+    postgresql_partition_by="RANGE (at)",
+)
+
+PARTITIONED["audit"] = Partitioned(
+    "bus", "audit", Daily(job="keep_audit", retention="audit_retention_days", column="at")
 )
 
 requests = Table(

@@ -1,9 +1,9 @@
 """nats-py's client, made steady: no message and no server makes it deaf or closes it for good.
 
-What nats-py 2 does that is mended here, each pinned by a test: it stops reading at text that is
-not UTF-8 and at a PONG that nobody waits for any more; it closes for good at most errors that the
-server tells; a callback that is cancelled or an error while it reconnects end it silently; it
-keeps the ``max_payload`` of its first server and never asks again for what it was refused.
+Faults of nats-py 2 that are fixed here, each pinned by a test: it stops reading at text that is not
+UTF-8 and at a PONG that nobody waits for any longer; it closes for good at most errors that the
+server reports; a callback that is cancelled or an error while it reconnects ends it silently; it
+keeps the ``max_payload`` of its first server and never retries subscriptions that were refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _DELIVERED: Final = b"$JS.ACK."
 
 
 class RepliesRefused(NatsError):
-    """No answer can come back: the server allows no subscription to the own inbox."""
+    """No answer can come back: the server does not let this client subscribe to its inbox."""
 
     def __str__(self) -> str:
         return (
@@ -69,9 +69,9 @@ async def connect(
 ) -> SteadyClient:
     """A connection that comes back by itself, for as long as it takes, until it is closed here.
 
-    The first one is tried ``attempts`` times more on each server, then what nats-py raises is
-    raised. ``inbox_prefix`` is where replies are to go, else ``FLEETBUS_INBOX_PREFIX`` says it;
-    ``options`` are those of ``nats.connect``.
+    The first one is tried ``attempts`` more times on each server, then nats-py's error is raised.
+    ``inbox_prefix`` is where replies are to go, else ``FLEETBUS_INBOX_PREFIX``; ``options`` are
+    those of ``nats.connect``.
     """
     client = SteadyClient()
     for name in ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb"):
@@ -127,7 +127,7 @@ class SteadyClient(ClosingClient):
         return subscription
 
     async def request(self, subject: str, *given: Any, **options: Any) -> Msg:
-        """As nats-py's, but at once an error where no answer could come back."""
+        """As nats-py's, but with an error at once if no answer could come back."""
         if self.refused and self._replies_refused():
             raise RepliesRefused
         return await super().request(subject, *given, **options)
@@ -164,7 +164,7 @@ class SteadyClient(ClosingClient):
         await super()._process_info(info, initial_connection)
 
     async def _process_err(self, err_msg: str) -> None:
-        """The server tells an error. Where it ends the connection it does so itself."""
+        """The server reports an error. If it ends the connection, it does so itself."""
         text = err_msg.strip().strip("'")
         self._err = NatsError(f"nats: {text}")
         if "authorization violation" in text.lower():
@@ -197,7 +197,7 @@ class SteadyClient(ClosingClient):
         return any(self._subs[s].subject == replies for s in self.refused & self._subs.keys())
 
     async def _retry(self) -> None:
-        """Subscribe anew what was refused, until it is allowed; what is subscribed stays so."""
+        """Retry the subscriptions that were refused until they are allowed; the others stay."""
         while self.refused and not self.is_closed:
             await asyncio.sleep(REFUSED_INTERVAL)
             if not self.is_connected or self.is_draining:
@@ -251,7 +251,7 @@ class SteadyClient(ClosingClient):
         return [task for task in tasks if task is not None]
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        """A task of the connection has ended: unless it was meant to, the connection is mended."""
+        """A task of the connection has ended: unless it was meant to, the connection is renewed."""
         if self.is_connected and not self.is_draining and task in self._own_tasks():
             name = getattr(task.get_coro(), "__name__", "a task")
             self._mending = asyncio.create_task(self.reconnect(f"{name} has ended"))

@@ -1,7 +1,7 @@
 """nats-py's client, closed in whatever state its connection is.
 
-nats-py 2 writes what is left before it closes: where the connection is lost that raises, with
-nothing closed; and for a server that reads nothing it would wait for ever.
+nats-py 2 writes pending data before it closes: if the connection is lost that raises, with nothing
+closed; and for a server that reads nothing it would wait for ever.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ClosingClient(Client):
     """A client whose ``drain`` and ``close`` always end, with the connection closed."""
 
     async def drain(self) -> None:
-        """As nats-py's; where there is no connection, or none any more, it is closed at once."""
+        """As nats-py's; if there is no connection, or no longer one, it is closed at once."""
         try:
             await super().drain()
         except _LOST as error:

@@ -1,4 +1,4 @@
-"""What on ``events.>`` is an event, and what somebody else has said there."""
+"""Which messages on ``events.>`` are events, and which are somebody else's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def is_event(headers: Mapping[str, str] | None) -> bool:
 
 
 def position_of(headers: Mapping[str, str] | None) -> int | None:
-    """The place in the outbox that the headers tell, None where they tell none."""
+    """The place in the outbox that the headers name, or None."""
     text = (headers or {}).get("Fleet-Position", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None

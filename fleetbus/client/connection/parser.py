@@ -98,7 +98,7 @@ class SteadyParser(Parser):
             await self.nc._process_info(told)  # noqa: SLF001  its own parser
 
     async def _guarded(self, work: Any) -> None:
-        """What goes wrong with one message is told, and the next one is read."""
+        """An error with one message is reported, and the next one is read."""
         try:
             await work
         except Exception as error:  # noqa: BLE001  whatever it is, the reader goes on

@@ -63,7 +63,7 @@ class Link:
             except (NatsError, OSError, TimeoutError, ValueError, Incomplete) as error:
                 self._say(_words(error))
             except NotTheSystemAccount:
-                self._say("the user is not one of the system account")
+                self._say("the user does not belong to the system account")
             finally:
                 self._servers = None
                 await self._disconnect()

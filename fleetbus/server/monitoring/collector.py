@@ -94,7 +94,7 @@ def collect(found: Snapshot) -> Iterator[Metric]:
 def _requests(operations: Operations) -> Iterator[Metric]:
     requests = _counter("requests", "Answered requests by HTTP-like status.", "subject", "status")
     errors = _counter("request_errors", "Refused or failed requests by type.", "subject", "type")
-    shed = _counter("requests_shed", "Requests refused unseen with 429.", "subject")
+    shed = _counter("requests_shed", "Requests refused with 429 without being read.", "subject")
     budgets = _counter("requests_shed_by_budget", "The same, by the limit reached.", "budget")
     in_flight = _family("requests_in_flight", "Requests in progress.", "subject")
     for subject, stats in operations.items():
@@ -116,7 +116,7 @@ def _foreign(found: Snapshot) -> Iterator[Metric]:
     unanswerable = _counter("requests_unanswerable", words, "subject")
     for subject, count in found.unanswerable.items():
         unanswerable.add_metric([subject], count)
-    noted = _counter("noted", "What others caused to be logged, also where it was not.", "kind")
+    noted = _counter("noted", "Log lines caused by others, including those left out.", "kind")
     for kind, count in found.noted.items():
         noted.add_metric([kind], count)
     yield from (unanswerable, noted)
@@ -125,7 +125,7 @@ def _foreign(found: Snapshot) -> Iterator[Metric]:
 def _durations(operations: Operations) -> Metric:
     family = HistogramMetricFamily(
         "fleetbus_request_duration_seconds",
-        "From taking a request to its answer; what was shed is left out.",
+        "From taking a request to its answer; without requests that were shed.",
         labels=["subject"],
     )
     for subject, stats in operations.items():
@@ -163,20 +163,22 @@ def _weight(batches: Counter[int]) -> int:
 def _pools(pools: Mapping[str, PoolUse]) -> Iterator[Metric]:
     sizes, used, waiting = ({name: use[place] for name, use in pools.items()} for place in range(3))
     yield _gauge("pool_size_connections", "Connections the pool may hold.", sizes, "pool")
-    yield _gauge("pool_used_connections", "Connections at work.", used, "pool")
-    yield _gauge("pool_waiting_transactions", "Those that wait for a connection.", waiting, "pool")
+    yield _gauge("pool_used_connections", "Connections in use.", used, "pool")
+    yield _gauge(
+        "pool_waiting_transactions", "Transactions waiting for a connection.", waiting, "pool"
+    )
 
 
 def _relay(metrics: RelayMetrics) -> Iterator[Metric]:
     yield _gauge("relay_leader", "1 in the process that publishes.", {"": metrics.active})
     counts = {
-        "relay_takeovers": ("Times that this process became the leader.", metrics.takeovers),
+        "relay_takeovers": ("How often this process became the leader.", metrics.takeovers),
         "relay_published_events": ("Events published.", metrics.published),
         "relay_repaired_events": ("Lost events published again.", metrics.repaired),
         "relay_shortened_events": ("Events published in a short form.", metrics.shortened),
-        "foreign_messages": ("Messages removed from the stream: not ours.", metrics.foreign),
+        "foreign_messages": ("Foreign messages removed from the stream.", metrics.foreign),
         "relay_publish_errors": ("Attempts to publish that failed.", metrics.publish_errors),
-        "relay_interruptions": ("What stopped the relay for a moment.", metrics.errors),
+        "relay_interruptions": ("Interruptions of the relay.", metrics.errors),
     }
     for name, (words, count) in counts.items():
         family = _counter(name, words)
@@ -191,7 +193,7 @@ def _outbox(figures: Figures) -> Iterator[Metric]:
         "backlog_events": ("Events that wait to be published, about.", found.waiting),
         "oldest_unpublished_seconds": ("Age of the oldest of them; 0 if none waits.", oldest),
         "last_position": ("The position of the last committed event.", found.position),
-        "published_position": ("All up to it are published, except the holes.", found.cursor),
+        "published_position": ("All events up to it are published, except holes.", found.cursor),
         "hole_positions": ("Positions before it whose owners have not ended.", found.holes),
     }
     for name, (words, value) in gauges.items():
@@ -203,8 +205,8 @@ def _comparison(verdict: Verdict) -> Iterator[Metric]:
     states = {state: state == verdict.state for state in get_args(State)}
     gauges: dict[str, tuple[str, float]] = {
         "timestamp_seconds": ("When stream and outbox were compared last.", at),
-        "missing_events": ("What the stream lacked then.", verdict.missing),
-        "repaired_events": ("How much of it was published again.", verdict.repaired),
+        "missing_events": ("Events that the stream lacked then.", verdict.missing),
+        "repaired_events": ("How many of them were published again.", verdict.repaired),
     }
     yield _gauge("comparison_state", "1 for its outcome.", states, "state")
     for name, (words, value) in gauges.items():

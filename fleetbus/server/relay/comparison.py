@@ -266,7 +266,7 @@ def _conflict(event: Stored, known: str | None, extent: Extent) -> str:
     if known is not None:
         return f"the outbox has {known} there"
     if event.position > extent.taken:
-        return f"the outbox has come to position {extent.taken} only"
+        return f"the outbox has only reached position {extent.taken}"
     if extent.first is None or event.position < extent.first or _older(event, extent):
         return ""
     return "the outbox has nothing there"

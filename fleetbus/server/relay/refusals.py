@@ -18,7 +18,7 @@ from fleetbus.server.relay.stream import StreamChanged, StreamUnfit
 _STORAGE: Final = "make room on the disk of NATS, or raise max_file_store of its JetStream"
 _ACCOUNT: Final = "raise the account's JetStream limits, or make room in its other streams"
 _LIMITS: Final = (
-    "the stream is full and refuses what is new: `nats stream edit EVENTS --discard old`, "
+    "the stream is full and refuses new events: `nats stream edit EVENTS --discard old`, "
     "or raise its limits"
 )
 _REPLICAS: Final = "the stream has no leader: look at the NATS servers that are to hold it"
@@ -32,7 +32,7 @@ _REMEDIES: Final = {
     10028: _ACCOUNT,  # insufficient memory of the server
     10039: "enable JetStream for the account that NATS_URL names",
     10047: _STORAGE,  # insufficient storage resources available
-    10054: "raise max_msg_size of the stream, or take it away; it is tried again in a short form",
+    10054: "raise max_msg_size of the stream, or remove it; it is tried again in a short form",
     10076: "start nats-server with --jetstream",
     10077: _LIMITS,  # store failed: maximum bytes, messages, messages per subject exceeded
     10109: "the stream is sealed, which cannot be undone: delete it, and it is rebuilt",
@@ -44,11 +44,11 @@ _REMEDIES: Final = {
 _BY_KIND: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (EventTooLarge, "nothing is published until that is done"),
     (StreamUnfit, "fix it with `nats stream edit`; nothing is published until then"),
-    (MaxPayloadError, "NATS takes smaller messages now; it is tried again with short forms"),
+    (MaxPayloadError, "NATS accepts only smaller messages now; it is tried again with short forms"),
     (NoRespondersError, "start nats-server with --jetstream, or look at the stream's leader"),
-    (NotFoundError, "the relay makes the stream anew by itself"),
+    (NotFoundError, "the relay creates the stream again by itself"),
     (ServiceUnavailableError, _REPLICAS),
-    (StreamChanged, "the relay compares stream and outbox, and goes on by itself"),
+    (StreamChanged, "the relay compares stream and outbox, and continues by itself"),
     (ConnectionClosedError, "look whether NATS can be reached"),
     (TimeoutError, "look whether NATS can be reached and is not overloaded"),
     (OSError, "look whether Postgres can be reached"),

@@ -143,7 +143,7 @@ async def forgetting_duplicates(client: Client, info: StreamInfo) -> AsyncIterat
     if window <= _SHORTEST_WINDOW or not info.state.last_seq:
         yield
         return
-    _logger.warning("stream %s forgets duplicates to take lost events again", name)
+    _logger.warning("stream %s forgets duplicates to accept lost events again", name)
     await _set_window(client, name, _SHORTEST_WINDOW)
     await asyncio.sleep(_FORGETTING)
     try:

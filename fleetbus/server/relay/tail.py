@@ -153,7 +153,7 @@ class Tail:
             limited(_logger, logging.ERROR, "kept foreign messages", what, self.name, refusal)
             return
         for found in some:
-            what = "removed a message that is not ours from stream %s: %s at sequence %d"
+            what = "removed a foreign message from stream %s: %s at sequence %d"
             where = shown(found.subject)
             limited(
                 _logger, logging.WARNING, "foreign message", what, self.name, where, found.sequence

@@ -81,7 +81,7 @@ class Liveness:
             await tx.commit()
         if restored is not None and any(restored.counts.values()):
             log.warning(
-                "for %.1f s nobody could be heard; leases were restored: %s",
+                "no agent could be heard for %.1f s; leases were restored: %s",
                 restored.seconds,
                 ", ".join(f"{count} {what}" for what, count in restored.counts.items()),
             )
@@ -95,7 +95,7 @@ class Liveness:
         words = "somebody else's lock" if locked else f"{type(error).__name__}: {error}"
         if words != self._said:
             self._said = words
-            log.warning("no lease runs out for now: nobody can be heard, because of %s", words)
+            log.warning("no lease runs out for now: no agent can be heard, because of %s", words)
 
     async def _pause(self) -> None:
         try:

@@ -19,6 +19,7 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract.errors import Unavailable
+from bus.handling.shapes import Periodic
 from bus.running.calls import OUTSIDE
 from bus.running.registry import Registry
 from bus.running.transaction import CommitUnknown, Transaction, begin
@@ -219,12 +220,6 @@ def sweeps(
     """Every declared job, and the bus's own."""
     pace, kept = settings.sweep_interval, settings.idempotency_retention
     ring = keys or KeyRing.parse("")
-    for_jobs = {
-        "retention": timedelta(days=settings.history_retention_days),
-        "stall_after": settings.stall_after and timedelta(seconds=settings.stall_after),
-        "keys": ring,
-        "pulse": settings.sweeper,
-    }
     outbox = timedelta(days=settings.outbox_retention_days)
 
     async def forget_requests(tx: Transaction) -> int:
@@ -236,13 +231,16 @@ def sweeps(
     async def keep_outbox(session: AsyncConnection) -> int:
         return await _outbox_partitions.keep(session, retention=outbox)
 
+    def declared_step(job: Periodic) -> Callable[[Transaction], Awaitable[int]]:
+        return partial(run_job, registry, job, pulse=settings.sweeper)
+
     def keep_daily(table: Partitioned) -> Upkeep:
         kept = timedelta(days=getattr(settings, table.daily.retention))
         step = partial(partitions.keep, table=table, retention=kept)
         return Upkeep(table.daily.job, step, DAILY_INTERVAL * pace)
 
     declared = [
-        Sweep(job.name, partial(run_job, job, for_jobs), job.every * pace, job.limit, job.vital)
+        Sweep(job.name, declared_step(job), job.every * pace, job.limit, job.vital)
         for job in registry.jobs
     ]
     return [

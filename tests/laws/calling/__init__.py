@@ -1,0 +1,1 @@
+"""Laws that call every operation; what an operation must do for them is to be declared."""
