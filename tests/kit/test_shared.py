@@ -1,6 +1,7 @@
 """Nothing of a test is seen by the next one that has the same service, or it gets another one."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
@@ -27,7 +28,7 @@ async def sharing(template_database: Databases, nats_accounts: Accounts) -> Asyn
         await sharing.close()
 
 
-def bus_of(shared: Shared) -> Bus:
+def bus_of(shared: Shared) -> AbstractAsyncContextManager[Bus]:
     return connect(shared.settings.nats_url, timeout=10)
 
 
