@@ -60,7 +60,7 @@ def all_sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
 
 
 def sensitive_texts(model: BaseModel) -> Iterator[str]:
-    """Every text in the sensitive values of a message, names of members too."""
+    """Every text in the sensitive values of a message; the names of members are none."""
     hidden = sensitive_fields(type(model))
     for name in type(model).model_fields:
         yield from _texts(getattr(model, name, None), everything=name in hidden)
@@ -75,7 +75,7 @@ def _texts(value: Any, *, everything: bool) -> Iterator[str]:
     if isinstance(value, str) and everything:
         yield value
     elif isinstance(value, Mapping):
-        yield from _texts([*value.keys(), *value.values()], everything=everything)
+        yield from _texts([*value.values()], everything=everything)
     elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
         for one in value:
             yield from _texts(one, everything=everything)

@@ -18,8 +18,8 @@ from bus.running.calls import Call
 MAX_DETAIL: Final = 4096
 """Bytes that the detail of one record may have: it is no place for bulk."""
 
-SHORTEST_SECRET: Final = 4
-"""Characters from which a secret is looked for in a detail: shorter ones are found anywhere."""
+SHORTEST_SECRET: Final = 8
+"""Characters from which a secret is looked for in a detail: shorter ones are in many a word."""
 
 _KIND: Final = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
 

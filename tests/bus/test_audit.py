@@ -179,7 +179,6 @@ class TestSecrets:
         [
             ({"token": "planted-1"}, "planted-1"),
             ({"token": "planted-1"}, "it was planted-1, was it not"),
-            ({"planted-name": "x"}, "planted-name"),
             ({"token": "x"}, "made-of-the-reply"),
         ],
     )
@@ -192,11 +191,12 @@ class TestSecrets:
         assert await records(db) == []
 
     async def test_what_is_no_secret_is_on_record(self, ask: Asker, db: AsyncConnection) -> None:
-        body = {"secret": {"token": "planted-1", "id": "1"}, "note": "number 1 of planted"}
+        secret = {"refresh_token": "planted-1", "kind": "oauth"}
+        body = {"secret": secret, "note": "oauth: refresh_token planted"}
 
         assert (await ask(WATCH_SECRET, body)).status == 200
 
-        assert await notes(db) == ["number 1 of planted"]
+        assert await notes(db) == ["oauth: refresh_token planted"]
 
 
 class TestRetention:

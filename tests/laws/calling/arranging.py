@@ -20,6 +20,7 @@ from tests.laws.calling.bodies import (
     Body,
     choices,
     is_command,
+    is_rehearsed,
     is_uuid,
     makers,
     makes,
@@ -219,7 +220,7 @@ class Arrangement:
         return await self._making.filled(bound, example, scene) | about | within
 
     async def _try(self, bound: Bound, body: Body) -> Got:
-        return await self._ask(bound.subject, body, dry_run=is_command(bound))
+        return await self._ask(bound.subject, body, dry_run=is_rehearsed(bound))
 
 
 def _state(row: Row) -> Any:

@@ -11,7 +11,9 @@ from pydantic_core import to_json
 from sqlalchemy import Text, UniqueConstraint
 
 from bus.contract import Entity, NotFound
+from bus.contract.errors import DryRunRefused
 from bus.contract.schemas import example_of
+from bus.handling.shape import TOGETHER
 from bus.running.registry import Bound, Registry
 from bus.storage import TABLES
 from fleetbus import domain
@@ -27,6 +29,11 @@ def every(where: Callable[[Bound], Any] = bool) -> list[Any]:
 
 def is_command(bound: Bound) -> bool:
     return bound.declared.kind == "command"
+
+
+def is_rehearsed(bound: Bound) -> bool:
+    """Whether it may be tried by a dry run."""
+    return is_command(bound) and DryRunRefused not in bound.declared.errors
 
 
 def refusal_of_unknown(bound: Bound) -> type[NotFound] | None:
@@ -110,7 +117,7 @@ def smallest(bound: Bound) -> Body:
 def makes(bound: Bound) -> bool:
     """Whether an operation makes something new each time, so that names must be new too."""
     return own(bound) is None and (
-        "new_id" in bound.handling.dependencies or bound.handling.shape == "together"
+        "new_id" in bound.handling.dependencies or bound.handling.shape is TOGETHER
     )
 
 

@@ -11,7 +11,7 @@ from bus.kit.ids import uuid7
 from bus.running.registry import Bound
 from tests.bus.asking import Asker
 from tests.laws.calling.arranging import OUT_OF_REACH, Arrangement
-from tests.laws.calling.bodies import every, is_command
+from tests.laws.calling.bodies import every, is_command, is_rehearsed
 from tests.laws.calling.rows import Rows
 
 OTHER_VERSION = 4_711
@@ -37,6 +37,9 @@ async def test_dry_run_leaves_nothing_and_says_what_would_be(
 
     assert await rows.contents() == before
     assert tried.position is None
+    if not is_rehearsed(bound):
+        assert (tried.status, tried.type) == (400, "dry_run_refused")
+        return
     done = await ask(bound.subject, body)
     assert (tried.status, shape(tried.body)) == (done.status, shape(done.body))
 
