@@ -29,7 +29,6 @@ from tests.cli.program import fleetbus
 from tests.relay.running import client_of, eventually
 
 pytestmark = pytest.mark.own_service  # a stream and its server are looked at as a whole
-
 OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
 NOWHERE: dict[str, Any] = {
@@ -94,10 +93,8 @@ class TestProgram:
         )
         assert (ended.code, ended.err) == (1, "")
         lines = ended.out.splitlines()
-        assert [line.split()[:2] for line in lines[::2]] == [
-            ["WRONG", "Postgres"],
-            ["WRONG", "NATS"],
-        ]
+        wrong = [line.split()[:2] for line in lines[::2]]
+        assert wrong == [["WRONG", "Postgres"], ["WRONG", "NATS"]]
         assert all("→ start it, or name another" in line for line in lines[1::2])
         assert "secret" not in ended.out
 

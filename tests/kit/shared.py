@@ -66,10 +66,10 @@ def shares(item: pytest.Item) -> bool:
     One that sets a service up or is marked `own_service` has its own, and so has one that asks
     for a database or an account alone: it starts something on them.
     """
-    definitions = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    definitions = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]  # not public
     overridden = any(len(definitions.get(name, ())) > 1 for name in ("settings", "service"))
     return (
-        "service" in item.fixturenames  # type: ignore[attr-defined]
+        "service" in item.fixturenames  # type: ignore[attr-defined]  # of a function
         and not overridden
         and item.path.parent.name not in MACHINERY
         and item.get_closest_marker("own_service") is None
