@@ -1,13 +1,12 @@
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit import logs
@@ -19,6 +18,9 @@ from fleetbus.embedded.postgres import EmbeddedPostgres
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from tests.counting import Counted, counting
+from tests.kit.outbox import Outbox
+from tests.kit.shared import FAILED, Shared, Sharing, settings_of, shares
+from tests.kit.sweeping import Sweep
 from tests.servers import (
     ACCOUNTS,
     Accounts,
@@ -72,6 +74,15 @@ def nothing_logged_yet() -> None:
     logs.forget()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Note that a test has failed: what it leaves behind is not for others."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A directory for servers; short-lived, and reachable for the user that runs Postgres."""
@@ -111,9 +122,34 @@ async def template_database(postgres: EmbeddedPostgres) -> Databases:
     return databases
 
 
+@pytest_asyncio.fixture(scope="session")
+async def sharing(template_database: Databases, nats_accounts: Accounts) -> AsyncIterator[Sharing]:
+    sharing = Sharing(template_database, nats_accounts)
+    try:
+        yield sharing
+    finally:
+        await sharing.close()
+
+
 @pytest_asyncio.fixture
-async def database_url(template_database: Databases) -> AsyncIterator[str]:
-    """A migrated database of the test's own."""
+async def shared(
+    request: pytest.FixtureRequest, sharing: Sharing, registry: Registry
+) -> AsyncIterator[Shared | None]:
+    """The running service, emptied, that this test may have; none if it needs one of its own."""
+    if not shares(request.node):
+        yield None
+        return
+    stash = request.node.stash
+    async with sharing.turn(registry, lambda: stash.get(FAILED, False)) as shared:
+        yield shared
+
+
+@pytest_asyncio.fixture
+async def database_url(shared: Shared | None, template_database: Databases) -> AsyncIterator[str]:
+    """A migrated database that nobody else uses while the test runs."""
+    if shared is not None:
+        yield shared.settings.database_url
+        return
     async with template_database.clone() as url:
         yield url
 
@@ -124,9 +160,9 @@ def nats_accounts(nats_server: EmbeddedNats) -> Accounts:
 
 
 @pytest_asyncio.fixture
-async def nats_url(nats_accounts: Accounts) -> str:
-    """A NATS account of the test's own, with JetStream and without streams."""
-    return await nats_accounts.next_url()
+async def nats_url(shared: Shared | None, nats_accounts: Accounts) -> str:
+    """A NATS account that nobody else uses while the test runs, with JetStream."""
+    return shared.settings.nats_url if shared is not None else await nats_accounts.next_url()
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -165,9 +201,7 @@ async def own_nats(data_dir: Path) -> AsyncIterator[EmbeddedNats]:
 @pytest.fixture
 def settings(database_url: str, nats_url: str) -> Settings:
     """The settings of a service on the test's own database and NATS account."""
-    return Settings(
-        database_url=database_url, nats_url=nats_url, pool_write=4, pool_read=2, sweeper=False
-    )
+    return settings_of(database_url, nats_url)
 
 
 @pytest.fixture(scope="session")
@@ -176,8 +210,13 @@ def registry() -> Registry:
 
 
 @pytest_asyncio.fixture
-async def service(settings: Settings, registry: Registry) -> AsyncIterator[Service]:
+async def service(
+    settings: Settings, registry: Registry, shared: Shared | None
+) -> AsyncIterator[Service]:
     """A running service, in this process."""
+    if shared is not None:
+        yield shared.service
+        return
     running = Service(settings, registry)
     await running.start()
     try:
@@ -202,14 +241,15 @@ async def db(database_url: str) -> AsyncIterator[AsyncConnection]:
 
 
 @pytest.fixture
-def outbox(db: AsyncConnection) -> Callable[[], Awaitable[list[Any]]]:
-    """Reads the outbox: rows (position, type, entity_id, data, cause) in the order of positions."""
+def outbox(db: AsyncConnection) -> Outbox:
+    """The events that were emitted."""
+    return Outbox(db)
 
-    async def read() -> list[Any]:
-        query = "SELECT position, type, entity_id, data, cause FROM bus.outbox ORDER BY position"
-        return list((await db.execute(text(query))).all())
 
-    return read
+@pytest.fixture
+def sweep(service: Service) -> Sweep:
+    """Runs one step of a job: ``await sweep("expire_test_runs")``."""
+    return Sweep(service)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import inspect
 import shutil
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from itertools import count, cycle
+from itertools import count
 from pathlib import Path
 
 import asyncpg
@@ -113,11 +114,23 @@ class Accounts:
 
     def __init__(self, server: EmbeddedNats) -> None:
         self._server = server
-        self._names = cycle(server.accounts)
+        self._names = deque(server.accounts)
         self._used: set[str] = set()
 
     async def next_url(self) -> str:
-        name = next(self._names)
+        async with self.held() as url:
+            return url
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[str]:
+        """The next one, which nobody else gets in the block."""
+        name = self._names.popleft()
+        try:
+            yield await self._without_streams(name)
+        finally:
+            self._names.append(name)
+
+    async def _without_streams(self, name: str) -> str:
         url = self._server.account_url(name)
         if name in self._used:
             await delete_streams(url)

@@ -12,8 +12,9 @@ from contracts.agents.accounts import (
 )
 from contracts.agents.agents import Agent, GetAgent, StopAgent, SwitchAgentAccount
 from fleetbus.client import Bus
-from tests.agents.making import Outbox, register
-from tests.planning.arranging import add_task
+from tests.agents.arrange import an_agent
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import add_task
 
 
 async def accounts(bus: Bus, count: int) -> list[Account]:
@@ -22,37 +23,33 @@ async def accounts(bus: Bus, count: int) -> list[Account]:
     ]
 
 
-async def told(outbox: Outbox, *types: str) -> list[Any]:
-    return [event for event in await outbox() if event.type in types]
-
-
 class TestSwitchAgentAccount:
     async def test_to_the_one_that_has_rested_longest(self, bus: Bus, outbox: Outbox) -> None:
         first, second = await accounts(bus, 2)
-        agent = await register(bus, account_id=first.id)
+        agent = await an_agent(bus, account_id=first.id)
 
         switched = await bus.call(SwitchAgentAccount(id=agent.id, reason="rate limited"))
 
         assert switched.account_id == second.id
         assert (await bus.call(AcquireAccount())).id == first.id
-        [event] = await told(outbox, "agent.account_switched")
+        [event] = await outbox.all("agent.account_switched")
         assert event.data["previous_account_id"] == str(first.id)
         assert event.data["reason"] == "rate limited"
 
     async def test_to_the_one_that_is_named(self, bus: Bus, outbox: Outbox) -> None:
         first, _, third = await accounts(bus, 3)
-        agent = await register(bus, account_id=first.id)
+        agent = await an_agent(bus, account_id=first.id)
         switch = SwitchAgentAccount(id=agent.id, account_id=third.id, reason="asked for")
 
         switched = await bus.call(switch)
 
         assert switched.account_id == third.id
         assert await bus.call(switch) == switched
-        assert len(await told(outbox, "agent.account_switched")) == 1
+        assert await outbox.count("agent.account_switched") == 1
 
     async def test_refusals(self, bus: Bus) -> None:
         [only] = await accounts(bus, 1)
-        agent = await register(bus, account_id=only.id)
+        agent = await an_agent(bus, account_id=only.id)
 
         with pytest.raises(NoAccountAvailable):
             await bus.call(SwitchAgentAccount(id=agent.id, reason="rate limited"))
@@ -63,11 +60,11 @@ class TestSwitchExhaustedAccounts:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         first, second, third = await accounts(bus, 3)
-        agents = [await register(bus, account_id=first.id) for _ in range(3)]
-        await register(bus, account_id=first.id, task_id=await add_task(db))
-        ended = await register(bus, account_id=first.id)
+        agents = [await an_agent(bus, account_id=first.id) for _ in range(3)]
+        await an_agent(bus, account_id=first.id, task_id=await add_task(db))
+        ended = await an_agent(bus, account_id=first.id)
         await bus.call(StopAgent(id=ended.id, reason="error"))
-        elsewhere = await register(bus, account_id=second.id)
+        elsewhere = await an_agent(bus, account_id=second.id)
 
         await bus.call(MarkAccountExhausted(id=first.id))
 
@@ -76,7 +73,7 @@ class TestSwitchExhaustedAccounts:
 
         assert [await on(agent) for agent in agents] == [second.id, third.id, second.id]
         assert [await on(ended), await on(elsewhere)] == [first.id, second.id]
-        switched = await told(outbox, "agent.account_switched")
+        switched = await outbox.all("agent.account_switched")
         assert len(switched) == 4
         assert {event.cause for event in switched} == {"reaction:switch_exhausted_accounts"}
 
@@ -84,10 +81,10 @@ class TestSwitchExhaustedAccounts:
         self, bus: Bus, outbox: Outbox
     ) -> None:
         [only] = await accounts(bus, 1)
-        agent = await register(bus, account_id=only.id)
+        agent = await an_agent(bus, account_id=only.id)
 
         await bus.call(MarkAccountExhausted(id=only.id))
 
         assert (await bus.call(GetAgent(id=agent.id))).account_id == only.id
-        [event] = await told(outbox, "agent.account_needed")
+        [event] = await outbox.all("agent.account_needed")
         assert (event.data["agent"]["id"], event.data["agent"]["version"]) == (str(agent.id), 2)

@@ -25,8 +25,8 @@ from contracts.agents.accounts import (
 from contracts.agents.agents import GetAgent, RegisterAgent
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from tests.agents.making import Outbox
 from tests.bus.outages import serving
+from tests.kit.outbox import Outbox
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
@@ -34,10 +34,6 @@ FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
 
 async def create(bus: Bus, name: str = "a", **values: Any) -> Account:
     return await bus.call(CreateAccount(email=f"{name}@example.com", **values))
-
-
-async def types(outbox: Outbox) -> list[str]:
-    return [event.type for event in await outbox()]
 
 
 class TestCreateAccount:
@@ -49,7 +45,7 @@ class TestCreateAccount:
         )
         assert (account.is_exhausted, account.has_credentials) == (False, False)
         assert account.last_used_at is None
-        assert await types(outbox) == ["account.created"]
+        assert await outbox.types() == ["account.created"]
 
     async def test_an_address_once_per_provider(self, bus: Bus) -> None:
         await create(bus)
@@ -87,7 +83,7 @@ class TestUpdateAccount:
 
         assert (updated.sort_order, updated.email, updated.version) == (7, account.email, 2)
         assert await bus.call(UpdateAccount(id=account.id, sort_order=7)) == updated
-        assert await types(outbox) == ["account.created", "account.updated"]
+        assert await outbox.types() == ["account.created", "account.updated"]
         with pytest.raises(VersionConflict):
             await bus.call(UpdateAccount(id=account.id, sort_order=8, expected_version=1))
         await create(bus, "b")
@@ -103,7 +99,7 @@ class TestDeleteAccount:
         await bus.call(DeleteAccount(id=account.id))
 
         assert (await bus.call(GetAgent(id=agent.id))).account_id is None
-        assert (await types(outbox))[-2:] == ["account.deleted", "agent.updated"]
+        assert (await outbox.types())[-2:] == ["account.deleted", "agent.updated"]
 
 
 class TestAcquireAccount:
@@ -141,7 +137,7 @@ class TestAcquireAccount:
         taken = await bus.call(AcquireAccount())
 
         assert (taken.id, taken.is_exhausted, taken.exhausted_until) == (account.id, False, None)
-        assert (await types(outbox))[-2:] == ["account.available", "account.updated"]
+        assert (await outbox.types())[-2:] == ["account.available", "account.updated"]
 
     async def test_none_left(self, bus: Bus) -> None:
         with pytest.raises(NoAccountAvailable) as refused:
@@ -164,7 +160,7 @@ class TestMarkAccountExhausted:
             marked = await bus.call(MarkAccountExhausted(id=account.id, until=until))
 
         assert (marked.is_exhausted, marked.exhausted_until) == (True, None)
-        assert (await types(outbox))[1:] == ["account.exhausted"] * 2
+        assert (await outbox.types())[1:] == ["account.exhausted"] * 2
 
     async def test_never_shortened(self, bus: Bus, outbox: Outbox) -> None:
         account = await create(bus)
@@ -176,7 +172,7 @@ class TestMarkAccountExhausted:
         assert forever.exhausted_until is None
         assert await bus.call(MarkAccountExhausted(id=account.id, until=FAR_AWAY)) == forever
 
-        assert (await types(outbox))[1:] == ["account.exhausted"] * 2
+        assert (await outbox.types())[1:] == ["account.exhausted"] * 2
         await bus.call(ClearAccountExhausted(id=account.id))
         again = await bus.call(MarkAccountExhausted(id=account.id, until=sooner))
         assert again.exhausted_until == sooner
@@ -191,7 +187,7 @@ class TestClearAccountExhausted:
 
         assert cleared.is_exhausted is False
         assert await bus.call(ClearAccountExhausted(id=account.id)) == cleared
-        assert (await types(outbox))[1:] == ["account.exhausted", "account.available"]
+        assert (await outbox.types())[1:] == ["account.exhausted", "account.available"]
         assert (await bus.call(AcquireAccount())).id == account.id
 
 
@@ -211,7 +207,7 @@ class TestEndExhaustion:
                     await asyncio.sleep(0.01)
 
         assert (await bus.call(GetAccount(id=ever.id))).is_exhausted
-        [event] = [one for one in await outbox() if one.type == "account.available"]
+        [event] = await outbox.all("account.available")
         assert event.cause == "sweeper:end_exhaustion"
 
 

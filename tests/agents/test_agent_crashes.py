@@ -22,14 +22,8 @@ from contracts.planning.tasks import (
     StaleAttempt,
 )
 from fleetbus.client import Bus
-from tests.agents.making import (
-    Outbox,
-    claim,
-    task_row,
-    told,
-    types,
-    working,
-)
+from tests.agents.arrange import a_working_agent, claim, task_row
+from tests.kit.outbox import Outbox
 
 OVER = timedelta(seconds=31)
 
@@ -40,7 +34,7 @@ async def crash(bus: Bus, agent: Agent, **fields: Any) -> Agent:
 
 class TestCrashAgent:
     async def test_its_task_is_tried_again(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         beating = Heartbeat(id=agent.id, incarnation=1, progress={"step": "tests"})
         await bus.call(beating)
 
@@ -51,8 +45,8 @@ class TestCrashAgent:
         assert await bus.call(GetAgent(id=agent.id)) == crashed
         again = await bus.call(GetTask(id=task.id))
         assert (again.status, again.retry_count, again.claimed_by) == ("pending", 1, None)
-        assert (await types(outbox))[-3:] == ["agent.crashed", "task.retried", "task.ready"]
-        [event] = await told(outbox, "agent.crashed")
+        assert (await outbox.types())[-3:] == ["agent.crashed", "task.retried", "task.ready"]
+        [event] = await outbox.data("agent.crashed")
         lost = {"id": str(task.id), "attempt": 1, "outcome": "retried", "retry_count": 1}
         assert event == {
             "agent": crashed.model_dump(mode="json"),
@@ -64,8 +58,8 @@ class TestCrashAgent:
         }
 
     async def test_all_its_tasks_and_no_others(self, bus: Bus, db: AsyncConnection) -> None:
-        agent, tasks = await working(bus, 3)
-        _, [others] = await working(bus)
+        agent, tasks = await a_working_agent(bus, 3)
+        _, [others] = await a_working_agent(bus)
         await bus.call(CompleteTask(id=tasks[0].id, attempt=1))
 
         await crash(bus, agent)
@@ -74,7 +68,7 @@ class TestCrashAgent:
         assert found == ["completed", "pending", "pending", "in_progress"]
 
     async def test_a_person_looks_after_three_retries(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         for _ in range(3):
             await crash(bus, agent)
             await bus.call(ResumeAgent(id=agent.id))
@@ -86,12 +80,12 @@ class TestCrashAgent:
         blocked = await bus.call(GetTask(id=task.id))
         assert (blocked.status, blocked.retry_count) == ("blocked", 3)
         assert blocked.blocked_reason == "It was lost 4 times; its agent crashed in attempt 4."
-        assert (await types(outbox))[-2:] == ["agent.crashed", "task.blocked"]
-        outcomes = [event["tasks"][0]["outcome"] for event in await told(outbox, "agent.crashed")]
+        assert (await outbox.types())[-2:] == ["agent.crashed", "task.blocked"]
+        outcomes = [event["tasks"][0]["outcome"] for event in await outbox.data("agent.crashed")]
         assert outcomes == ["retried", "retried", "retried", "blocked"]
 
     async def test_what_it_completes_after_that_is_kept(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await crash(bus, agent)
 
         with pytest.raises(StaleAttempt):
@@ -101,17 +95,17 @@ class TestCrashAgent:
         assert (accepted.status, accepted.summary) == ("completed", "done after all")
 
     async def test_once(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await crash(bus, agent)
 
         with pytest.raises(InvalidTransition) as refused:
             await crash(bus, agent)
 
         assert refused.value.from_ == "crashed"
-        assert len(await told(outbox, "agent.crashed")) == 1
+        assert await outbox.count("agent.crashed") == 1
 
     async def test_of_an_old_incarnation(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await crash(bus, agent)
         await bus.call(ResumeAgent(id=agent.id))
 
@@ -119,12 +113,12 @@ class TestCrashAgent:
             await crash(bus, agent, incarnation=1)
 
         assert (refused.value.current_incarnation, refused.value.agent_status) == (2, "running")
-        assert len(await told(outbox, "agent.crashed")) == 1
+        assert await outbox.count("agent.crashed") == 1
 
 
 class TestConfirmSuspicion:
     async def test_it_is_crashed(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
 
@@ -132,11 +126,11 @@ class TestConfirmSuspicion:
 
         assert (crashed.status, crashed.suspected_at) == ("crashed", None)
         assert (await bus.call(GetTask(id=task.id))).status == "pending"
-        [event] = await told(outbox, "agent.crashed")
+        [event] = await outbox.data("agent.crashed")
         assert (event["cause"], event["exit_code"]) == ("disconnected", None)
 
     async def test_another_suspicion_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
         earlier = suspected.suspected_at - timedelta(microseconds=1)
@@ -144,10 +138,10 @@ class TestConfirmSuspicion:
         found = await bus.call(ConfirmSuspicion(id=agent.id, suspected_at=earlier))
 
         assert found == suspected
-        assert await told(outbox, "agent.crashed") == []
+        assert await outbox.data("agent.crashed") == []
 
     async def test_after_its_end_nothing_changes(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
         crashed = await crash(bus, agent)
@@ -155,4 +149,4 @@ class TestConfirmSuspicion:
         confirming = ConfirmSuspicion(id=agent.id, suspected_at=suspected.suspected_at)
 
         assert await bus.call(confirming) == crashed
-        assert len(await told(outbox, "agent.crashed")) == 1
+        assert await outbox.count("agent.crashed") == 1

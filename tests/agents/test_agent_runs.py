@@ -34,25 +34,17 @@ from contracts.planning.tasks import (
     RenewTask,
 )
 from fleetbus.client import Bus
-from tests.agents.making import (
-    QUESTIONS,
-    Outbox,
-    ask,
-    claim,
-    end,
-    new_task,
-    register,
-    working,
-)
+from tests.agents.arrange import QUESTIONS, a_task, a_working_agent, an_agent, ask, claim, end
+from tests.kit.outbox import Outbox
 
 
 class TestRuns:
     async def test_what_was_asked_of_one_is_not_asked_of_the_next(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await bus.call(RequestAgentCancel(id=agent.id))
         await bus.call(CompleteTask(id=task.id, attempt=1))
         await bus.call(FinishAgent(id=agent.id))
-        await new_task(bus)
+        await a_task(bus)
         await claim(bus, agent)
 
         reply = await bus.call(Heartbeat(id=agent.id, incarnation=1))
@@ -62,7 +54,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("how", ["finish", "stop", "crash"])
     async def test_what_is_known_of_one_is_not_known_of_the_next(self, bus: Bus, how: str) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         await ask(bus, agent)
         await bus.call(ResumeAgent(id=agent.id, answers={"Which database?": "Postgres"}))
         beating = Heartbeat(id=agent.id, incarnation=1, progress={"step": "tests"})
@@ -86,16 +78,16 @@ class TestRuns:
         assert again.last_progress_at is not None
 
     async def test_one_that_has_not_begun_to_work_can_be_asked_to_end(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await bus.call(RequestAgentCancel(id=agent.id))
-        await new_task(bus)
+        await a_task(bus)
 
         await claim(bus, agent)
 
         assert (await bus.call(Heartbeat(id=agent.id, incarnation=1))).cancel_requested
 
     async def test_of_one_that_has_finished_nothing_is_asked(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         finished = await bus.call(FinishAgent(id=agent.id))
 
         with pytest.raises(InvalidTransition) as refused:
@@ -106,10 +98,10 @@ class TestRuns:
 
     @pytest.mark.parametrize("end_it", [StopAgent, CrashAgent])
     async def test_one_that_ended_does_nothing(self, bus: Bus, end_it: Any, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         reason = "user_requested" if end_it is StopAgent else "killed"
         ended = await bus.call(end_it(id=agent.id, reason=reason))
-        told_so_far = len(await outbox())
+        told_so_far = await outbox.count()
         acts: list[Command[Any]] = [
             Heartbeat(id=agent.id, incarnation=1),
             AskInput(id=agent.id, questions=QUESTIONS),
@@ -132,12 +124,12 @@ class TestRuns:
                 await bus.call(act)
 
         assert await bus.call(GetAgent(id=agent.id)) == ended
-        assert len(await outbox()) == told_so_far
+        assert await outbox.count() == told_so_far
 
     async def test_every_act_is_fenced_by_its_incarnation(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         resumed = await bus.call(ResumeAgent(id=agent.id))
-        told_so_far = len(await outbox())
+        told_so_far = await outbox.count()
         acts: list[Command[Any]] = [
             Heartbeat(id=agent.id, incarnation=1),
             AskInput(id=agent.id, incarnation=1, questions=QUESTIONS),
@@ -158,10 +150,10 @@ class TestRuns:
                 await bus.call(act)
 
         assert await bus.call(GetAgent(id=agent.id)) == resumed
-        assert len(await outbox()) == told_so_far
+        assert await outbox.count() == told_so_far
 
     async def test_a_late_suspicion_of_the_process_before(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         [suspected] = (await bus.call(SuspectAgent(connection_name=str(agent.id)))).agents
         assert suspected.suspected_at is not None
         await end(bus, agent)
@@ -173,9 +165,9 @@ class TestRuns:
 
     async def test_an_end_and_claims_at_once(self, bus: Bus, db: AsyncConnection) -> None:
         for _ in range(12):
-            await new_task(bus)
+            await a_task(bus)
         for n in range(6):
-            agent = await register(bus)
+            agent = await an_agent(bus)
             claims = [claim(bus, agent) for _ in range(4)]
             ends = [end(bus, agent)] if n % 2 else [bus.call(CrashAgent(id=agent.id, reason="k"))]
             await asyncio.gather(*claims[:2], *ends, *claims[2:], return_exceptions=True)

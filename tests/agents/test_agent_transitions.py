@@ -22,46 +22,36 @@ from contracts.planning.tasks import (
     ListTasks,
 )
 from fleetbus.client import Bus
-from tests.agents.making import (
-    QUESTIONS,
-    Outbox,
-    ask,
-    claim,
-    end,
-    new_task,
-    register,
-    told,
-    types,
-    working,
-)
+from tests.agents.arrange import QUESTIONS, a_task, a_working_agent, an_agent, ask, claim, end
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 
 class TestAskInput:
     async def test_it_waits(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
 
         waiting = await ask(bus, agent, incarnation=1)
 
         assert (waiting.status, waiting.pending_questions) == ("waiting_for_input", QUESTIONS)
         assert waiting.lease_expires_at is not None
-        assert (await types(outbox))[-1] == "agent.waiting"
+        assert (await outbox.types())[-1] == "agent.waiting"
 
     async def test_idle(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
-            await ask(bus, await register(bus))
+            await ask(bus, await an_agent(bus))
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await ask(bus, agent, incarnation=2)
 
 
 class TestResumeAgent:
     async def test_with_answers_the_same_process_goes_on(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus, pid=4711)
+        agent, [task] = await a_working_agent(bus, pid=4711)
         waiting = await ask(bus, agent)
 
         resumed = await bus.call(ResumeAgent(id=agent.id, answers={"Which database?": "Postgres"}))
@@ -70,10 +60,12 @@ class TestResumeAgent:
         assert resumed.answers == {"Which database?": "Postgres"}
         assert (resumed.pending_questions, resumed.task_id) == (None, task.id)
         assert resumed.lease_expires_at == waiting.lease_expires_at
-        assert (await told(outbox, "agent.resumed"))[0]["previous_status"] == "waiting_for_input"
+        assert (await outbox.data("agent.resumed"))[0]["previous_status"] == "waiting_for_input"
 
     async def test_after_its_end_as_another_process(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus, pid=4711, host="a", connection_name="c", session_id="s")
+        agent, _ = await a_working_agent(
+            bus, pid=4711, host="a", connection_name="c", session_id="s"
+        )
         await bus.call(RequestAgentCancel(id=agent.id))
         await ask(bus, agent)
         await bus.call(StopAgent(id=agent.id, reason="error", exit_code=3))
@@ -88,32 +80,32 @@ class TestResumeAgent:
         assert (resumed.cancel_requested_at, resumed.dismissed_at) == (None, None)
         assert resumed.lease_expires_at is not None
         assert resumed.lease_expires_at - resumed.updated_at == timedelta(seconds=30)
-        assert (await told(outbox, "agent.resumed"))[0]["previous_status"] == "stopped"
+        assert (await outbox.data("agent.resumed"))[0]["previous_status"] == "stopped"
 
     async def test_idle_it_begins(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         resumed = await bus.call(ResumeAgent(id=agent.id))
         assert (resumed.status, resumed.incarnation) == ("running", 1)
 
     async def test_running(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(InvalidTransition):
             await bus.call(ResumeAgent(id=agent.id))
 
 
 class TestFinishAgent:
     async def test_nothing_is_expected_of_it(self, bus: Bus, outbox: Outbox) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await bus.call(CompleteTask(id=task.id, attempt=1))
 
         finished = await bus.call(FinishAgent(id=agent.id, incarnation=1, result={"merged": True}))
 
         assert (finished.status, finished.result) == ("idle", {"merged": True})
         assert (finished.lease_expires_at, finished.task_id) == (None, task.id)
-        assert (await types(outbox))[-1] == "agent.finished"
+        assert (await outbox.types())[-1] == "agent.finished"
 
     async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
-        agent, tasks = await working(bus, 3)
+        agent, tasks = await a_working_agent(bus, 3)
         await bus.call(CompleteTask(id=tasks[0].id, attempt=1))
 
         await bus.call(FinishAgent(id=agent.id))
@@ -122,22 +114,22 @@ class TestFinishAgent:
         assert [task.status for task in found] == ["completed", "pending", "pending"]
         assert {(task.claimed_by, task.retry_count) for task in found} == {(None, 0)}
         released = ["task.released", "task.released", "task.ready", "task.ready"]
-        assert (await types(outbox))[-5:] == ["agent.finished", *released]
-        event = (await told(outbox, "task.released"))[0]
+        assert (await outbox.types())[-5:] == ["agent.finished", *released]
+        event = (await outbox.data("task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "agent_finished")
         assert {task.id for task in await claim(bus, agent, 3)} == {task.id for task in tasks[1:]}
 
     async def test_refused_its_tasks_stay(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await bus.call(FinishAgent(id=agent.id, incarnation=2))
         assert await bus.call(GetTask(id=task.id)) == task
 
     async def test_its_next_task(self, bus: Bus) -> None:
-        agent, [task] = await working(bus)
+        agent, [task] = await a_working_agent(bus)
         await bus.call(CompleteTask(id=task.id, attempt=1))
         await bus.call(FinishAgent(id=agent.id))
-        following = await new_task(bus)
+        following = await a_task(bus)
 
         await claim(bus, agent)
 
@@ -147,17 +139,17 @@ class TestFinishAgent:
 
     async def test_idle(self, bus: Bus) -> None:
         with pytest.raises(InvalidTransition):
-            await bus.call(FinishAgent(id=(await register(bus)).id))
+            await bus.call(FinishAgent(id=(await an_agent(bus)).id))
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(StaleIncarnation):
             await bus.call(FinishAgent(id=agent.id, incarnation=2))
 
 
 class TestStopAgent:
     async def test_its_tasks_are_released(self, bus: Bus, outbox: Outbox) -> None:
-        agent, tasks = await working(bus, 2)
+        agent, tasks = await a_working_agent(bus, 2)
 
         stopped = await bus.call(
             StopAgent(id=agent.id, incarnation=1, reason="user_requested", exit_code=0)
@@ -169,63 +161,63 @@ class TestStopAgent:
             released = await bus.call(GetTask(id=task.id))
             assert (released.status, released.retry_count) == ("pending", 0)
         freed = ["task.released", "task.released", "task.ready", "task.ready"]
-        assert (await types(outbox))[-5:] == ["agent.stopped", *freed]
-        event = (await told(outbox, "task.released"))[0]
+        assert (await outbox.types())[-5:] == ["agent.stopped", *freed]
+        event = (await outbox.data("task.released"))[0]
         assert (event["released_by"], event["reason"]) == (str(agent.id), "user_requested")
 
     async def test_twice(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await end(bus, agent)
         with pytest.raises(InvalidTransition):
             await end(bus, agent)
 
     async def test_of_an_old_incarnation(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         with pytest.raises(StaleIncarnation):
             await bus.call(StopAgent(id=agent.id, incarnation=2, reason="error"))
 
 
 class TestRequestAgentCancel:
     async def test_asking_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
 
         asked = await bus.call(RequestAgentCancel(id=agent.id))
 
         assert asked.cancel_requested_at == asked.updated_at
         assert await bus.call(RequestAgentCancel(id=agent.id)) == asked
-        assert len(await told(outbox, "agent.cancel_requested")) == 1
+        assert await outbox.count("agent.cancel_requested") == 1
 
     async def test_after_its_end(self, bus: Bus) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         with pytest.raises(InvalidTransition):
             await bus.call(RequestAgentCancel(id=agent.id))
 
 
 class TestClaims:
     async def test_an_idle_agent_begins_to_run(self, bus: Bus, outbox: Outbox) -> None:
-        agent, tasks = await working(bus, 2)
+        agent, tasks = await a_working_agent(bus, 2)
 
         running = await bus.call(GetAgent(id=agent.id))
 
         assert (running.status, running.task_id) == ("running", tasks[0].id)
         assert running.last_progress_at is not None
         claims = ["task.claimed", "task.claimed", "agent.running"]
-        assert (await types(outbox))[-3:] == claims
+        assert (await outbox.types())[-3:] == claims
 
     async def test_a_running_one_takes_up_the_next(self, bus: Bus, outbox: Outbox) -> None:
-        agent, _ = await working(bus)
-        following = await new_task(bus)
+        agent, _ = await a_working_agent(bus)
+        following = await a_task(bus)
 
         await claim(bus, agent)
 
         running = await bus.call(GetAgent(id=agent.id))
         assert (running.version, running.task_id) == (3, following.id)
-        assert (await types(outbox))[-2:] == ["task.claimed", "agent.updated"]
+        assert (await outbox.types())[-2:] == ["task.claimed", "agent.updated"]
 
     async def test_one_that_was_dismissed_is_so_no_more(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await bus.call(DismissAgent(id=agent.id))
-        await new_task(bus)
+        await a_task(bus)
 
         await claim(bus, agent)
 
@@ -234,21 +226,21 @@ class TestClaims:
     @pytest.mark.parametrize("ready", [0, 1])
     async def test_one_that_ended_is_refused(self, bus: Bus, outbox: Outbox, ready: int) -> None:
         for _ in range(ready):
-            await new_task(bus)
-        agent = await end(bus, await register(bus))
+            await a_task(bus)
+        agent = await end(bus, await an_agent(bus))
 
         with pytest.raises(InvalidTransition) as refused:
             await claim(bus, agent)
 
         assert refused.value.from_ == "stopped"
         assert await bus.call(GetAgent(id=agent.id)) == agent
-        assert await told(outbox, "task.claimed") == []
+        assert await outbox.data("task.claimed") == []
 
     async def test_one_of_several_at_once_is_refused_alone(self, bus: Bus) -> None:
         for _ in range(3):
-            await new_task(bus)
-        ended = await end(bus, await register(bus))
-        living = [await register(bus) for _ in range(3)]
+            await a_task(bus)
+        ended = await end(bus, await an_agent(bus))
+        living = [await an_agent(bus) for _ in range(3)]
 
         answers = await asyncio.gather(
             *(claim(bus, agent) for agent in [living[0], ended, *living[1:]]),
@@ -260,10 +252,10 @@ class TestClaims:
 
     @pytest.mark.parametrize("ready", [0, 1])
     async def test_of_an_old_incarnation(self, bus: Bus, ready: int) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
         await bus.call(ResumeAgent(id=agent.id))
         for _ in range(ready):
-            await new_task(bus)
+            await a_task(bus)
 
         with pytest.raises(StaleIncarnation):
             await bus.call(ClaimTasks(agent_id=str(agent.id), incarnation=1))
@@ -275,8 +267,8 @@ class TestClaims:
         "spelled", [str.upper, lambda id_: id_.replace("-", ""), "{{{}}}".format]
     )
     async def test_an_id_in_any_spelling(self, bus: Bus, spelled: Callable[[str], str]) -> None:
-        await new_task(bus)
-        agent = await register(bus)
+        await a_task(bus)
+        agent = await an_agent(bus)
 
         [claimed] = (await bus.call(ClaimTasks(agent_id=spelled(str(agent.id))))).tasks
 
@@ -288,7 +280,7 @@ class TestClaims:
         assert (await bus.call(GetTask(id=claimed.task.id))).status == "pending"
 
     async def test_any_other_name_is_not_looked_up(self, bus: Bus, statements: Statements) -> None:
-        await new_task(bus)
+        await a_task(bus)
         for _ in range(2):
             with statements() as counted:
                 claimed = await bus.call(ClaimTasks(agent_id="Agent-7"))

@@ -25,17 +25,9 @@ from contracts.planning.initiatives import CreateInitiative
 from contracts.planning.tasks import ClaimTasks, GetTask
 from fleetbus.client import Bus
 from handlers.agents import _agent_aliases
-from tests.agents.making import (
-    Outbox,
-    ask,
-    end,
-    new_task,
-    register,
-    told,
-    types,
-    working,
-)
+from tests.agents.arrange import a_task, a_working_agent, an_agent, ask, end
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -45,7 +37,7 @@ SECRET = "what it is told to do, in words that stand nowhere else"
 class TestRegisterAgent:
     async def test_without_a_task(self, bus: Bus, outbox: Outbox) -> None:
         before = datetime.now(UTC)
-        agent = await register(bus, name="brave-otter", host="worker-3", pid=4711)
+        agent = await an_agent(bus, name="brave-otter", host="worker-3", pid=4711)
 
         assert (agent.version, agent.status, agent.incarnation) == (1, "idle", 1)
         assert (agent.name, agent.host, agent.pid) == ("brave-otter", "worker-3", 4711)
@@ -55,28 +47,28 @@ class TestRegisterAgent:
         assert agent.lease_expires_at - agent.created_at == timedelta(seconds=30)
         assert agent.created_at > before - timedelta(minutes=1)
         assert await bus.call(GetAgent(id=agent.id)) == agent
-        assert [(row.type, row.data) for row in await outbox()] == [
+        assert [(row.type, row.data) for row in await outbox.all()] == [
             ("agent.registered", {"agent": agent.model_dump(mode="json")})
         ]
 
     async def test_with_a_task_it_runs(self, bus: Bus, outbox: Outbox) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
 
-        agent = await register(bus, task_id=task.id)
+        agent = await an_agent(bus, task_id=task.id)
 
         assert (agent.version, agent.status, agent.task_id) == (2, "running", task.id)
         assert await bus.call(GetAgent(id=agent.id)) == agent
-        registered, running = (await outbox())[1:]
+        registered, running = (await outbox.all())[1:]
         assert (registered.type, registered.data["agent"]["status"]) == ("agent.registered", "idle")
         assert (running.type, running.data["agent"]["status"]) == ("agent.running", "running")
 
     async def test_a_lease_is_three_heartbeats(self, bus: Bus) -> None:
-        agent = await register(bus, heartbeat_interval_s=60)
+        agent = await an_agent(bus, heartbeat_interval_s=60)
         assert agent.lease_expires_at is not None
         assert agent.lease_expires_at - agent.created_at == timedelta(minutes=3)
 
     async def test_without_a_name_it_gets_one(self, bus: Bus) -> None:
-        name = (await register(bus)).name
+        name = (await an_agent(bus)).name
         adjective, animal = name.split("-")
         assert adjective in _agent_aliases.ADJECTIVES
         assert animal in _agent_aliases.ANIMALS
@@ -87,49 +79,49 @@ class TestRegisterAgent:
         monkeypatch.setattr(_agent_aliases, "ADJECTIVES", ("brave", "calm"))
         monkeypatch.setattr(_agent_aliases, "ANIMALS", ("otter", "heron"))
 
-        agents = await asyncio.gather(*(register(bus) for _ in range(64)))
+        agents = await asyncio.gather(*(an_agent(bus) for _ in range(64)))
 
         names = {agent.name for agent in agents}
         assert len(names) == 64
         assert names >= {"brave-otter", "brave-heron", "calm-otter", "calm-heron"}
 
     async def test_a_name_that_is_taken(self, bus: Bus) -> None:
-        await register(bus, name="brave-otter")
+        await an_agent(bus, name="brave-otter")
         with pytest.raises(AlreadyExists) as refused:
-            await register(bus, name="brave-otter")
+            await an_agent(bus, name="brave-otter")
         assert (refused.value.entity, refused.value.fields) == ("agent", "name")
 
     async def test_an_id_that_is_taken(self, bus: Bus) -> None:
-        agent = await register(bus, name="brave-otter")
+        agent = await an_agent(bus, name="brave-otter")
         with pytest.raises(AlreadyExists) as refused:
-            await register(bus, id=agent.id)
+            await an_agent(bus, id=agent.id)
         assert (refused.value.entity, refused.value.fields) == ("agent", "id")
 
     @pytest.mark.parametrize("name", ["brave-otter", None])
     @pytest.mark.parametrize("entity", ["task", "initiative", "account"])
     async def test_what_does_not_exist(self, bus: Bus, entity: str, name: str | None) -> None:
         with pytest.raises(InvalidReference) as refused:
-            await register(bus, name=name, **{f"{entity}_id": uuid7()})
+            await an_agent(bus, name=name, **{f"{entity}_id": uuid7()})
         assert (refused.value.field, refused.value.entity) == (f"{entity}_id", entity)
 
 
 class TestGetAgentPrompt:
     async def test_what_it_was_told(self, bus: Bus) -> None:
-        agent = await register(bus, prompt=SECRET)
+        agent = await an_agent(bus, prompt=SECRET)
         assert (await bus.call(GetAgentPrompt(id=agent.id))).prompt == SECRET
 
     async def test_nothing(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         assert (await bus.call(GetAgentPrompt(id=agent.id))).prompt is None
 
     async def test_it_is_told_nowhere_else(
         self, bus: Bus, outbox: Outbox, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("DEBUG")
-        agent = await register(bus, prompt=SECRET)
+        agent = await an_agent(bus, prompt=SECRET)
         await bus.call(UpdateAgent(id=agent.id, pid=1))
         with pytest.raises(AlreadyExists) as refused:
-            await register(bus, name=agent.name, prompt=SECRET)
+            await an_agent(bus, name=agent.name, prompt=SECRET)
         await end(bus, agent)
 
         replies = [
@@ -139,25 +131,25 @@ class TestGetAgentPrompt:
         ]
 
         said = [reply.model_dump_json() for reply in replies]
-        said += [json.dumps(row.data) for row in await outbox()]
+        said += [json.dumps(row.data) for row in await outbox.all()]
         said += [str(refused.value.problem()), caplog.text]
-        assert len(await outbox()) == 3
+        assert await outbox.count() == 3
         assert [text for text in said if SECRET in text] == []
 
 
 class TestFindAgent:
     async def test_by_what_it_is_known(self, bus: Bus) -> None:
-        task = await new_task(bus)
-        await register(bus, name="other")
-        agent = await register(bus, name="brave-otter", session_id="s-17", task_id=task.id)
+        task = await a_task(bus)
+        await an_agent(bus, name="other")
+        agent = await an_agent(bus, name="brave-otter", session_id="s-17", task_id=task.id)
 
         assert await bus.call(FindAgent(name="brave-otter")) == agent
         assert await bus.call(FindAgent(session_id="s-17")) == agent
         assert await bus.call(FindAgent(task_id=task.id)) == agent
 
     async def test_the_latest(self, bus: Bus) -> None:
-        await register(bus, session_id="s-17")
-        latest = await register(bus, session_id="s-17")
+        await an_agent(bus, session_id="s-17")
+        latest = await an_agent(bus, session_id="s-17")
         assert await bus.call(FindAgent(session_id="s-17")) == latest
 
     async def test_unknown(self, bus: Bus) -> None:
@@ -169,9 +161,9 @@ class TestFindAgent:
 class TestListAgents:
     async def test_filters(self, bus: Bus) -> None:
         initiative = await bus.call(CreateInitiative(name="one"))
-        idle = await register(bus, name="b", mode="plan", initiative_id=initiative.id)
-        running, _ = await working(bus, name="a")
-        dismissed = await bus.call(DismissAgent(id=(await register(bus, name="c")).id))
+        idle = await an_agent(bus, name="b", mode="plan", initiative_id=initiative.id)
+        running, _ = await a_working_agent(bus, name="a")
+        dismissed = await bus.call(DismissAgent(id=(await an_agent(bus, name="c")).id))
 
         async def names(**filters: Any) -> list[str]:
             page = await bus.call(ListAgents(order="name", **filters))
@@ -188,7 +180,7 @@ class TestListAgents:
 
     async def test_pages_of_one_statement(self, bus: Bus, statements: Statements) -> None:
         for name in ("a", "b", "c"):
-            await register(bus, name=name)
+            await an_agent(bus, name=name)
         with statements() as counted:
             first = await bus.call(ListAgents(limit=2, order="-name"))
         rest = await bus.call(ListAgents(limit=2, order="-name", cursor=first.next_cursor))
@@ -199,43 +191,43 @@ class TestListAgents:
 
 class TestUpdateAgent:
     async def test_what_is_named_changes(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus, host="worker-3", session_id="s-1")
+        agent = await an_agent(bus, host="worker-3", session_id="s-1")
 
         updated = await bus.call(UpdateAgent(id=agent.id, pid=4712, session_id=None))
 
         assert (updated.version, updated.pid, updated.session_id) == (2, 4712, None)
         assert (updated.host, updated.name) == ("worker-3", agent.name)
-        assert (await types(outbox))[-1] == "agent.updated"
+        assert (await outbox.types())[-1] == "agent.updated"
 
     async def test_nothing_new_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await register(bus, host="worker-3")
+        agent = await an_agent(bus, host="worker-3")
         assert await bus.call(UpdateAgent(id=agent.id, host="worker-3")) == agent
-        assert len(await outbox()) == 1
+        assert await outbox.count() == 1
 
     async def test_no_incarnation_is_as_if_it_were_left_out(self, bus: Bus) -> None:
-        agent = await register(bus)
+        agent = await an_agent(bus)
         updated = await bus.call(UpdateAgent(id=agent.id, pid=1, incarnation=None))
         assert (updated.pid, updated.incarnation) == (1, agent.incarnation)
 
     async def test_a_name_that_is_taken(self, bus: Bus) -> None:
-        await register(bus, name="brave-otter")
-        agent = await register(bus)
+        await an_agent(bus, name="brave-otter")
+        agent = await an_agent(bus)
         with pytest.raises(AlreadyExists):
             await bus.call(UpdateAgent(id=agent.id, name="brave-otter"))
 
 
 class TestDismissAgent:
     async def test_again_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        agent = await end(bus, await register(bus))
+        agent = await end(bus, await an_agent(bus))
 
         dismissed = await bus.call(DismissAgent(id=agent.id))
 
         assert dismissed.dismissed_at == dismissed.updated_at
         assert await bus.call(DismissAgent(id=agent.id)) == dismissed
-        assert len(await told(outbox, "agent.dismissed")) == 1
+        assert await outbox.count("agent.dismissed") == 1
 
     async def test_one_that_works(self, bus: Bus) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         with pytest.raises(InvalidTransition):
             await bus.call(DismissAgent(id=agent.id))
 
@@ -244,33 +236,33 @@ class TestDeleteAgent:
     async def test_it_is_gone_with_its_prompt(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        agent = await register(bus, name="brave-otter", prompt=SECRET)
+        agent = await an_agent(bus, name="brave-otter", prompt=SECRET)
 
         deleted = await bus.call(DeleteAgent(id=agent.id))
 
         assert (deleted.id, deleted.name) == (agent.id, "brave-otter")
         prompts = await db.execute(text("SELECT count(*) FROM agents.prompts"))
         assert prompts.scalar_one() == 0
-        [event] = await told(outbox, "agent.deleted")
+        [event] = await outbox.data("agent.deleted")
         assert event["agent"]["version"] == 2
 
     async def test_what_it_has_goes_back(self, bus: Bus, outbox: Outbox) -> None:
-        await new_task(bus)
+        await a_task(bus)
         id_ = uuid7()
         [claimed] = (await bus.call(ClaimTasks(agent_id=str(id_)))).tasks
-        agent = await register(bus, id=id_)
+        agent = await an_agent(bus, id=id_)
 
         await bus.call(DeleteAgent(id=agent.id))
 
         task = await bus.call(GetTask(id=claimed.task.id))
         assert (task.status, task.claimed_by, task.retry_count) == ("pending", None, 0)
-        assert (await types(outbox))[-3:] == ["agent.deleted", "task.released", "task.ready"]
-        [event] = await told(outbox, "task.released")
+        assert (await outbox.types())[-3:] == ["agent.deleted", "task.released", "task.ready"]
+        [event] = await outbox.data("task.released")
         assert (event["released_by"], event["reason"]) == (str(id_), "agent_deleted")
 
     @pytest.mark.parametrize("waits", [False, True])
     async def test_one_that_works(self, bus: Bus, waits: bool) -> None:
-        agent, _ = await working(bus)
+        agent, _ = await a_working_agent(bus)
         if waits:
             await ask(bus, agent)
         with pytest.raises(InvalidTransition):

@@ -27,9 +27,9 @@ from fleetbus.server.config import Settings
 from fleetbus.server.keys import key_ring, make_key_file
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.sweeper import Sweep, sweeps
-from tests.agents.making import Outbox
 from tests.bus.outages import serving
 from tests.cli.program import started
+from tests.kit.outbox import Outbox
 
 SECRET = "planted-f3a9c1"
 CREDENTIALS: dict[str, Any] = {"token": SECRET, "refresh": [SECRET]}
@@ -66,7 +66,7 @@ class TestSetAccountCredentials:
         assert (changed.has_credentials, revealed.credentials) == (True, CREDENTIALS)
         row = (await db.execute(text("SELECT * FROM agents.credentials"))).one()
         assert SECRET.encode() not in row.ciphertext
-        assert (await outbox())[-1].type == "account.credentials_changed"
+        assert (await outbox.last()).type == "account.credentials_changed"
 
     async def test_anew_and_removed(self, bus: Bus, account: Account, db: AsyncConnection) -> None:
         other: dict[str, Any] = {"token": "other"}
@@ -95,14 +95,14 @@ class TestRevealAccountCredentials:
         self, bus: Bus, account: Account, db: AsyncConnection, outbox: Outbox
     ) -> None:
         await bus.call(SetAccountCredentials(id=account.id, credentials=CREDENTIALS))
-        told = len(await outbox())
+        told = await outbox.count()
 
         await bus.call(RevealAccountCredentials(id=account.id))
 
         query = "SELECT actor, kind, entity, entity_id, detail FROM bus.audit"
         rows = [tuple(row) for row in await db.execute(text(query))]
         assert rows == [(None, "credentials.revealed", "account", str(account.id), {})]
-        assert len(await outbox()) == told
+        assert await outbox.count() == told
 
     async def test_never_in_a_dry_run(
         self, bus: Bus, account: Account, db: AsyncConnection
@@ -162,7 +162,7 @@ class TestRotateCredentials:
         outbox: Outbox,
     ) -> None:
         await bus.call(SetAccountCredentials(id=account.id, credentials=CREDENTIALS))
-        told = len(await outbox())
+        told = await outbox.count()
 
         async def rotate(keys: str) -> int:
             ring = KeyRing.parse(keys)
@@ -180,7 +180,7 @@ class TestRotateCredentials:
         assert await rotate(f"{NEW},{OLD}") == 1
         assert await rotate(f"{NEW},{OLD}") == 0
         assert await key_ids(db) == ["new"]
-        assert len(await outbox()) == told
+        assert await outbox.count() == told
         with pytest.raises(CredentialsUnreadable):
             await bus.call(RevealAccountCredentials(id=account.id))
 
@@ -259,5 +259,5 @@ async def test_a_secret_is_nowhere_else(
     for thing in (command, revealed, Credentials(id=account.id, credentials=CREDENTIALS), settings):
         seen += [repr(thing).encode(), str(thing).encode()]
     assert not [where for where in seen if SECRET.encode() in where or key(1).encode() in where]
-    assert not [event for event in await outbox() if SECRET in str(event.data)]
+    assert not [event for event in await outbox.all() if SECRET in str(event.data)]
     assert os.environ.get("FLEETBUS_CREDENTIALS_KEYS") is None

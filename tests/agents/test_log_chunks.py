@@ -22,8 +22,8 @@ from contracts.agents.log_chunks import (
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
 from handlers.agents.log_chunks import DELETED_AT_ONCE
-from tests.agents.making import Outbox
 from tests.counting import counting
+from tests.kit.outbox import Outbox
 
 FILL = text("""
     INSERT INTO agents.log_chunks (id, agent_id, content, created_at)
@@ -46,14 +46,14 @@ async def read(bus: Bus, **asked: Any) -> list[LogChunk]:
 class TestAppendLogChunk:
     async def test_under_the_name_of_its_agent(self, bus: Bus, outbox: Outbox) -> None:
         agent = await bus.call(RegisterAgent(name="otter"))
-        told = len(await outbox())
+        told = await outbox.count()
         made = await bus.call(AppendLogChunk(agent_id=agent.id, session_number=2, content="a\n"))
 
         [chunk] = await read(bus, agent_id=agent.id)
 
         assert (chunk.id, chunk.created_at) == (made.id, made.created_at)
         assert (chunk.agent_name, chunk.session_number, chunk.content) == ("otter", 2, "a\n")
-        assert len(await outbox()) == told
+        assert await outbox.count() == told
 
     async def test_of_nobody_known_and_under_another_name(self, bus: Bus) -> None:
         stranger = uuid7()

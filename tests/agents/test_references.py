@@ -20,8 +20,9 @@ from contracts.planning.initiatives import CreateInitiative, DeleteInitiative
 from contracts.planning.phases import CreatePhase, DeletePhase
 from contracts.planning.tasks import CreateTask, DeleteTask
 from fleetbus.client import Bus
-from tests.agents.making import Outbox, add_account, end, register, told
+from tests.agents.arrange import add_account, an_agent, end
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -57,9 +58,9 @@ class TestDeletions:
     ) -> None:
         ids = await planned(bus)
         given = {"task_id": ids["task"], "initiative_id": ids["initiative"]}
-        agents = [await register(bus, **given) for _ in range(3)]
+        agents = [await an_agent(bus, **given) for _ in range(3)]
         agents = [await end(bus, agent) for agent in agents] if ended else agents
-        other = await register(bus)
+        other = await an_agent(bus)
 
         await bus.call(operation(id=ids[what]))
 
@@ -68,20 +69,20 @@ class TestDeletions:
             changed = {"version": before.version + 1, "updated_at": after.updated_at} | emptied
             assert after == before.model_copy(update=changed)
         assert await bus.call(GetAgent(id=other.id)) == other
-        events = await told(outbox, "agent.updated")
+        events = await outbox.data("agent.updated")
         assert sorted(event["agent"]["id"] for event in events) == sorted(
             str(agent.id) for agent in agents
         )
 
     async def test_of_an_account(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
         account = await add_account(db)
-        agent = await register(bus, account_id=account)
+        agent = await an_agent(bus, account_id=account)
 
         await bus.call(DeleteAccount(id=account))
 
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.account_id, found.version) == (None, agent.version + 1)
-        [event] = await told(outbox, "agent.updated")
+        [event] = await outbox.data("agent.updated")
         assert event["agent"]["id"] == str(agent.id)
 
     async def test_of_many_agents_in_as_many_statements_as_of_one(
@@ -91,7 +92,7 @@ class TestDeletions:
         for number in (1, 20):
             ids = await planned(bus)
             for _ in range(number):
-                await register(bus, task_id=ids["task"])
+                await an_agent(bus, task_id=ids["task"])
             with statements() as counted:
                 await bus.call(DeletePhase(id=ids["phase"]))
             counts.append(len(counted.texts))
@@ -105,18 +106,18 @@ class TestRaces:
         account = await add_account(db)
         for _ in range(10):
             ids = await planned(bus)
-            agent = await register(bus)
+            agent = await an_agent(bus)
             answers = await asyncio.gather(
-                register(bus, task_id=ids["task"]),
+                an_agent(bus, task_id=ids["task"]),
                 bus.call(DeleteTask(id=ids["parent"])),
                 bus.call(UpdateAgent(id=agent.id, task_id=ids["task"])),
-                register(bus, task_id=ids["task"], initiative_id=ids["initiative"]),
+                an_agent(bus, task_id=ids["task"], initiative_id=ids["initiative"]),
                 return_exceptions=True,
             )
             assert not isinstance(answers[1], Refusal)
             refused = [one for one in answers if isinstance(one, BaseException)]
             assert all(isinstance(one, InvalidReference) for one in refused)
-        agents = [await register(bus) for _ in range(4)]
+        agents = [await an_agent(bus) for _ in range(4)]
         at_once: list[Command[Any]] = [
             SwitchAgentAccount(id=one.id, account_id=account, reason="x") for one in agents
         ]
@@ -126,14 +127,14 @@ class TestRaces:
         left = "SELECT count(*) FROM agents.agents WHERE coalesce(task_id, account_id) IS NOT NULL"
         assert (await db.execute(text(left))).scalar_one() == 0
         versions: dict[str, list[int]] = {}
-        for row in await outbox():
+        for row in await outbox.all():
             if row.type.startswith("agent."):
                 versions.setdefault(row.entity_id, []).append(row.data["agent"]["version"])
         assert all(seen == list(range(1, len(seen) + 1)) for seen in versions.values())
 
     async def test_only_who_names_it_is_refused_of_those_at_once(self, bus: Bus) -> None:
         ids = await planned(bus)
-        agents = [await register(bus) for _ in range(8)]
+        agents = [await an_agent(bus) for _ in range(8)]
         missing = uuid7()
         asked = [
             UpdateAgent(id=agent.id, task_id=missing if number == 3 else ids["task"])

@@ -56,8 +56,8 @@ from handlers.agents.log_chunks import append_log_chunk
 from handlers.planning.task_claims import claim_task
 from handlers.planning.task_rules import MAX_RETRIES
 from persistence.agents.agent_tasks import LockedAgents
+from tests.agents.arrange import QUESTIONS
 from tests.agents.expectations import Expectations
-from tests.agents.making import QUESTIONS
 
 PAUSES = st.sampled_from([0.0001, 0.2, 0.6, 5, 29, 31, 400])
 INCARNATIONS = st.none() | st.integers(1, 3)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,8 +20,8 @@ from tests.bus.doors.binding import make_doors, with_doors
 from tests.bus.doors.persistence.doors.tables import Visit
 from tests.bus.together import assert_of, execute
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 KNOCK, CALL = "db.doors.knock", "db.doors.call"
@@ -106,7 +106,7 @@ class TestDecider:
             await ask(KNOCK, {"id": id_})
 
         assert counted.total == 4
-        told = [(row.type, row.data.get("visits")) for row in await outbox()]
+        told = [(row.type, row.data.get("visits")) for row in await outbox.all()]
         assert told == [("door.knocked", None), ("door.knocked", None), ("door.barked_at", 3)]
 
     async def test_a_repetition_adds_nothing(self, ask: Asker, db: AsyncConnection) -> None:
@@ -126,7 +126,7 @@ class TestDecider:
 
         assert_problem(got, 409, "nobody_in")
         assert await visits(db, id_) == [(0, "builder"), (1, "me")]
-        assert [row.type for row in await outbox()] == ["door.knocked"]
+        assert await outbox.types() == ["door.knocked"]
 
     @pytest.mark.parametrize(
         ("how", "status", "kind"),
@@ -152,8 +152,8 @@ class TestDecider:
         assert (one.status, other.status) == (200, 200)
         assert_problem(got, status, kind)
         assert [len(await visits(db, id_)) for id_ in ids] == [2, 1, 2]
-        assert [row.entity_id for row in await outbox()] != []
-        assert ids[1] not in {row.entity_id for row in await outbox()}
+        assert [row.entity_id for row in await outbox.all()] != []
+        assert ids[1] not in {row.entity_id for row in await outbox.all()}
         assert (await ask(KNOCK, {"id": ids[1]})).body["knocks"] == 1
 
     async def test_it_is_measured_as_a_row(self, ask: Asker) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -19,8 +18,7 @@ from fleetbus.server.config import Settings
 from tests.bus.asking import Asker, Got, assert_problem, count_of
 from tests.bus.doors.binding import make_doors, with_doors
 from tests.bus.together import assert_of, execute
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 TRY, TOGETHER, OPEN = "db.doors.try", "db.doors.try_together", "db.doors.open"
 BOTH = pytest.mark.parametrize("subject", [TRY, TOGETHER], ids=["handler", "gathered"])
@@ -67,7 +65,7 @@ class TestKept:
 
         assert_counted(got)
         assert await wrong(db, id_) == 1
-        [told] = await outbox()
+        [told] = await outbox.all()
         assert (told.type, told.data["door"]["wrong"]) == ("door.tried", 1)
         assert got.position == str(told.position)
 
@@ -82,7 +80,7 @@ class TestKept:
         assert_counted(again)
         assert (again.data, again.replayed, again.position) == (first.data, True, first.position)
         assert await wrong(db, id_) == 1
-        assert [row.cause for row in await outbox()] == ["k"]
+        assert [row.cause for row in await outbox.all()] == ["k"]
 
     @BOTH
     async def test_of_repetitions_at_once_one_is_counted(
@@ -119,7 +117,7 @@ class TestKept:
         got = await ask(subject, {"id": id_, "code": "0", "then": "refuse"}, key="k")
 
         assert_problem(got, 409, "nobody_in")
-        assert (await wrong(db, id_), await outbox()) == (0, [])
+        assert (await wrong(db, id_), await outbox.all()) == (0, [])
         assert await count_of(db, "bus.requests") == 0
 
     @BOTH
@@ -136,7 +134,7 @@ class TestKept:
         assert_problem(got, 500, "internal_error")
         assert [one.status, other.status] == [401, 401]
         assert [await wrong(db, id_) for id_ in ids] == [1, 0, 1]
-        assert len(await outbox()) == 2
+        assert await outbox.count() == 2
 
     @BOTH
     async def test_of_a_dry_run_nothing_stays(
@@ -148,7 +146,7 @@ class TestKept:
 
         assert_counted(got)
         assert got.position is None
-        assert (await wrong(db, id_), await outbox()) == (0, [])
+        assert (await wrong(db, id_), await outbox.all()) == (0, [])
         assert await count_of(db, "bus.requests") == 0
 
     @BOTH
@@ -165,7 +163,7 @@ class TestKept:
         assert_of(got, 401, "code_wrong", 1, subject)
         assert got.body["counted"] == "and forgotten"
         assert await wrong(db, id_) == 0
-        assert [row.type for row in await outbox()] == ["door.knocked"]
+        assert await outbox.types() == ["door.knocked"]
 
 
 class TestJudges:
@@ -232,7 +230,7 @@ class TestHistories:
         async def agree(history: list[tuple[int, str, str, int | None]]) -> None:
             found: list[Any] = []
             for subject in (TRY, TOGETHER):
-                before, run = len(await outbox()), next(runs)
+                before, run = await outbox.count(), next(runs)
                 doors = [await door(ask) for _ in range(3)]
                 asked = [
                     ask(
@@ -246,7 +244,7 @@ class TestHistories:
                     got = await asyncio.gather(*asked)
                 else:
                     got = [await one for one in asked]
-                told = [doors.index(row.entity_id) for row in (await outbox())[before:]]
+                told = [doors.index(row.entity_id) for row in (await outbox.all())[before:]]
                 answers = [(one.status, one.type, one.replayed) for one in got]
                 found.append(
                     (sorted(answers), [await wrong(db, id_) for id_ in doors], sorted(told))

@@ -1,7 +1,6 @@
 """A late result is kept while there is room, and never keeps its task from anything."""
 
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -31,11 +30,10 @@ from handlers.planning._task_late_results import MAX_LATE_RESULTS, MAX_TASK_BYTE
 from handlers.planning.task_claims import claim_task
 from handlers.planning.task_rules import new_task
 from tests.bus.asking import Asker, Got, assert_problem
+from tests.kit.outbox import Outbox
 
 MESSAGE = 1024 * 1024
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 async def second_attempt(ask: Asker) -> str:
@@ -187,7 +185,7 @@ class TestTheyLeaveRoom:
 
         assert got.status == 200
         assert (got.body["summary"], got.body["result"]) == ("late", None)
-        told = {row.type: row.data for row in await outbox()}
+        told = {row.type: row.data for row in await outbox.all()}
         assert len(told["task.late_completion"]["late_result"]["result"]) == 260_000
 
 

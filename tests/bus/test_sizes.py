@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -23,13 +22,12 @@ from contracts.planning.tasks import Task
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from tests.bus.asking import Asker, Got, assert_problem, count_of
+from tests.kit.outbox import Outbox
 
 MESSAGE = 1024 * 1024
 ROOM = MESSAGE - HEADER_ROOM
 WIDE = "\x1b"
 """A character of one byte, of which JSON makes six."""
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 async def registered(ask: Asker, **fields: Any) -> str:
@@ -94,7 +92,7 @@ class TestProgress:
         await sweeper._attempt(due[0])
 
         assert most > 80_000
-        told = {row.type: row for row in await outbox()}
+        told = {row.type: row for row in await outbox.all()}
         crashed = told["agent.crashed"].data
         assert crashed["agent"]["progress"] == crashed["progress"] == {"screen": WIDE * most}
         assert len(crashed["tasks"]) == 3

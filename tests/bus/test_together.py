@@ -18,7 +18,8 @@ from tests.bus.asking import (
     column_of,
     count_of,
 )
-from tests.bus.together import EXECUTE, Outbox, Step, assert_of, execute, kept, note
+from tests.bus.together import EXECUTE, Step, assert_of, execute, kept, note
+from tests.kit.outbox import Outbox
 
 
 class TestAllOfThem:
@@ -38,7 +39,7 @@ class TestAllOfThem:
         assert [reply["version"] for reply in got.body["replies"]] == [1, 2, 3]
         alone = await ask("db.projects.get", {"id": project})
         assert got.body["replies"][-1] == alone.body
-        told = await outbox()
+        told = await outbox.all()
         assert [row.type for row in told] == [
             "project.created",
             "project.updated",
@@ -84,7 +85,7 @@ class TestAllOfThem:
         await ask("db.tasks.create", {"id": waits, "name": "c"})
         for other in (first, second):
             await ask("db.tasks.add_dependency", {"id": waits, "depends_on_task_id": other})
-        before = len(await outbox())
+        before = await outbox.count()
 
         got = await execute(
             ask,
@@ -94,13 +95,14 @@ class TestAllOfThem:
         )
 
         assert got.status == 200, got.body
-        assert [(row.type, row.entity_id) for row in (await outbox())[before:]] == [
+        assert [(row.type, row.entity_id) for row in (await outbox.all())[before:]] == [
             ("task.completed", first),
             ("task.completed", second),
             ("task.updated", first),
             ("task.ready", waits),
         ]
 
+    @pytest.mark.own_service
     async def test_it_counts_as_one_request(
         self, ask: Asker, db: AsyncConnection, service: Service
     ) -> None:

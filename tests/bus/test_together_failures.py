@@ -19,7 +19,8 @@ from tests.bus.asking import (
     eventually,
     waiting_for_locks,
 )
-from tests.bus.together import Outbox, assert_of, execute, kept, note
+from tests.bus.together import assert_of, execute, kept, note
+from tests.kit.outbox import Outbox
 
 
 class TestFailures:
@@ -171,11 +172,14 @@ class TestLocks:
         self, ask: Asker, db: AsyncConnection
     ) -> None:
         [task] = await add_tasks(db)
-        slow = (RUN, {"sql": [f"UPDATE planning.tasks SET summary = 'a' WHERE id = '{task}'",
-                              "SELECT pg_sleep(0.3)"]})  # fmt: skip
+        change = f"UPDATE planning.tasks SET summary = 'a' WHERE id = '{task}'"
+        slow = (RUN, {"sql": [change, "SELECT pg_advisory_xact_lock(1)"]})
+        await db.execute(text("SELECT pg_advisory_lock(1)"))
         first = asyncio.create_task(execute(ask, slow))
+        await eventually(lambda: _wait(db, 1))
         second = asyncio.create_task(execute(ask, note(task), note(task)))
-        await eventually(lambda: _waits(db))
+        await eventually(lambda: _wait(db, 2))
+        await db.execute(text("SELECT pg_advisory_unlock(1)"))
 
         assert [got.status for got in await asyncio.gather(first, second)] == [200, 200]
         assert await column_of(db, "summary", task) == "a.."
@@ -186,5 +190,5 @@ async def _at_rest(db: AsyncConnection) -> bool:
     return int((await db.execute(text(query + "LIKE '%pg_sleep(5)'"))).scalar_one()) == 0
 
 
-async def _waits(db: AsyncConnection) -> bool:
-    return await waiting_for_locks(db) > 0
+async def _wait(db: AsyncConnection, sessions: int) -> bool:
+    return await waiting_for_locks(db) == sessions

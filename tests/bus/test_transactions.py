@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -24,8 +23,7 @@ from tests.bus.asking import (
     eventually,
     open_transactions,
 )
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 
 class TestQueries:
@@ -112,7 +110,7 @@ class TestConflicts:
 
         assert [got.status for got in replies] == [200, 200]
         assert [await column_of(db, "summary", task) for task in (one, other)] == ["..", ".."]
-        assert len(await outbox()) == 2
+        assert await outbox.count() == 2
 
     async def test_a_conflict_that_does_not_end_is_503(self, ask: Asker) -> None:
         raise_ = "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$"

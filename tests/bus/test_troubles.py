@@ -29,13 +29,13 @@ from tests.bus.asking import (
 from tests.bus.outages import serving
 from tests.servers import PristineCluster, migrate
 
+pytestmark = pytest.mark.own_service  # what befalls the database befalls whoever is on it
 SERVERS_CLASSES = ("08", "28", "3D", "3F", "53", "57", "58", "F0", "XX")
 SERVERS_STATES = {
     *("25006", "25P03", "25P04", "26000", "40003", "42501", "42P01", "42P05"),
     *("55000", "55006", "55P03"),
 }
 OTHERS_IN_THE_WAY = {"40000", "40001", "40P01", "72000"}
-
 RAISE = "DO $$ BEGIN RAISE EXCEPTION 'no secret' USING ERRCODE = '{}'; END $$"
 
 REQUESTS: list[tuple[str, dict[str, Any]]] = [

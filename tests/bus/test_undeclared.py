@@ -1,7 +1,7 @@
 """What a handler does without declaring it fails in tests; in production it counts, and is told."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,7 @@ from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from tests.bus.asking import NOTE, Asker, add_tasks, column_of
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 CLAIM = {"agent_id": "somebody", "limit": 1, "lease_seconds": 60}
 
@@ -100,7 +99,7 @@ async def test_an_event(
         got = await ask(subject, body)
 
     assert f"{by} emits {event}, which it does not declare" in caplog.text
-    told = [row.type for row in await outbox()]
+    told = await outbox.types()
     if strict:
         assert (got.status, got.type, told) == (500, "internal_error", [])
         return
@@ -135,7 +134,7 @@ async def test_a_decision_that_says_something_else_than_it_does(
         got = await ask(NOTE, {"id": str(task), "how": how})
 
     assert f"note_probe {words}" in caplog.text
-    told = [row.type for row in await outbox()]
+    told = await outbox.types()
     if strict:
         assert (got.status, got.type, told) == (500, "internal_error", [])
         assert await column_of(db, "summary", task) is None
@@ -164,9 +163,7 @@ async def test_an_event_of_a_job(
         handled = await Sweeper(service.registry, service.database, [])._attempt(work)
 
     assert "end_exhaustion emits account.available, which it does not declare" in caplog.text
-    assert (handled, [row.type for row in await outbox()]) == (
-        (0, []) if strict else (1, ["account.available"])
-    )
+    assert (handled, await outbox.types()) == ((0, []) if strict else (1, ["account.available"]))
 
 
 @pytest.mark.parametrize("strict", [False], ids=["production"])

@@ -1,6 +1,5 @@
 """Several commands in one request, as any NATS client sends them."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +14,6 @@ from tests.bus.asking import (
 
 EXECUTE = "db.transactions.execute"
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Step = tuple[str, dict[str, Any]]
 
 

@@ -29,6 +29,7 @@ from tests.bus.test_troubles import read_only
 from tests.cli.program import fleetbus
 from tests.relay.running import client_of, eventually
 
+pytestmark = pytest.mark.own_service  # a stream and its server are looked at as a whole
 OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 
 NOWHERE: dict[str, Any] = {

@@ -18,6 +18,8 @@ from fleetbus.client import Bus
 from fleetbus.server.relay.events import message
 from tests.cli.program import clean_environment, fleetbus, one_line, started
 
+pytestmark = pytest.mark.own_service  # a stream is read from its beginning
+
 
 async def create(bus: Bus, *names: str) -> list[Task]:
     return [await bus.call(CreateTask(name=name)) for name in names]

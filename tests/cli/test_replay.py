@@ -11,6 +11,8 @@ from fleetbus.client import Bus
 from tests.cli.program import fleetbus, one_line
 from tests.relay.running import stream_reaches
 
+pytestmark = pytest.mark.own_service  # positions are counted from the first
+
 
 @pytest.fixture
 async def history(bus: Bus) -> list[Msg]:

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from bus.contract.event import Event
 from bus.kit.nats_io import flush
 from contracts.planning.tasks import (
@@ -20,6 +22,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from fleetbus.client.events import Delivery, Events
+from tests.kit.outbox import Outbox
+
+pytestmark = pytest.mark.own_service  # a stream is read from its beginning
 
 TASKS = 200
 COMMANDS = 5 * TASKS
@@ -27,11 +32,11 @@ COMMANDS = 5 * TASKS
 
 class TestThousandCommands:
     async def test_a_durable_consumer_and_a_plain_subscriber_see_each_event_once(
-        self, bus: Bus, outbox: Any
+        self, bus: Bus, outbox: Outbox
     ) -> None:
         async with bus.events() as plain:
             await asyncio.gather(*(_five_commands(bus, number) for number in range(TASKS)))
-            told = await outbox()
+            told = await outbox.all()
             seen = await _read(plain, len(told))
             durable = bus.events(durable="thousand")
             stored = await _read(durable, len(told))

@@ -1,6 +1,5 @@
 """A block whose commands take effect together."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -22,10 +21,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus, NoAnswer, Planned, connect
 from tests.bus.asking import add_tasks, count_of
+from tests.kit.outbox import Outbox
 
 URL = "https://example.org/a.git"
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 async def together(bus: Bus, *commands: Command[Any], **how: Any) -> list[Planned[Any]]:
@@ -44,12 +42,12 @@ class TestTransaction:
             made = tx.call(CreateTask(id=task, name="c"))
             with pytest.raises(RuntimeError, match="before the block"):
                 _ = made.reply
-            assert await outbox() == []
+            assert await outbox.all() == []
 
         assert (created.reply.version, updated.reply.version) == (1, 2)
         assert type(made.reply) is Task
         assert made.reply.id == task
-        told = await outbox()
+        told = await outbox.all()
         assert [row.type for row in told] == ["project.created", "project.updated", "task.created"]
         assert tx.position == told[-1].position
 

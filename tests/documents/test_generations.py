@@ -1,4 +1,3 @@
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from bus.contract.errors import AlreadyExists, InvalidRequest
 from contracts.documents import generations
 from fleetbus.client import Bus
+from tests.kit.outbox import Outbox
 
 REPO = "https://git.example.org/acme/parser"
 
@@ -17,12 +17,10 @@ async def generate(bus: Bus, repo_url: str = REPO, **fields: Any) -> generations
 
 
 class TestRecordGeneration:
-    async def test_recorded_and_told_without_its_content(
-        self, bus: Bus, outbox: Callable[[], Awaitable[list[Any]]]
-    ) -> None:
+    async def test_recorded_and_told_without_its_content(self, bus: Bus, outbox: Outbox) -> None:
         made = await generate(bus, sources=["src/parser.py"], pr_url=f"{REPO}/pull/1")
         assert (made.repo_url, made.sources, made.is_dry_run) == (REPO, ["src/parser.py"], False)
-        [row] = await outbox()
+        [row] = await outbox.all()
         assert (row.type, row.entity_id) == ("generation.recorded", str(made.id))
         assert row.data["generation"]["characters"] == len("# Parser")
         assert "content" not in row.data["generation"]

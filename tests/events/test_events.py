@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -32,9 +32,11 @@ from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from persistence.events import events
 from tests.counting import Counted
+from tests.kit.outbox import Outbox
 from tests.relay.running import session_of, stream_length
 
-Outbox = Callable[[], Awaitable[list[Any]]]
+pytestmark = pytest.mark.own_service  # positions are counted from the first
+
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 
@@ -58,7 +60,7 @@ class TestListEvents:
         for number in range(5):
             await create(bus, f"task {number}")
         found = await listed(bus)
-        rows = await outbox()
+        rows = await outbox.all()
         assert [(e.position, e.type, e.entity, e.data, e.cause) for e in found] == [
             tuple(row) for row in rows
         ]

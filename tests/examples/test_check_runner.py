@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.health.test_runs import ListTestRuns
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from tests.health.arranging import define, later, sweep
+from tests.health.arrange import a_definition, later
+from tests.kit.sweeping import Sweep
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "check_runner.py"
 
@@ -49,16 +50,18 @@ def site() -> Iterator[str]:
 
 
 async def test_what_is_due_is_run_once_and_recorded(
-    site: str, bus: Bus, service: Service, db: AsyncConnection, nats_url: str
+    site: str, bus: Bus, service: Service, db: AsyncConnection, nats_url: str, sweep: Sweep
 ) -> None:
     runner = asyncio.create_task(runpy.run_path(str(EXAMPLE))["main"](nats_url))
     schedule = {"schedule": "* * * * *"}
-    await define(bus, "good", endpoint=f"{site}/good", **schedule)
-    await define(bus, "post", endpoint=f"{site}/good", payload={}, expected_status=201, **schedule)
-    await define(bus, "bad", endpoint=f"{site}/bad", **schedule)
-    await define(bus, "nowhere", endpoint="http://127.0.0.1:1/", **schedule)
+    await a_definition(bus, "good", endpoint=f"{site}/good", **schedule)
+    await a_definition(
+        bus, "post", endpoint=f"{site}/good", payload={}, expected_status=201, **schedule
+    )
+    await a_definition(bus, "bad", endpoint=f"{site}/bad", **schedule)
+    await a_definition(bus, "nowhere", endpoint="http://127.0.0.1:1/", **schedule)
     await later(db, "test_definitions", "next_due_at", timedelta(minutes=1))
-    assert await sweep(service, "tell_due_definitions") == 4
+    assert await sweep("tell_due_definitions") == 4
     assert service.relay is not None
     service.relay.wake()
     try:

@@ -32,7 +32,6 @@ SELECTED = {
 """Faults by the seed of their round: the first has one NATS server, the second three."""
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("seed", SELECTED)
 async def test_promises_hold(seed: int, data_dir: Path, tmp_path: Path) -> None:
     names = SELECTED[seed]

@@ -21,19 +21,9 @@ from contracts.health.checks import (
 )
 from fleetbus.client import Bus
 from fleetbus.server.service import Service
-from tests.health.arranging import (
-    YEAR,
-    YEARLY,
-    Outbox,
-    ids,
-    later,
-    scalar,
-    schedule,
-    start_check,
-    sweep,
-    told,
-    types,
-)
+from tests.health.arrange import YEAR, YEARLY, a_check, a_schedule, ids, later, scalar
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 HOUR = timedelta(hours=1)
 
@@ -50,7 +40,7 @@ async def get(bus: Bus, started: checks.StartedCheck) -> checks.CheckDetails:
 
 class TestStartCheck:
     async def test_workers_that_are_named(self, bus: Bus, outbox: Outbox) -> None:
-        started = await start_check(bus, "a", "b", timeout_minutes=5, include_unit=False)
+        started = await a_check(bus, "a", "b", timeout_minutes=5, include_unit=False)
         check = started.check
         assert (check.status, check.workers_total, check.workers_completed) == ("running", 2, 0)
         assert (check.include_unit, check.include_performance) == (False, True)
@@ -59,11 +49,11 @@ class TestStartCheck:
         details = await get(bus, started)
         assert details.check == check
         assert {worker.status for worker in details.workers} == {"pending"}
-        assert await told(outbox) == [started.model_dump(mode="json")]
-        assert await types(outbox) == ["check.started"]
+        assert await outbox.data() == [started.model_dump(mode="json")]
+        assert await outbox.types() == ["check.started"]
 
     async def test_known_workers_by_filter(self, bus: Bus) -> None:
-        await start_check(bus, "a", "b")
+        await a_check(bus, "a", "b")
         renamed = [CheckedWorker(name="b", type="tester", url="http://b")]
         await bus.call(checks.StartCheck(trigger_type="cron", workers=renamed))
 
@@ -83,9 +73,9 @@ class TestStartCheck:
         assert await scalar(db, "SELECT count(*) FROM health.checks") == 0
 
     async def test_id_is_taken(self, bus: Bus) -> None:
-        started = await start_check(bus, "a")
+        started = await a_check(bus, "a")
         with pytest.raises(AlreadyExists):
-            await start_check(bus, "a", id=started.check.id)
+            await a_check(bus, "a", id=started.check.id)
 
     @pytest.mark.parametrize(
         "workers",
@@ -101,7 +91,7 @@ class TestReportWorkerCheck:
     async def test_the_last_report_closes_the_check(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one, two = ids(started)
         tests = WorkerTests(unit=SuiteResult(total=2, passed=2, failed=0))
         reported = await report(
@@ -113,7 +103,7 @@ class TestReportWorkerCheck:
         await report(bus, two, "degraded", score=0.5, raw={"a": [1]})
         check = (await get(bus, started)).check
         assert (check.status, check.workers_passed, check.overall_score) == ("completed", 2, 0.75)
-        assert await told(outbox, "check.completed") == [{"check": check.model_dump(mode="json")}]
+        assert await outbox.data("check.completed") == [{"check": check.model_dump(mode="json")}]
         query = """
             SELECT count(DISTINCT xid) FROM bus.outbox
             WHERE type = 'check.completed' OR entity_id = CAST(:last AS text)
@@ -121,7 +111,7 @@ class TestReportWorkerCheck:
         assert await scalar(db, query, last=str(two)) == 1
 
     async def test_not_every_worker_passed(self, bus: Bus) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one, two = ids(started)
         assert (await report(bus, one, "critical")).status == "failed"
         await report(bus, two)
@@ -130,15 +120,15 @@ class TestReportWorkerCheck:
         assert check.overall_score is None
 
     async def test_a_second_report_is_refused(self, bus: Bus, outbox: Outbox) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         await report(bus, ids(started)[0], "degraded")
         with pytest.raises(AlreadyReported, match="a has already reported: degraded"):
             await report(bus, ids(started)[0])
         assert (await get(bus, started)).check.workers_completed == 1
-        assert len(await told(outbox, "worker_check.reported")) == 1
+        assert await outbox.count("worker_check.reported") == 1
 
     async def test_one_of_many_at_once_is_taken(self, bus: Bus) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one = ids(started)[0]
         answers = await asyncio.gather(
             *(report(bus, one) for _ in range(30)), return_exceptions=True
@@ -150,7 +140,7 @@ class TestReportWorkerCheck:
     async def test_a_thousand_workers_from_fifty_callers(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(1000)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(1000)))
         waiting = iter(enumerate(ids(started)))
 
         async def caller() -> None:
@@ -163,19 +153,19 @@ class TestReportWorkerCheck:
         assert (check.status, check.workers_completed) == ("failed", 1000)
         assert (check.workers_passed, check.workers_failed) == (900, 100)
         assert check.overall_score == pytest.approx(0.5)
-        assert len(await told(outbox, "check.completed")) == 1
+        assert await outbox.count("check.completed") == 1
         query = "SELECT count(DISTINCT xid) FROM bus.outbox WHERE type = 'worker_check.reported'"
         transactions = await scalar(db, query)
         print(f"1,000 reports took {transactions} transactions")  # noqa: T201  a figure for the notes
         assert transactions < 200
         assert check.version == transactions + 1, "the check is locked once in each"
-        last = (await outbox())[-1]
+        last = await outbox.last()
         assert last.type == "check.completed"
 
 
 class TestGetCheck:
     async def test_with_its_workers_by_name(self, bus: Bus) -> None:
-        started = await start_check(bus, "b", "a")
+        started = await a_check(bus, "b", "a")
         details = await get(bus, started)
         assert details.check == started.check
         assert [worker.worker_name for worker in details.workers] == ["a", "b"]
@@ -183,8 +173,8 @@ class TestGetCheck:
 
 class TestListChecks:
     async def test_filters(self, bus: Bus, statements: Any) -> None:
-        one = await start_check(bus, "a")
-        two = await start_check(bus, "a", trigger_type="package")
+        one = await a_check(bus, "a")
+        two = await a_check(bus, "a", trigger_type="package")
         await report(bus, ids(one)[0])
         with statements() as counted:
             page = await bus.call(checks.ListChecks(status="running"))
@@ -195,20 +185,20 @@ class TestListChecks:
 
 class TestCancelCheck:
     async def test_cancelled(self, bus: Bus, outbox: Outbox) -> None:
-        started = await start_check(bus, "a", "b")
+        started = await a_check(bus, "a", "b")
         one, two = ids(started)
         await report(bus, one)
         cancelled = await bus.call(checks.CancelCheck(id=started.check.id))
         assert (cancelled.status, cancelled.workers_completed) == ("cancelled", 1)
         assert [w.status for w in (await get(bus, started)).workers] == ["completed", "cancelled"]
-        assert (await types(outbox))[-1] == "check.cancelled"
+        assert (await outbox.types())[-1] == "check.cancelled"
         with pytest.raises(InvalidTransition):
             await report(bus, two)
         with pytest.raises(InvalidTransition):
             await bus.call(checks.CancelCheck(id=started.check.id))
 
     async def test_while_reports_come_in(self, bus: Bus) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(40)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(40)))
         cancelled = bus.call(checks.CancelCheck(id=started.check.id))
         reports: list[Any] = [report(bus, id_) for id_ in ids(started)[:39]]
         answers: list[Any] = await asyncio.gather(
@@ -223,8 +213,8 @@ class TestCancelCheck:
 
 class TestGetLatestWorkerCheck:
     async def test_the_last_one(self, bus: Bus) -> None:
-        await start_check(bus, "a")
-        second = await start_check(bus, "a")
+        await a_check(bus, "a")
+        second = await a_check(bus, "a")
         reported = await report(bus, ids(second)[0], raw={"everything": True})
         latest = await bus.call(checks.GetLatestWorkerCheck(worker_name="a"))
         assert latest == reported
@@ -250,25 +240,25 @@ async def sweeping(service: Service) -> AsyncIterator[tuple[Service, Service]]:
 
 class TestExpiry:
     async def test_workers_that_never_answer(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        started = await start_check(bus, "a", "b", "c")
+        started = await a_check(bus, "a", "b", "c")
         await report(bus, ids(started)[0], score=1.0)
-        assert await sweep(service, "expire_worker_checks") == 0
+        assert await sweep("expire_worker_checks") == 0
         await later(db, "checks", "timeout_at", HOUR)
-        assert await sweep(service, "expire_worker_checks") == 2
-        assert await sweep(service, "expire_worker_checks") == 0
+        assert await sweep("expire_worker_checks") == 2
+        assert await sweep("expire_worker_checks") == 0
         check = (await get(bus, started)).check
         assert (check.status, check.workers_completed, check.workers_failed) == ("timeout", 1, 2)
         assert check.overall_score == 1.0
-        assert (await types(outbox))[-1] == "check.timed_out"
+        assert (await outbox.types())[-1] == "check.timed_out"
         with pytest.raises(InvalidTransition):
             await report(bus, ids(started)[1])
 
     async def test_in_steps_and_once_though_a_process_is_lost(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(1500)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(1500)))
         await later(db, "checks", "timeout_at", HOUR)
         async with sweeping(service) as (one, _):
             await one.abandon()
@@ -277,26 +267,26 @@ class TestExpiry:
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.2)
         assert (check.status, check.workers_failed) == ("timeout", 1500)
-        assert len(await told(outbox, "check.timed_out")) == 1
+        assert await outbox.count("check.timed_out") == 1
 
     async def test_reports_at_the_last_moment(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        started = await start_check(bus, *(f"worker-{number}" for number in range(60)))
+        started = await a_check(bus, *(f"worker-{number}" for number in range(60)))
         await later(db, "checks", "timeout_at", HOUR)
         answers = await asyncio.gather(
             *(report(bus, id_) for id_ in ids(started)),
-            sweep(service, "expire_worker_checks"),
+            sweep("expire_worker_checks"),
             return_exceptions=True,
         )
-        await sweep(service, "expire_worker_checks")
+        await sweep("expire_worker_checks")
         reported = sum(isinstance(answer, checks.WorkerCheck) for answer in answers)
         check = (await get(bus, started)).check
         assert check.workers_completed == reported
         assert check.workers_passed + check.workers_failed == 60
         ends = [
             type_
-            for type_ in await types(outbox)
+            for type_ in await outbox.types()
             if type_ in {"check.completed", "check.timed_out"}
         ]
         assert len(ends) == 1
@@ -306,12 +296,12 @@ class TestTwoProcesses:
     async def test_one_event_for_each_due_time(
         self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        await schedule(bus, cron=YEARLY)
+        await a_schedule(bus, cron=YEARLY)
         async with sweeping(service):
             for number, years in enumerate((1, 1, 4, 1), start=1):
                 await later(db, "schedules", "next_due_at", years * YEAR)
                 async with asyncio.timeout(10):
-                    while len(await told(outbox, "schedule.due")) < number:  # noqa: ASYNC110  there is nothing to wait for
+                    while await outbox.count("schedule.due") < number:  # noqa: ASYNC110  there is nothing to wait for
                         await asyncio.sleep(0.02)
                 await asyncio.sleep(0.15)
-                assert len(await told(outbox, "schedule.due")) == number
+                assert await outbox.count("schedule.due") == number

@@ -6,7 +6,8 @@ import pytest
 from contracts.health import daily_summaries as summaries
 from contracts.health.model_calls import RecordModelCall
 from fleetbus.client import Bus
-from tests.health.arranging import Outbox, define, record, types
+from tests.health.arrange import a_definition, a_run
+from tests.kit.outbox import Outbox
 
 DAY = date(2026, 1, 2)
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -26,7 +27,7 @@ class TestUpsertDailySummary:
         assert await upsert(bus) == made
         changed = await upsert(bus, total=4)
         assert (changed.id, changed.version, changed.total) == (made.id, 2, 4)
-        assert await types(outbox) == ["daily_summary.changed"] * 2
+        assert await outbox.types() == ["daily_summary.changed"] * 2
 
 
 class TestGetDailySummary:
@@ -47,10 +48,10 @@ class TestListDailySummaries:
 
 class TestComputeDailySummary:
     async def test_from_the_runs_of_the_day(self, bus: Bus) -> None:
-        await define(bus)
+        await a_definition(bus)
         for status, took in (("success", 100), ("success", 300), ("timeout", 200), ("skipped", 1)):
-            await record(bus, status, duration_ms=took, completed_at=NOON)
-        await record(bus, "failure")
+            await a_run(bus, status, duration_ms=took, completed_at=NOON)
+        await a_run(bus, "failure")
         await upsert(bus)
         computed = await bus.call(summaries.ComputeDailySummary(day=DAY))
         assert (computed.total, computed.passed, computed.failed, computed.skipped) == (3, 2, 1, 1)
@@ -58,8 +59,8 @@ class TestComputeDailySummary:
         assert (computed.issues, computed.version) == (["slow"], 2)
 
     async def test_calls_to_models(self, bus: Bus) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         await bus.call(
             RecordModelCall(model="m", provider="p", success=False, cost_usd=Decimal("0.5"))
         )

@@ -16,18 +16,9 @@ from fleetbus.client import Bus
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper import sweeper as _sweeper
-from tests.health.arranging import (
-    YEAR,
-    YEARLY,
-    Outbox,
-    define,
-    definitions,
-    later,
-    record,
-    scalar,
-    sweep,
-    told,
-)
+from tests.health.arrange import YEAR, YEARLY, a_definition, a_run, definitions, later, scalar
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 BOUND = 3
 
@@ -39,10 +30,10 @@ def settings(settings: Settings) -> Settings:
 
 async def large(bus: Bus, **fields: Any) -> list[test_runs.TestRun]:
     """A definition with more runs than may be deleted at once; another one has a run too."""
-    await define(bus, **fields)
-    await define(bus, "other")
-    await record(bus, "failure", test_definition_id="other")
-    return [await record(bus) for _ in range(BOUND + 1)]
+    await a_definition(bus, **fields)
+    await a_definition(bus, "other")
+    await a_run(bus, "failure", test_definition_id="other")
+    return [await a_run(bus) for _ in range(BOUND + 1)]
 
 
 async def rows_left(db: AsyncConnection) -> int:
@@ -51,8 +42,8 @@ async def rows_left(db: AsyncConnection) -> int:
     return int(await scalar(db, query)) - 1
 
 
-async def remove_all(service: Service) -> None:
-    while await sweep(service, "detach_removed_runs") or await sweep(service, "remove_deleted"):
+async def remove_all(sweep: Sweep) -> None:
+    while await sweep("detach_removed_runs") or await sweep("remove_deleted"):
         pass
 
 
@@ -90,7 +81,7 @@ class TestGoneAtOnce:
                 await bus.call(request)
 
     async def test_for_lists_counts_and_dashboards(
-        self, bus: Bus, service: Service, monkeypatch: pytest.MonkeyPatch
+        self, bus: Bus, monkeypatch: pytest.MonkeyPatch, sweep: Sweep
     ) -> None:
         monkeypatch.setattr(_sweeper, "REMOVED_PER_STEP", 2)
         [run, *_] = await large(bus)
@@ -115,12 +106,12 @@ class TestGoneAtOnce:
         assert {(status.passed, status.failed) for status in at_first[3:5]} == {(0, 1)}
         assert {(counts["success"], counts["failure"]) for counts in at_first[5:7]} == {(0, 1)}
         assert at_first[7] == 1
-        while await sweep(service, "remove_deleted"):
+        while await sweep("remove_deleted"):
             assert await seen() == at_first
         assert await seen() == at_first
 
     async def test_for_the_sweeper(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         await large(bus, schedule=YEARLY)
         await bus.call(test_runs.StartTestRun(test_definition_id="homepage"))
@@ -128,9 +119,9 @@ class TestGoneAtOnce:
         await later(db, "test_definitions", "next_due_at", YEAR)
         await later(db, "test_runs", "timeout_at", YEAR)
 
-        assert await sweep(service, "tell_due_definitions") == 0
-        assert await sweep(service, "expire_test_runs") == 0
-        assert (await outbox())[-1].type == "test_definition.deleted"
+        assert await sweep("tell_due_definitions") == 0
+        assert await sweep("expire_test_runs") == 0
+        assert (await outbox.last()).type == "test_definition.deleted"
 
     async def test_its_id_is_free_when_nothing_is_left(
         self, bus: Bus, service: Service, db: AsyncConnection
@@ -138,44 +129,44 @@ class TestGoneAtOnce:
         await large(bus)
         await bus.call(definitions.DeleteTestDefinition(id="homepage"))
         with pytest.raises(AlreadyExists):
-            await define(bus)
+            await a_definition(bus)
 
-        await remove_all(service)
+        await remove_all(Sweep(service))
 
         assert await rows_left(db) == 0
-        assert (await define(bus)).version == 1
+        assert (await a_definition(bus)).version == 1
         await bus.call(definitions.UpsertTestDefinition(id="homepage", description="Once more"))
         assert (await bus.call(test_runs.ListTestRuns(test_definition_id="homepage"))).items == []
 
 
 class TestTold:
     async def test_once_and_calls_let_go_of_runs(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         runs = await large(bus)
         call = await bus.call(
             RecordModelCall(test_run_id=runs[0].id, model="m", provider="p", success=True)
         )
         await bus.call(definitions.DeleteTestDefinition(id="homepage"))
-        [deleted] = await told(outbox, "test_definition.deleted")
+        [deleted] = await outbox.data("test_definition.deleted")
         assert deleted["deleted"] == {"runs": len(runs)}
         assert deleted["run_ids"] == [str(run.id) for run in runs]
 
         # What somebody refers to stays until it is let go of.
-        while await sweep(service, "remove_deleted"):
+        while await sweep("remove_deleted"):
             pass
         assert await rows_left(db) == 2
-        await remove_all(service)
+        await remove_all(Sweep(service))
 
         assert await rows_left(db) == 0
-        [detached] = await told(outbox, "model_call.detached")
+        [detached] = await outbox.data("model_call.detached")
         assert detached["test_run_id"] == str(runs[0].id)
         [after] = (await bus.call(ListModelCalls())).items
         assert (after.test_run_id, after.version) == (None, call.version + 1)
 
     async def test_many_calls_count_too(self, bus: Bus, db: AsyncConnection) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         for _ in range(BOUND):
             await bus.call(
                 RecordModelCall(test_run_id=run.id, model="m", provider="p", success=True)
@@ -194,7 +185,7 @@ class TestAtOnce:
         async def work() -> int:
             for recorded in range(1_000):
                 try:
-                    await record(bus)
+                    await a_run(bus)
                 except InvalidReference:
                     return recorded
                 started.set()
@@ -210,10 +201,10 @@ class TestAtOnce:
 
         refused = [one for one in (deletion, *others) if isinstance(one, BaseException)]
         assert [type(one) for one in refused] == [definitions.TestDefinitionNotFound]
-        types = [row.type for row in await outbox()]
+        types = await outbox.types()
         assert types[-1] == "test_definition.deleted"
         assert types.count("test_definition.deleted") == 1
-        [deleted] = await told(outbox, "test_definition.deleted")
+        [deleted] = await outbox.data("test_definition.deleted")
         assert deleted["deleted"] == {"runs": BOUND + 1 + recorded}
-        await remove_all(service)
+        await remove_all(Sweep(service))
         assert await rows_left(db) == 0

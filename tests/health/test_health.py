@@ -10,8 +10,8 @@ from contracts.health.health import GetDashboard, GetHealthStatus, LastRuns, Run
 from contracts.health.model_calls import RecordModelCall
 from contracts.health.test_runs import StartTestRun
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import define, record, scalar, sweep
+from tests.health.arrange import a_definition, a_run, scalar
+from tests.kit.sweeping import Sweep
 
 HOUR = timedelta(hours=1)
 
@@ -23,8 +23,8 @@ class TestGetHealthStatus:
 
     async def test_no_runs_are_unknown(self, bus: Bus) -> None:
         assert await self.status(bus) == ("unknown", 0, 0, 0)
-        await define(bus)
-        await record(bus, "skipped")
+        await a_definition(bus)
+        await a_run(bus, "skipped")
         await bus.call(StartTestRun(test_definition_id="homepage"))
         assert await self.status(bus) == ("unknown", 0, 0, 0)
         since = RunsSince(since=datetime.now(UTC) - HOUR)
@@ -40,25 +40,25 @@ class TestGetHealthStatus:
         ],
     )
     async def test_by_how_many_failed(self, bus: Bus, statuses: str, expected: Any) -> None:
-        await define(bus)
+        await a_definition(bus)
         for status in statuses.split():
-            await record(bus, status)
+            await a_run(bus, status)
         assert await self.status(bus) == expected
         assert await self.status(bus, RunsSince(since=datetime.now(UTC) - HOUR)) == expected
 
     async def test_only_the_last(self, bus: Bus, statements: Any) -> None:
-        await define(bus)
-        await record(bus, "failure")
-        await record(bus)
+        await a_definition(bus)
+        await a_run(bus, "failure")
+        await a_run(bus)
         with statements() as counted:
             assert await self.status(bus, LastRuns(last=1)) == ("healthy", 1, 1, 0)
         assert counted.total == 1
 
     async def test_since_counts_to_the_second(self, bus: Bus) -> None:
-        await define(bus)
+        await a_definition(bus)
         at = datetime(2026, 1, 2, 3, 30, tzinfo=UTC)
         for offset in (-7200, -1801, -1, 0, 1, 1800, 9000):
-            await record(bus, completed_at=at + timedelta(seconds=offset))
+            await a_run(bus, completed_at=at + timedelta(seconds=offset))
         for since, expected in ((at, 4), (at - timedelta(seconds=1), 5), (at - HOUR, 6)):
             _, total, _, _ = await self.status(bus, RunsSince(since=since))
             assert total == expected
@@ -66,10 +66,10 @@ class TestGetHealthStatus:
 
 class TestGetDashboard:
     async def test_everything_in_one_round_trip(self, bus: Bus, statements: Any) -> None:
-        await define(bus)
-        await record(bus)
-        await record(bus, "failure")
-        await record(bus, completed_at=datetime.now(UTC) - timedelta(days=2))
+        await a_definition(bus)
+        await a_run(bus)
+        await a_run(bus, "failure")
+        await a_run(bus, completed_at=datetime.now(UTC) - timedelta(days=2))
         await bus.call(RecordModelCall(model="m", provider="p", success=True, latency_ms=10))
         summary = await bus.call(
             daily_summaries.UpsertDailySummary(
@@ -107,21 +107,21 @@ COUNTED = """
 
 class TestTallies:
     async def test_exact_whatever_happens_to_runs(
-        self, bus: Bus, service: Service, db: AsyncConnection
+        self, bus: Bus, db: AsyncConnection, sweep: Sweep
     ) -> None:
-        await define(bus)
-        await define(bus, "other")
+        await a_definition(bus)
+        await a_definition(bus, "other")
         for number in range(12):
             name = "other" if number % 2 else "homepage"
             at = datetime.now(UTC) - number * HOUR / 3
-            await record(bus, "failure", test_definition_id=name, completed_at=at)
+            await a_run(bus, "failure", test_definition_id=name, completed_at=at)
         await db.execute(
             text("UPDATE health.test_runs SET status = 'success' WHERE random() < 0.5")
         )
         await db.execute(text("DELETE FROM health.test_definitions WHERE id = 'other'"))
         assert await scalar(db, COUNTED) == 0
         before = await scalar(db, "SELECT count(*) FROM health.run_tallies")
-        assert await sweep(service, "merge_tallies") > 0
-        assert await sweep(service, "merge_tallies") == 0
+        assert await sweep("merge_tallies") > 0
+        assert await sweep("merge_tallies") == 0
         assert await scalar(db, "SELECT count(*) FROM health.run_tallies") < before
         assert await scalar(db, COUNTED) == 0

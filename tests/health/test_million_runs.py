@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.health.health import GetHealthStatus, LastRuns
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
 from persistence.health import health
-from tests.health.arranging import scalar, sweep
+from tests.health.arrange import scalar
+from tests.kit.sweeping import Sweep
 
 MILLION = 1_000_000
 
@@ -56,11 +56,11 @@ async def indexes(db: AsyncConnection, statement: Any, **values: Any) -> set[str
     return found
 
 
-async def test_a_glance_at_a_million_runs(bus: Bus, service: Service, db: AsyncConnection) -> None:
+async def test_a_glance_at_a_million_runs(bus: Bus, db: AsyncConnection, sweep: Sweep) -> None:
     for statement in (DEFINITIONS, RUNS, CALLS, "VACUUM ANALYZE health.test_runs"):
         await db.execute(text(statement))
     assert await scalar(db, "SELECT count(*) FROM health.test_runs") == MILLION
-    await sweep(service, "merge_tallies")
+    await sweep("merge_tallies")
     await db.execute(text("VACUUM ANALYZE health.run_tallies"))
     now = datetime.now(UTC)
 

@@ -9,8 +9,9 @@ from bus.contract.errors import AlreadyExists, InvalidReference
 from bus.kit.ids import uuid7
 from contracts.health import model_calls
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import Outbox, define, definitions, record, scalar, sweep, told
+from tests.health.arrange import a_definition, a_run, definitions, scalar
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 
 async def call(bus: Bus, **fields: Any) -> model_calls.ModelCall:
@@ -20,12 +21,12 @@ async def call(bus: Bus, **fields: Any) -> model_calls.ModelCall:
 
 class TestRecordModelCall:
     async def test_recorded_and_not_told(self, bus: Bus, outbox: Outbox) -> None:
-        await define(bus)
-        run = await record(bus)
-        before = len(await outbox())
+        await a_definition(bus)
+        run = await a_run(bus)
+        before = await outbox.count()
         made = await call(bus, test_run_id=run.id, prompt="?", cost_usd=Decimal("0.0012"))
         assert (made.test_run_id, made.prompt, made.cost_usd) == (run.id, "?", Decimal("0.0012"))
-        assert len(await outbox()) == before
+        assert await outbox.count() == before
 
     async def test_refused(self, bus: Bus) -> None:
         with pytest.raises(InvalidReference) as refusal:
@@ -51,8 +52,8 @@ class TestRecordModelCall:
 
 class TestListModelCalls:
     async def test_of_a_run(self, bus: Bus) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         other = await call(bus)
         own = await call(bus, test_run_id=run.id, metadata={"a": 1})
         page = await bus.call(model_calls.ListModelCalls(test_run_id=run.id))
@@ -63,7 +64,7 @@ class TestListModelCalls:
 
 class TestGetModelUsage:
     async def test_successes_per_model_and_provider(
-        self, bus: Bus, service: Service, statements: Any, db: AsyncConnection
+        self, bus: Bus, statements: Any, db: AsyncConnection, sweep: Sweep
     ) -> None:
         await call(bus, tokens=10, cost_usd=Decimal("0.1"), latency_ms=100)
         await call(bus, tokens=20, cost_usd=Decimal("0.2"), latency_ms=200)
@@ -78,7 +79,7 @@ class TestGetModelUsage:
         assert (one.cost_usd, one.mean_latency_ms) == (Decimal("0.3"), 150.0)
         assert (two.provider, two.calls, two.mean_latency_ms) == ("two", 1, None)
 
-        assert await sweep(service, "merge_tallies") == 1
+        assert await sweep("merge_tallies") == 1
         assert await scalar(db, "SELECT count(*) FROM health.model_tallies") == 2
         assert await bus.call(model_calls.GetModelUsage(days=1)) == usage
 
@@ -87,8 +88,8 @@ class TestDetached:
     async def test_it_is_kept_when_its_run_goes_and_that_is_told(
         self, bus: Bus, outbox: Outbox
     ) -> None:
-        await define(bus)
-        run = await record(bus)
+        await a_definition(bus)
+        run = await a_run(bus)
         made = await call(bus, test_run_id=run.id, prompt="a secret plan")
         other = await call(bus)
 
@@ -101,7 +102,7 @@ class TestDetached:
         assert after == made.model_copy(update=gone)
         assert after.updated_at > made.updated_at
         assert found[other.id] == other
-        [event] = await told(outbox, "model_call.detached")
+        [event] = await outbox.data("model_call.detached")
         assert event == {
             "model_call": {"id": str(made.id), "version": 2},
             "test_run_id": str(run.id),

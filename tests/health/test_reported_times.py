@@ -21,7 +21,8 @@ from fleetbus.server import migrate
 from fleetbus.server.service import Service
 from handlers.health.test_runs import record_test_run
 from handlers.planning.projects import record_project_fetch
-from tests.health.arranging import Outbox, define, record, types
+from tests.health.arrange import a_definition, a_run
+from tests.kit.outbox import Outbox
 
 FAR = datetime(2031, 1, 1, tzinfo=UTC)
 FIRST = datetime.min.replace(tzinfo=UTC)
@@ -36,27 +37,27 @@ async def last_three(bus: Bus) -> health.HealthStatus:
 
 
 async def test_runs_of_the_future_do_not_hide_what_fails_now(bus: Bus) -> None:
-    await define(bus)
+    await a_definition(bus)
     for _ in range(3):
-        await record(bus, "success", completed_at=FAR)
+        await a_run(bus, "success", completed_at=FAR)
     for _ in range(5):
-        await record(bus, "failure")
+        await a_run(bus, "failure")
     status = await last_three(bus)
     assert (status.status, status.passed, status.failed) == ("unhealthy", 0, 3)
 
 
 async def test_a_time_ahead_is_now_and_its_duration_counts_back_from_there(bus: Bus) -> None:
-    await define(bus)
-    run = await record(bus, completed_at=LAST, duration_ms=1_500)
+    await a_definition(bus)
+    run = await a_run(bus, completed_at=LAST, duration_ms=1_500)
     assert run.completed_at == run.created_at
     assert run.started_at == run.created_at - timedelta(milliseconds=1_500)
 
 
 async def test_many_runs_of_the_future(bus: Bus) -> None:
-    await define(bus)
+    await a_definition(bus)
     item = runs.RecordedItem(test_definition_id="homepage", status="success", completed_at=FAR)
     await bus.call(runs.RecordManyTestRuns(session_id=uuid7(), items=[item] * 3))
-    await record(bus, "failure")
+    await a_run(bus, "failure")
     status = await last_three(bus)
     assert (status.passed, status.failed) == (2, 1)
     page = await bus.call(runs.ListTestRuns())
@@ -64,17 +65,17 @@ async def test_many_runs_of_the_future(bus: Bus) -> None:
 
 
 async def test_reports_that_come_late_stand_behind_later_ones(bus: Bus) -> None:
-    await define(bus)
+    await a_definition(bus)
     for _ in range(3):
-        await record(bus, "failure")
+        await a_run(bus, "failure")
     for _ in range(3):
-        await record(bus, "success", completed_at=NOW)
+        await a_run(bus, "success", completed_at=NOW)
     assert (await last_three(bus)).failed == 3
 
 
 async def test_the_first_moment_there_is(bus: Bus) -> None:
-    await define(bus)
-    run = await record(bus, completed_at=FIRST, duration_ms=2**31 - 1)
+    await a_definition(bus)
+    run = await a_run(bus, completed_at=FIRST, duration_ms=2**31 - 1)
     assert run.started_at == run.completed_at == FIRST
     assert (await bus.call(runs.ListTestRuns())).items == [run]
     assert await bus.call(runs.GetTestRun(id=run.id)) == run
@@ -82,8 +83,8 @@ async def test_the_first_moment_there_is(bus: Bus) -> None:
 
 @pytest.mark.parametrize("since", [FIRST, LAST, LAST.replace(minute=0, second=0, microsecond=0)])
 async def test_health_since_any_time(bus: Bus, since: datetime) -> None:
-    await define(bus)
-    await record(bus)
+    await a_definition(bus)
+    await a_run(bus)
     status = await bus.call(health.GetHealthStatus(window=health.RunsSince(since=since)))
     assert status.total == (1 if since == FIRST else 0)
 
@@ -99,7 +100,7 @@ class TestDays:
                 )
             with pytest.raises(summaries.DayNotBegun):
                 await bus.call(summaries.ComputeDailySummary(day=day))
-        assert await types(outbox) == []
+        assert await outbox.types() == []
 
     async def test_the_first_day_there_is(self, bus: Bus) -> None:
         with pytest.raises(summaries.NoRunsOfDay):
@@ -108,8 +109,8 @@ class TestDays:
             await bus.call(summaries.GetDailySummary(day=date.max))
 
     async def test_today_is_summed_up(self, bus: Bus, db: AsyncConnection) -> None:
-        await define(bus)
-        await record(bus)
+        await a_definition(bus)
+        await a_run(bus)
         today = (await db.execute(text("SELECT (now() AT TIME ZONE 'UTC')::date"))).scalar_one()
         made = await bus.call(summaries.ComputeDailySummary(day=today))
         shown = await bus.call(health.GetDashboard(days=1))
@@ -163,8 +164,8 @@ def test_the_last_fetch_is_the_latest_that_can_have_been(times: Sequence[datetim
 async def test_times_ahead_from_before_are_put_right(
     service: Service, bus: Bus, db: AsyncConnection, database_url: str
 ) -> None:
-    await define(bus)
-    await record(bus, "success", duration_ms=1_000)
+    await a_definition(bus)
+    await a_run(bus, "success", duration_ms=1_000)
     project = await bus.call(projects.CreateProject(name="a", url="https://a.example"))
     await bus.call(projects.RecordProjectFetch(id=project.id, fetched_at=NOW))
     revision = "0009"
@@ -175,7 +176,7 @@ async def test_times_ahead_from_before_are_put_right(
     ):
         await db.execute(text(statement))
     await migrate.upgrade(database_url)
-    await record(bus, "failure")
+    await a_run(bus, "failure")
     [newest, oldest] = (await bus.call(runs.ListTestRuns())).items
     assert (newest.status, oldest.status) == ("failure", "success")
     assert oldest.completed_at == oldest.started_at + timedelta(seconds=1) == oldest.created_at

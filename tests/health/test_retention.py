@@ -4,10 +4,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
 from handlers.health._health_retention import NEWEST_KEPT
-from tests.health.arranging import Outbox, define, scalar, sweep, told
+from tests.health.arrange import a_definition, scalar
 from tests.health.test_health import COUNTED
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 RETENTION = timedelta(days=90)
 
@@ -31,17 +32,17 @@ async def add_runs(db: AsyncConnection, name: str, number: int, age: timedelta) 
 
 class TestRetention:
     async def test_old_runs_go_in_steps_and_the_newest_of_each_definition_stay(
-        self, bus: Bus, service: Service, db: AsyncConnection
+        self, bus: Bus, db: AsyncConnection, sweep: Sweep
     ) -> None:
         for name in ("busy", "quiet", "old"):
-            await define(bus, name)
+            await a_definition(bus, name)
         old = RETENTION + timedelta(days=1)
         await add_runs(db, "busy", 1500, timedelta())
         await add_runs(db, "busy", 1200, old)
         await add_runs(db, "quiet", 300, old)
         await add_runs(db, "old", NEWEST_KEPT + 5, old)
 
-        steps = [await sweep(service, "forget_test_runs") for _ in range(3)]
+        steps = [await sweep("forget_test_runs") for _ in range(3)]
 
         assert steps == [1000, 205, 0]
         kept = "SELECT count(*) FROM health.test_runs WHERE test_definition_id = :name"
@@ -51,17 +52,17 @@ class TestRetention:
         assert await scalar(db, COUNTED) == 0
 
     async def test_old_calls_go_and_a_call_outlives_its_run(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        await define(bus, "one")
+        await a_definition(bus, "one")
         await add_runs(db, "one", NEWEST_KEPT + 1, RETENTION + timedelta(days=1))
         await db.execute(text(CALLS))
-        assert await sweep(service, "forget_test_runs") == 1
+        assert await sweep("forget_test_runs") == 1
         orphans = "SELECT count(*) FROM health.model_calls WHERE test_run_id IS NULL"
         assert await scalar(db, orphans) == 12
-        events = await told(outbox, "model_call.detached")
+        events = await outbox.data("model_call.detached")
         assert {event["model_call"]["version"] for event in events} == {2}
         assert len({event["model_call"]["id"] for event in events}) == 12
-        assert await sweep(service, "forget_model_calls") == 4
-        assert await sweep(service, "forget_model_calls") == 0
+        assert await sweep("forget_model_calls") == 4
+        assert await sweep("forget_model_calls") == 0
         assert await scalar(db, "SELECT sum(calls) FROM health.model_tallies") == 8

@@ -9,8 +9,9 @@ from bus.contract.errors import AlreadyExists, InvalidReference, InvalidRequest,
 from bus.kit.ids import uuid7
 from contracts.health import test_runs as runs
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from tests.health.arranging import Outbox, define, later, record, scalar, sweep, told, types
+from tests.health.arrange import a_definition, a_run, later, scalar
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 
 async def start(bus: Bus, **fields: Any) -> runs.TestRun:
@@ -19,7 +20,7 @@ async def start(bus: Bus, **fields: Any) -> runs.TestRun:
 
 class TestStartTestRun:
     async def test_started(self, bus: Bus, outbox: Outbox) -> None:
-        await define(bus, expected_status=204, timeout_seconds=60)
+        await a_definition(bus, expected_status=204, timeout_seconds=60)
         run = await start(bus, triggered_by="webhook", session_id=uuid7(), ordinal=3)
         assert (run.status, run.triggered_by, run.environment) == (
             "running",
@@ -29,10 +30,10 @@ class TestStartTestRun:
         assert run.timeout_at - run.started_at == timedelta(seconds=60)
         assert (run.expected_status, run.completed_at, run.ordinal) == (204, None, 3)
         assert await bus.call(runs.GetTestRun(id=run.id)) == run
-        assert await told(outbox, "test_run.started") == [{"test_run": run.model_dump(mode="json")}]
+        assert await outbox.data("test_run.started") == [{"test_run": run.model_dump(mode="json")}]
 
     async def test_place_in_a_session_is_taken_once(self, bus: Bus) -> None:
-        await define(bus)
+        await a_definition(bus)
         session = uuid7()
         await start(bus, session_id=session, ordinal=1)
         with pytest.raises(AlreadyExists) as refused:
@@ -45,19 +46,19 @@ class TestFinishTestRun:
         return await bus.call(runs.FinishTestRun(**{"id": run.id, "status": "success", **fields}))
 
     async def test_finished(self, bus: Bus, outbox: Outbox) -> None:
-        await define(bus)
+        await a_definition(bus)
         run = await start(bus)
         done = await self.finish(bus, run, result={"status_code": 200}, metrics={"kb": 3})
         assert (done.version, done.status, done.metrics) == (2, "success", {"kb": 3})
         assert done.completed_at == done.updated_at
         assert done.duration_ms is not None
-        assert await told(outbox, "test_run.finished") == [
+        assert await outbox.data("test_run.finished") == [
             {"test_run": done.model_dump(mode="json")}
         ]
 
     @pytest.mark.parametrize("status", ["success", "failure", "skipped", "timeout"])
     async def test_once(self, bus: Bus, status: Any) -> None:
-        await define(bus)
+        await a_definition(bus)
         run = await start(bus)
         await self.finish(bus, run, status=status)
         with pytest.raises(InvalidTransition) as refused:
@@ -65,7 +66,7 @@ class TestFinishTestRun:
         assert refused.value.from_ == status
 
     async def test_success_that_met_another_status(self, bus: Bus) -> None:
-        await define(bus, expected_status=201)
+        await a_definition(bus, expected_status=201)
         run = await start(bus)
         with pytest.raises(runs.ResultContradictsExpectation) as refused:
             await self.finish(bus, run, result={"status_code": 200})
@@ -76,30 +77,30 @@ class TestFinishTestRun:
 
 class TestRecordTestRun:
     async def test_recorded(self, bus: Bus, outbox: Outbox) -> None:
-        await define(bus)
+        await a_definition(bus)
         at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        run = await record(bus, "failure", duration_ms=1500, completed_at=at, error_message="no")
+        run = await a_run(bus, "failure", duration_ms=1500, completed_at=at, error_message="no")
         assert (run.completed_at, run.started_at) == (at, at - timedelta(milliseconds=1500))
         assert (run.status, run.error_message, run.version) == ("failure", "no", 1)
-        assert (await types(outbox))[1:] == ["test_run.finished"]
+        assert (await outbox.types())[1:] == ["test_run.finished"]
 
     async def test_refused(self, bus: Bus) -> None:
         with pytest.raises(InvalidReference):
-            await record(bus)
-        await define(bus)
+            await a_run(bus)
+        await a_definition(bus)
         with pytest.raises(runs.ResultContradictsExpectation):
-            await record(bus, result={"status_code": 500})
-        id_ = (await record(bus)).id
+            await a_run(bus, result={"status_code": 500})
+        id_ = (await a_run(bus)).id
         with pytest.raises(AlreadyExists):
-            await record(bus, id=id_)
+            await a_run(bus, id=id_)
 
     async def test_many_in_flight_share_transactions(self, bus: Bus, db: AsyncConnection) -> None:
-        await define(bus)
+        await a_definition(bus)
         waiting = asyncio.Semaphore(64)
 
         async def one(number: int) -> None:
             async with waiting:
-                await record(bus, "success" if number % 3 else "failure")
+                await a_run(bus, "success" if number % 3 else "failure")
 
         await asyncio.gather(*(one(number) for number in range(640)))
         query = "SELECT count(DISTINCT xid) FROM bus.outbox WHERE type = 'test_run.finished'"
@@ -109,8 +110,8 @@ class TestRecordTestRun:
 
 class TestRecordManyTestRuns:
     async def test_recorded(self, bus: Bus, outbox: Outbox) -> None:
-        await define(bus)
-        await define(bus, "other")
+        await a_definition(bus)
+        await a_definition(bus, "other")
         session = uuid7()
         items = [
             runs.RecordedItem(test_definition_id=name, status="success", ordinal=number)
@@ -120,10 +121,10 @@ class TestRecordManyTestRuns:
         assert [item.test_definition_id for item in recorded.items] == ["homepage", "other"]
         stored = await bus.call(runs.GetTestRun(id=recorded.items[1].id))
         assert (stored.session_id, stored.ordinal) == (session, 1)
-        assert (await types(outbox)).count("test_run.finished") == 2
+        assert (await outbox.types()).count("test_run.finished") == 2
 
     async def test_with_ids_of_the_callers(self, bus: Bus) -> None:
-        await define(bus)
+        await a_definition(bus)
         item = runs.RecordedItem(id=uuid7(), test_definition_id="homepage", status="success")
         items = [item, item.model_copy(update={"id": None})]
 
@@ -134,14 +135,14 @@ class TestRecordManyTestRuns:
             await bus.call(runs.RecordManyTestRuns(session_id=uuid7(), items=[item]))
 
     async def test_five_hundred_in_a_few_statements(self, bus: Bus, statements: Any) -> None:
-        await define(bus)
+        await a_definition(bus)
         item = runs.RecordedItem(test_definition_id="homepage", status="success")
         with statements() as counted:
             await bus.call(runs.RecordManyTestRuns(session_id=uuid7(), items=[item] * 500))
         assert counted.total <= 6
 
     async def test_all_or_nothing(self, bus: Bus, db: AsyncConnection) -> None:
-        await define(bus)
+        await a_definition(bus)
         good = {"test_definition_id": "homepage", "status": "success"}
         for wrong, error in (
             ({"test_definition_id": "nobody"}, InvalidReference),
@@ -166,13 +167,13 @@ class TestRecordManyTestRuns:
 
 class TestListTestRuns:
     async def test_filters(self, bus: Bus, statements: Any) -> None:
-        await define(bus)
-        await define(bus, "other")
+        await a_definition(bus)
+        await a_definition(bus, "other")
         session = uuid7()
         old = datetime.now(UTC) - timedelta(days=1)
-        one = await record(bus, session_id=session)
-        two = await record(bus, "failure", test_definition_id="other")
-        three = await record(bus, completed_at=old)
+        one = await a_run(bus, session_id=session)
+        two = await a_run(bus, "failure", test_definition_id="other")
+        three = await a_run(bus, completed_at=old)
 
         async def found(**filters: Any) -> list[Any]:
             with statements() as counted:
@@ -188,8 +189,8 @@ class TestListTestRuns:
         assert await found(since=old + timedelta(hours=1)) == [two.id, one.id]
 
     async def test_pages(self, bus: Bus) -> None:
-        await define(bus)
-        made = [(await record(bus)).id for _ in range(5)]
+        await a_definition(bus)
+        made = [(await a_run(bus)).id for _ in range(5)]
         found = []
         cursor = None
         while True:
@@ -202,10 +203,10 @@ class TestListTestRuns:
 
 class TestGetLatestTestRuns:
     async def test_the_latest_first(self, bus: Bus) -> None:
-        await define(bus)
-        await define(bus, "other")
+        await a_definition(bus)
+        await a_definition(bus, "other")
         made = [
-            (await record(bus, test_definition_id=name)).id
+            (await a_run(bus, test_definition_id=name)).id
             for name in ("homepage", "other", "homepage")
         ]
         latest = await bus.call(runs.GetLatestTestRuns(limit=2))
@@ -214,16 +215,16 @@ class TestGetLatestTestRuns:
 
 class TestExpiry:
     async def test_closed_once_with_timeout(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
-        await define(bus)
+        await a_definition(bus)
         run = await start(bus)
-        assert await sweep(service, "expire_test_runs") == 0
+        assert await sweep("expire_test_runs") == 0
         await later(db, "test_runs", "timeout_at", timedelta(seconds=301))
-        assert await sweep(service, "expire_test_runs") == 1
-        assert await sweep(service, "expire_test_runs") == 0
+        assert await sweep("expire_test_runs") == 1
+        assert await sweep("expire_test_runs") == 0
         closed = await bus.call(runs.GetTestRun(id=run.id))
         assert (closed.status, closed.version) == ("timeout", 2)
-        assert len(await told(outbox, "test_run.finished")) == 1
+        assert await outbox.count("test_run.finished") == 1
         with pytest.raises(InvalidTransition):
             await bus.call(runs.FinishTestRun(id=run.id, status="success"))

@@ -67,6 +67,7 @@ async def test_subtasks_wait_for_what_their_task_waits_for(bus: Bus) -> None:
     assert set(await claim_all(bus)) == {"t/2", "t/2.1"}
 
 
+@pytest.mark.own_service  # the stream is compared with the tables
 @pytest.mark.parametrize("mode", ["yolo", "review_per_phase"])
 async def test_a_fleet_finishes_what_can_be_finished(bus: Bus, plan: Plan, mode: Any) -> None:
     expected = _finishable(plan)

@@ -1,5 +1,4 @@
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,7 @@ from fleetbus.importing.load import load_plan
 from fleetbus.importing.plan import Dependency, Plan, PlannedPhase, PlannedTask
 from fleetbus.importing.present import read_present
 from fleetbus.importing.report import Difference, LoadReport
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 
 def planned(
@@ -89,7 +87,7 @@ class TestFirstImport:
         assert (a.description, a.priority, a.phase_id) == ("Why", "high", present.phases["p"].id)
         assert (b.parent_task_id, b.position) == (a.id, 1)
         assert present.dependencies == {Dependency("b", "a")}
-        told = Counter(row.type for row in await outbox())
+        told = Counter(await outbox.types())
         assert told == {"initiative.created": 1, "phase.created": 1, "task.created": 2}
 
     async def test_states_are_those_of_the_plan(self, bus: Bus) -> None:
@@ -166,16 +164,16 @@ class TestDryRun:
         report = await load_plan(bus, planned(task("a")), dry_run=True)
         assert counts(report) == {"initiative": (1, 0, 0, 0), "tasks": (1, 0, 0, 0)}
         assert (report.dry_run, report.initiative_id) == (True, None)
-        assert await outbox() == []
+        assert await outbox.all() == []
         with pytest.raises(InitiativeNotFound):
             await bus.call(FindInitiative(external_ref="plan:small"))
 
     async def test_says_what_the_import_then_does(self, bus: Bus, outbox: Outbox) -> None:
         await load_plan(bus, planned(task("a"), task("b")))
-        before = await outbox()
+        before = await outbox.all()
         plan = planned(task("a", priority="low"), task("b"), task("c"), waits=(("b", "a"),))
         dry = await load_plan(bus, plan, dry_run=True)
-        assert await outbox() == before
+        assert await outbox.all() == before
         assert replace(dry, dry_run=False) == await load_plan(bus, plan)
 
 
@@ -184,7 +182,7 @@ class TestSecondImport:
         phases = (PlannedPhase("p", "Phase"), PlannedPhase("q", "Other"))
         plan = planned(task("a", phase_ref="p"), task("b", phase_ref="p"), phases=phases)
         await load_plan(bus, plan)
-        before = len(await outbox())
+        before = await outbox.count()
         changed = planned(
             replace(task("a", phase_ref="q", description="New"), name="Renamed"),
             task("b"),
@@ -197,7 +195,7 @@ class TestSecondImport:
             "phases": (0, 1, 1, 0),
             "tasks": (0, 2, 0, 0),
         }
-        told = Counter(row.type for row in (await outbox())[before:])
+        told = Counter(row.type for row in (await outbox.all())[before:])
         assert told == {"phase.updated": 1, "task.updated": 2}
         present = await read_present(bus, "plan:small")
         assert (present.tasks["a"].name, present.tasks["a"].description) == ("Renamed", "New")
@@ -208,7 +206,7 @@ class TestSecondImport:
 
     async def test_adds_what_is_new_between_what_is_there(self, bus: Bus, outbox: Outbox) -> None:
         await load_plan(bus, planned(task("a"), task("b")))
-        before = len(await outbox())
+        before = await outbox.count()
         plan = planned(
             task("new"), task("a"), task("b"), task("child", parent_ref="a"),
             waits=(("a", "new"), ("child", "b"), ("b", "new")),
@@ -219,29 +217,29 @@ class TestSecondImport:
             "tasks": (2, 0, 2, 0),
             "dependencies": (3, 0, 0, 0),
         }
-        told = Counter(row.type for row in (await outbox())[before:])
+        told = Counter(row.type for row in (await outbox.all())[before:])
         assert told == {"task.created": 2, "task.dependency_added": 2}
         assert (await load_plan(bus, plan)).unchanged
 
     async def test_what_is_no_longer_in_the_plan_stays(self, bus: Bus, outbox: Outbox) -> None:
         await load_plan(bus, planned(task("a"), task("b"), task("c"), waits=(("b", "a"),)))
-        before = await outbox()
+        before = await outbox.all()
         report = await load_plan(bus, planned(task("a"), task("b")))
         assert (report.gone_tasks, report.gone_dependencies, report.unchanged) == (1, 1, True)
         assert report.gone == (
             Difference("c", "a task that is no longer in the plan"),
             Difference("b", "waits here for a, and no longer in the plan"),
         )
-        assert await outbox() == before
+        assert await outbox.all() == before
 
     async def test_the_fleet_decides_on_how_far_things_are(self, bus: Bus, outbox: Outbox) -> None:
         plan = planned(task("a"), task("b"))
         await load_plan(bus, plan)
         await finish(bus, "a")
-        before = await outbox()
+        before = await outbox.all()
         report = await load_plan(bus, plan)
         assert (report.unchanged, report.differences) == (True, ())
-        assert await outbox() == before
+        assert await outbox.all() == before
         tasks = await tasks_of(bus)
         assert (tasks["a"].status, tasks["b"].status) == ("completed", "in_progress")
 
@@ -249,7 +247,7 @@ class TestSecondImport:
         await load_plan(
             bus, planned(task("a"), task("b"), task("c", status="blocked", blocked_reason="Why"))
         )
-        before = await outbox()
+        before = await outbox.all()
         plan = planned(
             task("a", status="completed"),
             task("b", status="blocked", blocked_reason="Why"),
@@ -262,7 +260,7 @@ class TestSecondImport:
             Difference("c", "pending in the plan, blocked here"),
         )
         assert report.unchanged
-        assert await outbox() == before
+        assert await outbox.all() == before
 
     async def test_what_has_begun_cannot_come_to_wait(self, bus: Bus) -> None:
         await load_plan(bus, planned(task("a"), task("b")))

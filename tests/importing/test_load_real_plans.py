@@ -1,5 +1,4 @@
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,8 +12,7 @@ from fleetbus.importing.plan import Plan
 from fleetbus.importing.present import read_present
 from fleetbus.importing.taskmaster import open_taskmaster
 from tests.importing.test_real_plans import real
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 
 def _beads() -> Plan:
@@ -89,10 +87,10 @@ async def test_every_record_of_task_master_is_accounted_for(bus: Bus) -> None:
 
 async def test_a_second_import_tells_nothing(bus: Bus, plan: Plan, outbox: Outbox) -> None:
     first = await load_plan(bus, plan)
-    before = len(await outbox())
+    before = await outbox.count()
     second = await load_plan(bus, plan)
 
-    assert len(await outbox()) == before
+    assert await outbox.count() == before
     assert second.unchanged
     assert [row[3] for row in second.rows()] == [row[1] for row in first.rows()]
     assert (second.differences, second.gone_tasks, second.gone_dependencies) == ((), 0, 0)

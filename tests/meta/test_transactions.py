@@ -1,7 +1,6 @@
 """Several commands in one request, through the client and against what is published of it."""
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jsonschema
@@ -15,10 +14,9 @@ from contracts.meta.transactions import ExecuteTransaction
 from contracts.planning.tasks import TaskNotFound
 from fleetbus.client import Bus
 from tests.bus.asking import count_of
+from tests.kit.outbox import Outbox
 
 EXECUTE = "db.transactions.execute"
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 class TestExecuteTransaction:
@@ -37,7 +35,7 @@ class TestExecuteTransaction:
         )
 
         assert [reply["id"] for reply in answered.reply.replies] == [plan, phase, task]
-        told = await outbox()
+        told = await outbox.all()
         assert [row.type for row in told][:3] == [
             "initiative.created",
             "phase.created",

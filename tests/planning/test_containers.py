@@ -36,9 +36,9 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
-from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, last, told
-from tests.planning.arranging import add_claimed, add_task
+from tests.kit.outbox import Outbox
+from tests.planning import arrange
+from tests.planning.arrange import add_claimed, add_task
 
 ROUNDS = 10
 """How often two calls are made at once; they do not meet every time."""
@@ -55,49 +55,49 @@ class TestThePhaseIsOver:
     async def test_the_last_open_task_is_deleted(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        a, b = [await plans.task(db, phase) for _ in "ab"]
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        a, b = [await arrange.add_task_of(db, phase) for _ in "ab"]
         await bus.call(CompleteTask(id=a))
         await bus.call(DeleteTask(id=b))
 
         assert await status(bus, phase=phase.id) == "pending_review"
-        assert (await last(outbox, "phase.pending_review"))["previous_status"] == "in_progress"
+        assert (await outbox.last("phase.pending_review")).data["previous_status"] == "in_progress"
 
     async def test_and_with_it_its_initiative(self, bus: Bus, db: AsyncConnection) -> None:
-        initiative = await plans.initiative(bus, execution_mode="yolo")
-        phase = await plans.phase(bus, initiative.id, status="in_progress")
-        await plans.task(db, phase, "completed")
-        await bus.call(DeleteTask(id=await plans.task(db, phase, "pending")))
+        initiative = await arrange.an_initiative(bus, execution_mode="yolo")
+        phase = await arrange.a_phase(bus, initiative.id, status="in_progress")
+        await arrange.add_task_of(db, phase, "completed")
+        await bus.call(DeleteTask(id=await arrange.add_task_of(db, phase, "pending")))
 
         assert await status(bus, initiative=initiative.id) == "pending_review"
 
     async def test_it_goes_along_with_its_parent_in_another_phase(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
-        one, two = await plans.two_phases(bus, status="in_progress")
-        parent = await plans.task(db, two)
-        await plans.task(db, one, "completed")
-        await plans.task(db, one, "pending", parent_task_id=parent)
-        await plans.task(db, two, "completed")
+        one, two = await arrange.two_phases(bus, status="in_progress")
+        parent = await arrange.add_task_of(db, two)
+        await arrange.add_task_of(db, one, "completed")
+        await arrange.add_task_of(db, one, "pending", parent_task_id=parent)
+        await arrange.add_task_of(db, two, "completed")
 
         await bus.call(DeleteTask(id=parent))
 
         assert [await status(bus, phase=each.id) for each in (one, two)] == ["pending_review"] * 2
 
     async def test_it_goes_along_with_another_phase(self, bus: Bus, db: AsyncConnection) -> None:
-        one, two = await plans.two_phases(bus, status="in_progress")
-        parent = await plans.task(db, two)
-        await plans.task(db, one, "completed")
-        await plans.task(db, one, "pending", parent_task_id=parent)
+        one, two = await arrange.two_phases(bus, status="in_progress")
+        parent = await arrange.add_task_of(db, two)
+        await arrange.add_task_of(db, one, "completed")
+        await arrange.add_task_of(db, one, "pending", parent_task_id=parent)
 
         await bus.call(DeletePhase(id=two.id))
 
         assert await status(bus, phase=one.id) == "pending_review"
 
     async def test_it_moves_out(self, bus: Bus, db: AsyncConnection) -> None:
-        one, two = await plans.two_phases(bus, status="in_progress")
-        await plans.task(db, one, "completed")
-        moved = await plans.task(db, one, "pending")
+        one, two = await arrange.two_phases(bus, status="in_progress")
+        await arrange.add_task_of(db, one, "completed")
+        moved = await arrange.add_task_of(db, one, "pending")
 
         await bus.call(UpdateTask(id=moved, phase_id=two.id))
 
@@ -105,8 +105,8 @@ class TestThePhaseIsOver:
         assert await status(bus, phase=two.id) == "in_progress"
 
     async def test_it_has_a_late_result(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        id_ = await plans.task(db, phase, "pending", attempt=1)
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        id_ = await arrange.add_task_of(db, phase, "pending", attempt=1)
         with pytest.raises(StaleAttempt):
             await bus.call(CompleteTask(id=id_, attempt=1))
 
@@ -117,9 +117,9 @@ class TestThePhaseIsOver:
     async def test_a_child_counts_for_the_phase_of_its_parent(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        top = await plans.task(db, phase)
-        below = await plans.task(db, phase, phase_id=None, parent_task_id=top)
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        top = await arrange.add_task_of(db, phase)
+        below = await arrange.add_task_of(db, phase, phase_id=None, parent_task_id=top)
         await bus.call(CompleteTask(id=top))
         assert await status(bus, phase=phase.id) == "in_progress"
 
@@ -131,8 +131,8 @@ class TestThePhaseIsOver:
     async def test_all_was_completed_while_it_was_blocked(
         self, bus: Bus, db: AsyncConnection, before: str
     ) -> None:
-        phase = await plans.lone_phase(bus, status=before)
-        id_ = await plans.task(db, phase)
+        phase = await arrange.a_lone_phase(bus, status=before)
+        id_ = await arrange.add_task_of(db, phase)
         await bus.call(BlockPhase(id=phase.id, reason="x"))
         await bus.call(CompleteTask(id=id_))
         await bus.call(UnblockPhase(id=phase.id))
@@ -142,16 +142,16 @@ class TestThePhaseIsOver:
         assert await status(bus, phase=phase.id) == "pending_review"
 
     async def test_not_one_that_is_empty(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
+        phase = await arrange.a_lone_phase(bus, status="approved")
         await bus.call(StartPhase(id=phase.id))
-        await bus.call(DeleteTask(id=await plans.task(db, phase, "pending")))
+        await bus.call(DeleteTask(id=await arrange.add_task_of(db, phase, "pending")))
 
         assert await status(bus, phase=phase.id) == "in_progress"
 
 
 class TestTheInitiativeIsOver:
     async def test_without_phases(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
         tasks = [await add_claimed(db, initiative_id=initiative.id) for _ in range(2)]
         await bus.call(CompleteTask(id=tasks[0]))
         assert await status(bus, initiative=initiative.id) == "active"
@@ -159,10 +159,10 @@ class TestTheInitiativeIsOver:
         await bus.call(CompleteTask(id=tasks[1]))
 
         assert await status(bus, initiative=initiative.id) == "pending_review"
-        assert (await told(outbox))[-1] == "initiative.pending_review"
+        assert (await outbox.types())[-1] == "initiative.pending_review"
 
     async def test_tasks_count_outside_of_phases_too(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
         outside = await add_claimed(db, initiative_id=phase.initiative_id)
         await bus.call(CompletePhase(id=phase.id))
         assert await status(bus, initiative=phase.initiative_id) == "active"
@@ -174,8 +174,8 @@ class TestTheInitiativeIsOver:
     async def test_tasks_count_in_a_phase_that_is_completed(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        left = await plans.task(db, phase)
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        left = await arrange.add_task_of(db, phase)
         await bus.call(CompletePhase(id=phase.id))
         assert await status(bus, initiative=phase.initiative_id) == "active"
 
@@ -184,14 +184,14 @@ class TestTheInitiativeIsOver:
         assert await status(bus, initiative=phase.initiative_id) == "pending_review"
 
     async def test_its_last_open_phase_is_deleted(self, bus: Bus, db: AsyncConnection) -> None:
-        one, two = await plans.two_phases(bus, status="in_progress")
+        one, two = await arrange.two_phases(bus, status="in_progress")
         await bus.call(CompletePhase(id=one.id))
         await bus.call(DeletePhase(id=two.id))
 
         assert await status(bus, initiative=one.initiative_id) == "pending_review"
 
     async def test_while_it_was_archived(self, bus: Bus, db: AsyncConnection) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
         id_ = await add_claimed(db, initiative_id=initiative.id)
         await bus.call(ArchiveInitiative(id=initiative.id))
         await bus.call(CompleteTask(id=id_))
@@ -202,7 +202,7 @@ class TestTheInitiativeIsOver:
         assert await status(bus, initiative=initiative.id) == "pending_review"
 
     async def test_a_plan_that_is_brought_in_completed(self, bus: Bus) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
         items = [
             NewTaskItem(name=name, initiative_id=initiative.id, status="completed") for name in "ab"
         ]
@@ -214,24 +214,24 @@ class TestTheInitiativeIsOver:
 class TestWorkIsAdded:
     @pytest.mark.parametrize("mode", ["yolo", "review_per_phase"])
     async def test_a_task(self, bus: Bus, db: AsyncConnection, outbox: Outbox, mode: str) -> None:
-        initiative = await plans.initiative(bus, execution_mode=mode)
-        phase = await plans.phase(bus, initiative.id, status="in_progress")
-        await bus.call(CompleteTask(id=await plans.task(db, phase)))
+        initiative = await arrange.an_initiative(bus, execution_mode=mode)
+        phase = await arrange.a_phase(bus, initiative.id, status="in_progress")
+        await bus.call(CompleteTask(id=await arrange.add_task_of(db, phase)))
 
         await bus.call(CreateTask(name="more", phase_id=phase.id))
 
         assert await status(bus, phase=phase.id) == "in_progress"
         assert await status(bus, initiative=initiative.id) == "active"
         before = "completed" if mode == "yolo" else "pending_review"
-        assert (await last(outbox, "phase.started"))["previous_status"] == before
-        reopened = "initiative.reopened" in await told(outbox)
+        assert (await outbox.last("phase.started")).data["previous_status"] == before
+        reopened = "initiative.reopened" in await outbox.types()
         assert reopened == (mode == "yolo")
 
     async def test_below_a_task_of_a_phase_that_is_over(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        top = await plans.task(db, phase)
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        top = await arrange.add_task_of(db, phase)
         await bus.call(CompleteTask(id=top))
 
         await bus.call(CreateTask(name="more", parent_task_id=top))
@@ -239,7 +239,7 @@ class TestWorkIsAdded:
         assert await status(bus, phase=phase.id) == "in_progress"
 
     async def test_many(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
         await bus.call(CompletePhase(id=phase.id))
 
         items = [NewTaskItem(name="t", phase_id=phase.id) for _ in "ab"]
@@ -249,7 +249,7 @@ class TestWorkIsAdded:
         assert await status(bus, initiative=phase.initiative_id) == "active"
 
     async def test_one_that_is_completed_changes_nothing(self, bus: Bus) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
         await bus.call(CompletePhase(id=phase.id))
 
         await bus.call(CreateTask(name="done", phase_id=phase.id, status="completed"))
@@ -258,18 +258,18 @@ class TestWorkIsAdded:
         assert await status(bus, initiative=phase.initiative_id) == "pending_review"
 
     async def test_one_moves_in(self, bus: Bus, db: AsyncConnection) -> None:
-        one, two = await plans.two_phases(bus, status="in_progress")
+        one, two = await arrange.two_phases(bus, status="in_progress")
         await bus.call(CompletePhase(id=two.id))
-        top = await plans.task(db, one, "completed")
-        await plans.task(db, one, "pending", phase_id=None, parent_task_id=top)
+        top = await arrange.add_task_of(db, one, "completed")
+        await arrange.add_task_of(db, one, "pending", phase_id=None, parent_task_id=top)
 
         await bus.call(UpdateTask(id=top, phase_id=two.id))
 
         assert await status(bus, phase=two.id) == "in_progress"
 
     async def test_one_is_retried(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        id_ = await plans.task(db, phase, "pending")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        id_ = await arrange.add_task_of(db, phase, "pending")
         await bus.call(BlockTask(id=id_, reason="x"))
         await bus.call(CompletePhase(id=phase.id))
 
@@ -279,7 +279,7 @@ class TestWorkIsAdded:
 
     @pytest.mark.parametrize("over", ["pending_review", "completed"])
     async def test_a_phase(self, bus: Bus, outbox: Outbox, over: str) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
         await bus.call(CompletePhase(id=phase.id))
         if over == "completed":
             approve = ApproveInitiative(id=phase.initiative_id, strategy="push_branch")
@@ -288,18 +288,18 @@ class TestWorkIsAdded:
         await bus.call(CreatePhase(initiative_id=phase.initiative_id, name="more"))
 
         assert await status(bus, initiative=phase.initiative_id) == "active"
-        data = await last(outbox, "initiative.reopened")
+        data = (await outbox.last("initiative.reopened")).data
         assert (data["previous_status"], data["initiative"]["status"]) == (over, "active")
 
     async def test_an_archived_initiative_takes_none(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        initiative = await plans.initiative(bus)
-        phase = await plans.phase(bus, initiative.id, status="in_progress")
-        blocked = await plans.task(db, phase, "blocked", blocked_reason="x")
+        initiative = await arrange.an_initiative(bus)
+        phase = await arrange.a_phase(bus, initiative.id, status="in_progress")
+        blocked = await arrange.add_task_of(db, phase, "blocked", blocked_reason="x")
         outside = await add_task(db, initiative_id=initiative.id)
         await bus.call(ArchiveInitiative(id=initiative.id))
-        before = await told(outbox)
+        before = await outbox.types()
 
         commands: tuple[Command[Any], ...] = (
             CreateTask(name="t", initiative_id=initiative.id),
@@ -314,4 +314,4 @@ class TestWorkIsAdded:
             with pytest.raises(InitiativeClosed) as refused:
                 await bus.call(command)
             assert refused.value.id == initiative.id
-        assert await told(outbox) == before
+        assert await outbox.types() == before

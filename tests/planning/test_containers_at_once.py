@@ -16,9 +16,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.bus.asking import eventually, waiting_for_locks
-from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, told
-from tests.planning.arranging import add_claimed
+from tests.kit.outbox import Outbox
+from tests.planning import arrange
+from tests.planning.arrange import add_claimed
 from tests.planning.test_containers import status
 
 ROUNDS = 10
@@ -30,20 +30,20 @@ class TestAtOnce:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         for _ in range(ROUNDS):
-            initiative = await plans.initiative(bus)
+            initiative = await arrange.an_initiative(bus)
             tasks = [await add_claimed(db, initiative_id=initiative.id) for _ in range(2)]
             calls = [bus.call(CompleteTask(id=tasks[0])), bus.call(DeleteTask(id=tasks[1]))]
             await asyncio.gather(*calls)
             assert await status(bus, initiative=initiative.id) == "pending_review"
-        assert (await told(outbox)).count("initiative.pending_review") == ROUNDS
+        assert (await outbox.types()).count("initiative.pending_review") == ROUNDS
 
     async def test_the_last_is_completed_while_one_is_added(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
         for _ in range(ROUNDS):
-            phase = await plans.lone_phase(bus, status="in_progress")
+            phase = await arrange.a_lone_phase(bus, status="in_progress")
             await asyncio.gather(
-                bus.call(CompleteTask(id=await plans.task(db, phase))),
+                bus.call(CompleteTask(id=await arrange.add_task_of(db, phase))),
                 bus.call(CreateTask(name="more", phase_id=phase.id)),
             )
             assert await status(bus, phase=phase.id) == "in_progress"
@@ -52,8 +52,11 @@ class TestAtOnce:
         self, bus: Bus, db: AsyncConnection
     ) -> None:
         """Held at its COMMIT, while what it saw is claimed and completed as well."""
-        phase = await plans.lone_phase(bus, status="in_progress")
-        first, other = await plans.task(db, phase), await plans.task(db, phase, "pending")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        first, other = (
+            await arrange.add_task_of(db, phase),
+            await arrange.add_task_of(db, phase, "pending"),
+        )
         await hold_the_end_of(db, first)
         await db.execute(text("BEGIN"))
         await db.execute(text("SELECT pg_advisory_xact_lock(7)"))
@@ -95,9 +98,9 @@ class TestNoStatementMore:
     async def test_where_another_task_keeps_it_open(
         self, bus: Bus, db: AsyncConnection, statements: Callable[[], Any]
     ) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        inside = [await plans.task(db, phase) for _ in range(2)]
-        await plans.task(db, phase, "pending")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        inside = [await arrange.add_task_of(db, phase) for _ in range(2)]
+        await arrange.add_task_of(db, phase, "pending")
         outside = await add_claimed(db, initiative_id=phase.initiative_id)
 
         with statements() as counted:
@@ -109,7 +112,7 @@ class TestNoStatementMore:
     async def test_where_a_task_is_added_to_what_is_open(
         self, bus: Bus, statements: Callable[[], Any]
     ) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
 
         with statements() as counted:
             await bus.call(CreateTask(name="t", phase_id=phase.id))

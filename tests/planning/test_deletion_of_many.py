@@ -19,8 +19,8 @@ from fleetbus.client import Bus
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.sweeper import REMOVED_PER_STEP
-from tests.agents.making import sweep
-from tests.planning._plans import Outbox
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 from tests.planning.test_deletions_in_steps import left
 
 MANY = 50_000
@@ -79,11 +79,11 @@ class Others:
 async def test_others_wait_for_no_lock_and_who_takes_over_goes_on(
     settings: Settings,
     bus: Bus,
-    service: Service,
     registry: Registry,
     db: AsyncConnection,
     outbox: Outbox,
     monkeypatch: pytest.MonkeyPatch,
+    sweep: Sweep,
 ) -> None:
     locked_out: list[str] = []
     run_alone = Executor.run_alone
@@ -105,7 +105,7 @@ async def test_others_wait_for_no_lock_and_who_takes_over_goes_on(
         assert deletion.deleted.tasks == MANY
 
         for _ in range(3):
-            assert await sweep(service, "remove_deleted") >= REMOVED_PER_STEP
+            assert await sweep("remove_deleted") >= REMOVED_PER_STEP
         assert 0 < (await _deletions.under_way(db)).parts < MANY
         removing = Service(settings.model_copy(update={"sweeper": True, "relay": False}), registry)
         await removing.start()
@@ -123,7 +123,7 @@ async def test_others_wait_for_no_lock_and_who_takes_over_goes_on(
     assert locked_out == []
     assert others.got["created"] == others.got["completed"] > 0
     assert await left(db) == {"initiatives": 1, "tasks": others.got["created"] + 1}
-    types = Counter(row.type for row in await outbox())
+    types = Counter(await outbox.types())
     assert types["initiative.deleted"] == 1
     assert types["task.deleted"] == 0
     assert types["task.completed"] == others.got["completed"]

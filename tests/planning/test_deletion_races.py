@@ -32,9 +32,10 @@ from contracts.planning.tasks import (
 from fleetbus.client import Bus
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
-from tests.agents.making import register, sweep
-from tests.planning import _plans as plans
-from tests.planning._plans import Outbox
+from tests.agents.arrange import an_agent
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
+from tests.planning import arrange
 from tests.planning.test_deletions_in_steps import BOUND, large, left, remove_all
 from tests.servers import connection_to
 
@@ -80,8 +81,8 @@ class TestInFlight:
 
     @pytest.fixture
     async def plan(self, bus: Bus, db: AsyncConnection) -> dict[str, UUID]:
-        phase = await plans.lone_phase(bus)
-        await plans.set_status(db, phase, "in_progress")
+        phase = await arrange.a_lone_phase(bus)
+        await arrange.set_status(db, phase, "in_progress")
         initiative = phase.initiative_id
         task = await bus.call(CreateTask(name="in the phase", phase_id=phase.id))
         await bus.call(ClaimTasks(agent_id="a", initiative_id=initiative))
@@ -118,8 +119,8 @@ class TestInFlight:
             await bus.call(DeleteInitiative(id=plan["initiative"]))
 
         assert type(await late) is refusal
-        assert (await outbox())[-1].type == "initiative.deleted"
-        await remove_all(service)
+        assert (await outbox.last()).type == "initiative.deleted"
+        await remove_all(Sweep(service))
         assert await left(db) == {}
 
     async def test_many_at_once_keep_the_order(
@@ -146,12 +147,12 @@ class TestInFlight:
         await bus.call(DeleteInitiative(id=initiative.id))
         answers = [answer for part in await asyncio.gather(*working) for answer in part]
 
-        types = [row.type for row in await outbox()]
+        types = await outbox.types()
         assert types[-1] == "initiative.deleted"
         done = types.count("task.updated") + types.count("task.created") - len(ids)
         assert done == answers.count(None)
         assert {type(answer) for answer in answers if answer} <= {TaskNotFound, InvalidReference}
-        await remove_all(service)
+        await remove_all(Sweep(service))
         assert await left(db) == {}
 
 
@@ -166,7 +167,7 @@ class TestTwoAtOnce:
             True,
             True,
         ]
-        assert [row.type for row in await outbox()].count("initiative.deleted") == 1
+        assert (await outbox.types()).count("initiative.deleted") == 1
         assert (await left(db))["deletions"] == 1
 
     async def test_two_of_different_ones(
@@ -175,30 +176,30 @@ class TestTwoAtOnce:
         one, other = (await large(bus))[0], (await large(bus))[0]
         await asyncio.gather(*(bus.call(DeleteInitiative(id=each.id)) for each in (one, other)))
         assert (await left(db))["deletions"] == 2
-        await remove_all(service)
+        await remove_all(Sweep(service))
         assert await left(db) == {}
 
 
 class TestReferences:
     async def test_an_agent_that_came_meanwhile_lets_go_before_the_rows_go(
-        self, bus: Bus, db: AsyncConnection, service: Service, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, service: Service, outbox: Outbox, sweep: Sweep
     ) -> None:
         initiative, tasks = await large(bus)
-        agent = await register(bus)
+        agent = await an_agent(bus)
         await bus.call(DeleteInitiative(id=initiative.id))
         # As one does that read both before the deletion, and commits after it.
         came = "UPDATE agents.agents SET task_id = :task, initiative_id = :initiative"
         await db.execute(text(came), {"task": tasks[0].id, "initiative": initiative.id})
 
-        while await sweep(service, "remove_deleted"):
+        while await sweep("remove_deleted"):
             pass
         assert await left(db) == {"initiatives": 1, "tasks": 1, "deletions": 1}
 
-        assert await sweep(service, "let_go_of_removed") == 1
+        assert await sweep("let_go_of_removed") == 1
         after = await bus.call(GetAgent(id=agent.id))
         assert (after.task_id, after.initiative_id) == (None, None)
-        assert (await outbox())[-1].type == "agent.updated"
-        await remove_all(service)
+        assert (await outbox.last()).type == "agent.updated"
+        await remove_all(Sweep(service))
         assert await left(db) == {}
 
 
@@ -207,11 +208,11 @@ class TestCalls:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         initiative, tasks = await large(bus)
-        number = len(await outbox())
+        number = await outbox.count()
         would = await bus.call(DeleteInitiative(id=initiative.id), dry_run=True)
         assert would.deleted.tasks == len(tasks)
         assert await bus.call(GetInitiative(id=initiative.id)) == initiative
-        assert len(await outbox()) == number
+        assert await outbox.count() == number
         assert "deletions" not in await left(db)
 
     async def test_a_key_has_one_answer(self, bus: Bus, service: Service, outbox: Outbox) -> None:
@@ -219,9 +220,9 @@ class TestCalls:
         delete = DeleteInitiative(id=initiative.id)
         first = await bus.call(delete, key="once")
         assert await bus.call(delete, key="once") == first
-        await remove_all(service)
+        await remove_all(Sweep(service))
         assert await bus.call(delete, key="once") == first
-        assert [row.type for row in await outbox()].count("initiative.deleted") == 1
+        assert (await outbox.types()).count("initiative.deleted") == 1
 
     async def test_in_a_transaction_of_several(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -231,7 +232,7 @@ class TestCalls:
             tx.call(UpdateTask(id=tasks[0].id, name="renamed"))
             tx.call(DeleteInitiative(id=initiative.id))
             other = tx.call(CreateTask(name="other"))
-        assert [row.type for row in await outbox()][-3:] == [
+        assert (await outbox.types())[-3:] == [
             "task.updated",
             "initiative.deleted",
             "task.created",

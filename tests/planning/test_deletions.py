@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.contract import MOST_GONE
 from contracts.planning.initiatives import CreateInitiative, DeleteInitiative
 from fleetbus.client import Bus
-from tests.planning._plans import Outbox, last
+from tests.kit.outbox import Outbox
 
 TASKS = """
     INSERT INTO planning.tasks (id, name, initiative_id)
@@ -24,6 +24,6 @@ async def test_all_are_counted_and_the_first_are_named(
 
     await bus.call(DeleteInitiative(id=initiative.id))
 
-    data = await last(outbox, "initiative.deleted")
+    data = (await outbox.last("initiative.deleted")).data
     assert data["deleted"] == {"phases": 0, "tasks": MOST_GONE + 1}
     assert data["task_ids"] == [str(id_) for id_ in ids[:MOST_GONE]]

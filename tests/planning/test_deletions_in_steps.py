@@ -42,8 +42,9 @@ from fleetbus.server.figures import FiguresReader
 from fleetbus.server.monitoring.collector import collect, snapshot
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper import sweeper as _sweeper
-from tests.agents.making import register, sweep
-from tests.planning._plans import Outbox, last
+from tests.agents.arrange import an_agent
+from tests.kit.outbox import Outbox
+from tests.kit.sweeping import Sweep
 
 BOUND = 3
 
@@ -77,9 +78,9 @@ async def large(bus: Bus, **fields: Any) -> tuple[Initiative, list[Task]]:
     return initiative, tasks
 
 
-async def remove_all(service: Service) -> None:
+async def remove_all(sweep: Sweep) -> None:
     """Every step that there is to do."""
-    while await sweep(service, "let_go_of_removed") or await sweep(service, "remove_deleted"):
+    while await sweep("let_go_of_removed") or await sweep("remove_deleted"):
         pass
 
 
@@ -152,13 +153,13 @@ class TestGoneAtOnce:
             await bus.call(CreateTask(id=tasks[0].id, name="again"))
         await bus.call(CreateInitiative(name="new", external_ref="plan"))
 
-        await remove_all(service)
+        await remove_all(Sweep(service))
         again = await bus.call(CreateInitiative(id=initiative.id, name="again"))
         assert (again.id, again.version) == (initiative.id, 1)
         await bus.call(CreateTask(id=tasks[0].id, name="again", initiative_id=again.id))
 
     async def test_for_the_sweeper(
-        self, bus: Bus, service: Service, db: AsyncConnection, outbox: Outbox
+        self, bus: Bus, db: AsyncConnection, outbox: Outbox, sweep: Sweep
     ) -> None:
         initiative, _ = await large(bus)
         await bus.call(ClaimTasks(agent_id="a", initiative_id=initiative.id))
@@ -166,24 +167,24 @@ class TestGoneAtOnce:
         long_ago = "UPDATE planning.tasks SET lease_expires_at = now() - interval '1 hour'"
         await db.execute(text(long_ago))
 
-        assert await sweep(service, "expire_task_leases") == 0
+        assert await sweep("expire_task_leases") == 0
 
-        assert (await outbox())[-1].type == "initiative.deleted"
+        assert (await outbox.last()).type == "initiative.deleted"
 
 
 class TestTold:
     async def test_once_and_as_if_it_were_small(self, bus: Bus, outbox: Outbox) -> None:
         initiative, tasks = await large(bus)
         await bus.call(DeleteInitiative(id=initiative.id))
-        data = await last(outbox, "initiative.deleted")
+        data = (await outbox.last("initiative.deleted")).data
         assert data["initiative"]["version"] == initiative.version + 1
         assert data["deleted"] == {"phases": 0, "tasks": len(tasks)}
         assert data["task_ids"] == [str(task.id) for task in tasks]
-        assert [row.type for row in await outbox()].count("initiative.deleted") == 1
+        assert (await outbox.types()).count("initiative.deleted") == 1
 
     async def test_agents_let_go(self, bus: Bus, service: Service, outbox: Outbox) -> None:
         initiative, tasks = await large(bus)
-        agent = await register(bus, task_id=tasks[-1].id, initiative_id=initiative.id)
+        agent = await an_agent(bus, task_id=tasks[-1].id, initiative_id=initiative.id)
 
         await bus.call(DeleteInitiative(id=initiative.id))
 
@@ -193,24 +194,24 @@ class TestTold:
             None,
             agent.version + 1,
         )
-        assert [row.type for row in (await outbox())[-2:]] == [
+        assert [row.type for row in (await outbox.all())[-2:]] == [
             "initiative.deleted",
             "agent.updated",
         ]
-        number = len(await outbox())
-        await remove_all(service)
-        assert len(await outbox()) == number
+        number = await outbox.count()
+        await remove_all(Sweep(service))
+        assert await outbox.count() == number
 
 
 class TestRemoved:
     async def test_in_steps_until_nothing_is_left(
-        self, bus: Bus, service: Service, db: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+        self, bus: Bus, db: AsyncConnection, monkeypatch: pytest.MonkeyPatch, sweep: Sweep
     ) -> None:
         monkeypatch.setattr(_sweeper, "REMOVED_PER_STEP", 2)
         initiative, _ = await large(bus)
         await bus.call(DeleteInitiative(id=initiative.id))
         seen = []
-        while await sweep(service, "remove_deleted"):
+        while await sweep("remove_deleted"):
             seen.append((await left(db)).get("tasks", 0))
         assert seen == sorted(seen, reverse=True)
         assert len(seen) > BOUND / 2
@@ -243,5 +244,5 @@ class TestWatched:
         assert told["fleetbus_deletions_left_rows"] == len(tasks)
         assert told["fleetbus_deletions_oldest_seconds"] > 0
 
-        await remove_all(service)
+        await remove_all(Sweep(service))
         assert await rows_left(db) == ""

@@ -17,7 +17,7 @@ from persistence.planning.tables import phase, task
 from persistence.planning.task_graph import TASK_GRAPH
 from persistence.planning.task_order import ORDER, Node
 from persistence.planning.task_order import Kind as NodeKind
-from tests.planning.arranging import add_initiative, add_phase, add_task
+from tests.planning.arrange import add_initiative, add_phase, add_task
 
 SIZE = 6
 

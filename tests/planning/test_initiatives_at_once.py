@@ -13,7 +13,7 @@ from contracts.planning.initiatives import CreateInitiative, Initiative
 from contracts.planning.projects import CreateProject
 from fleetbus.client import Bus
 from tests.counting import Counted
-from tests.planning._plans import Outbox, told
+from tests.kit.outbox import Outbox
 
 Statements = Callable[[], AbstractContextManager[Counted]]
 
@@ -57,4 +57,4 @@ async def test_one_of_a_project_that_there_is_not_keeps_no_other_from_being_made
         assert isinstance(initiative, Initiative)
         found.append((await db.execute(text(ABOUT), {"id": initiative.id})).scalars().all())
     assert found == [[], [known], [known], []]
-    assert (await told(outbox)).count("initiative.created") == 4
+    assert (await outbox.types()).count("initiative.created") == 4

@@ -1,7 +1,7 @@
 """What waits for what is one graph over tasks and phases: nobody closes a circle in it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -21,8 +21,9 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
-from tests.planning import _plans as plans
-from tests.planning.arranging import depend, edges
+from tests.kit.outbox import Outbox
+from tests.planning import arrange
+from tests.planning.arrange import depend, edges
 
 ROUNDS = 10
 """How often two calls are made at once; they do not meet every time."""
@@ -30,10 +31,10 @@ ROUNDS = 10
 
 async def phases(bus: Bus, *names: str) -> list[Phase]:
     """Phases of one initiative, each waiting for the one before it."""
-    initiative = await plans.initiative(bus)
-    made = [await plans.phase(bus, initiative.id, name) for name in names]
+    initiative = await arrange.an_initiative(bus)
+    made = [await arrange.a_phase(bus, initiative.id, name) for name in names]
     for before, after in pairwise(made):
-        await plans.depend(bus, after, before)
+        await arrange.depend_on_phase(bus, after, before)
     return made
 
 
@@ -72,11 +73,11 @@ class TestCirclesOverBothLevels:
     async def test_a_phase_for_one_with_a_task_that_waits(
         self, bus: Bus, db: AsyncConnection
     ) -> None:
-        one, two = await plans.two_phases(bus)
+        one, two = await arrange.two_phases(bus)
         a, b = await add(bus, one), await add(bus, two)
         await bus.call(AddTaskDependency(id=a, depends_on_task_id=b))
 
-        told = await refused(plans.depend(bus, two, one))
+        told = await refused(arrange.depend_on_phase(bus, two, one))
 
         assert told.path == [two.id, one.id, a, b, two.id]
         assert (await bus.call(GetPhase(id=two.id))).version == 1
@@ -176,18 +177,18 @@ class TestCirclesByOtherOperations:
 
         await refused(bus.call(UpdateTask(id=below, phase_id=None)))
 
-    async def test_by_many(self, bus: Bus, outbox: Callable[[], Awaitable[list[Any]]]) -> None:
+    async def test_by_many(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await phases(bus, "one", "two")
         items = [
             NewTaskItem(ref="a", name="a", phase_id=one.id, depends_on=["b"]),
             NewTaskItem(ref="b", name="b", phase_id=two.id),
         ]
-        before = len(await outbox())
+        before = await outbox.count()
 
         told = await refused(bus.call(CreateManyTasks(items=items)))
 
         assert told.path == ["a", "b", two.id, one.id, "a"]
-        assert (len(await outbox()), (await bus.call(ListTasks())).items) == (before, [])
+        assert (await outbox.count(), (await bus.call(ListTasks())).items) == (before, [])
 
     async def test_by_many_on_what_is_there(self, bus: Bus) -> None:
         one, two = await phases(bus, "one", "two")
@@ -224,7 +225,7 @@ class TestCirclesByOtherOperations:
 class TestTwoHalvesAtOnce:
     async def test_one_on_each_level(self, bus: Bus) -> None:
         for _ in range(ROUNDS):
-            one, two = await plans.two_phases(bus)
+            one, two = await arrange.two_phases(bus)
             a, b = await add(bus, one), await add(bus, two)
 
             answers = await asyncio.gather(

@@ -20,9 +20,9 @@ from contracts.planning.phases import (
 )
 from contracts.planning.tasks import AddTaskDependency, DifferentInitiatives
 from fleetbus.client import Bus
-from tests.planning import _plans as plans
-from tests.planning._plans import Outbox, depend, last, told, two_phases
-from tests.planning._plans import lone_phase as phase
+from tests.kit.outbox import Outbox
+from tests.planning import arrange
+from tests.planning.arrange import a_lone_phase, depend_on_phase, two_phases
 
 
 class TestCreatePhase:
@@ -30,11 +30,11 @@ class TestCreatePhase:
         one, two = await two_phases(bus)
         assert (one.version, one.status, one.position, two.position) == (1, "pending", 1, 2)
         assert await bus.call(GetPhase(id=one.id)) == one
-        assert await told(outbox) == ["initiative.created", "phase.created", "phase.created"]
+        assert await outbox.types() == ["initiative.created", "phase.created", "phase.created"]
 
     async def test_with_everything(self, bus: Bus) -> None:
         content = {"type": "doc", "content": [{"type": "paragraph"}]}
-        made = await phase(
+        made = await a_lone_phase(
             bus, content=content, position=-3, merge_base="5f2c1e9", external_ref="epic-1"
         )
         assert (made.content, made.position, made.merge_base) == (content, -3, "5f2c1e9")
@@ -42,12 +42,12 @@ class TestCreatePhase:
 
     @pytest.mark.parametrize("status", ["approved", "in_progress", "completed"])
     async def test_status_of_a_plan_under_way(self, bus: Bus, outbox: Outbox, status: str) -> None:
-        assert (await phase(bus, status=status)).status == status
+        assert (await a_lone_phase(bus, status=status)).status == status
         done = ["initiative.pending_review"] if status == "completed" else []
-        assert await told(outbox) == ["initiative.created", "phase.created", *done]
+        assert await outbox.types() == ["initiative.created", "phase.created", *done]
 
     async def test_blocked_with_its_reason(self, bus: Bus) -> None:
-        made = await phase(bus, status="blocked", blocked_reason="deferred")
+        made = await a_lone_phase(bus, status="blocked", blocked_reason="deferred")
         assert (await bus.call(UnblockPhase(id=made.id))).status == "pending"
 
     @pytest.mark.parametrize("fields", [{"status": "blocked"}, {"blocked_reason": "why"}])
@@ -56,28 +56,28 @@ class TestCreatePhase:
             CreatePhase(initiative_id=uuid7(), name="x", **fields)
 
     async def test_external_ref_is_unique_within_the_initiative(self, bus: Bus) -> None:
-        one = await phase(bus, external_ref="epic-1")
-        await phase(bus, external_ref="epic-1")
+        one = await a_lone_phase(bus, external_ref="epic-1")
+        await a_lone_phase(bus, external_ref="epic-1")
         with pytest.raises(AlreadyExists):
-            await plans.phase(bus, one.initiative_id, external_ref="epic-1")
+            await arrange.a_phase(bus, one.initiative_id, external_ref="epic-1")
 
     async def test_many_at_once_have_places_of_their_own(self, bus: Bus) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
         made = await asyncio.gather(
-            *(plans.phase(bus, initiative.id, f"phase {n}") for n in range(8))
+            *(arrange.a_phase(bus, initiative.id, f"phase {n}") for n in range(8))
         )
         assert sorted(each.position for each in made) == list(range(1, 9))
 
     async def test_behind_the_largest_position(self, bus: Bus) -> None:
-        one = await phase(bus, position=2**31 - 1)
-        assert (await plans.phase(bus, one.initiative_id)).position == 2**31 - 1
+        one = await a_lone_phase(bus, position=2**31 - 1)
+        assert (await arrange.a_phase(bus, one.initiative_id)).position == 2**31 - 1
 
 
 class TestListPhases:
     async def test_pages_in_one_statement(self, bus: Bus, statements: Any) -> None:
         one, two = await two_phases(bus)
-        third = await plans.phase(bus, one.initiative_id, "third", position=0)
-        await phase(bus)
+        third = await arrange.a_phase(bus, one.initiative_id, "third", position=0)
+        await a_lone_phase(bus)
         with statements() as counted:
             first = await bus.call(ListPhases(initiative_id=one.initiative_id, limit=2))
         assert counted.total == 1
@@ -88,8 +88,8 @@ class TestListPhases:
         assert (rest.items, rest.next_cursor) == ([two], None)
 
     async def test_filters(self, bus: Bus) -> None:
-        one = await phase(bus, external_ref="epic-1")
-        two = await phase(bus, status="approved")
+        one = await a_lone_phase(bus, external_ref="epic-1")
+        two = await a_lone_phase(bus, status="approved")
         assert (await bus.call(ListPhases(external_ref="epic-1"))).items == [one]
         assert (await bus.call(ListPhases(status="approved"))).items == [two]
         assert len((await bus.call(ListPhases(order="-name"))).items) == 2
@@ -97,20 +97,20 @@ class TestListPhases:
 
 class TestUpdatePhase:
     async def test_what_is_left_out_stays_and_null_clears(self, bus: Bus, outbox: Outbox) -> None:
-        made = await phase(bus, content={"type": "doc"}, merge_base="5f2c1e9")
+        made = await a_lone_phase(bus, content={"type": "doc"}, merge_base="5f2c1e9")
         updated = await bus.call(UpdatePhase(id=made.id, content=None, position=9))
         assert (updated.version, updated.content, updated.position) == (2, None, 9)
         assert (updated.name, updated.merge_base) == (made.name, "5f2c1e9")
-        assert (await told(outbox))[-1] == "phase.updated"
+        assert (await outbox.types())[-1] == "phase.updated"
 
     async def test_nothing_changed_tells_nothing(self, bus: Bus, outbox: Outbox) -> None:
-        made = await phase(bus, content={"b": 1, "a": [True, {}]})
+        made = await a_lone_phase(bus, content={"b": 1, "a": [True, {}]})
         same = UpdatePhase(id=made.id, content={"a": [True, {}], "b": 1})
         assert await bus.call(same) == made
-        assert (await told(outbox))[-1] == "phase.created"
+        assert (await outbox.types())[-1] == "phase.created"
 
     async def test_true_is_not_one(self, bus: Bus) -> None:
-        made = await phase(bus, content={"a": 1})
+        made = await a_lone_phase(bus, content={"a": 1})
         updated = await bus.call(UpdatePhase(id=made.id, content={"a": True}))
         assert (updated.version, updated.content) == (2, {"a": True})
         assert (await bus.call(GetPhase(id=made.id))).content == {"a": True}
@@ -119,7 +119,7 @@ class TestUpdatePhase:
 class TestReorderPhases:
     async def test_the_named_come_first(self, bus: Bus, outbox: Outbox) -> None:
         a, b = await two_phases(bus)
-        c = await plans.phase(bus, a.initiative_id, "c")
+        c = await arrange.a_phase(bus, a.initiative_id, "c")
 
         sequence = await bus.call(ReorderPhases(ids=[c.id, a.id]))
 
@@ -131,17 +131,19 @@ class TestReorderPhases:
             (a.id, 2, 2),
             (b.id, 3, 2),
         ]
-        assert (await told(outbox)).count("phase.updated") == 3
+        assert (await outbox.types()).count("phase.updated") == 3
 
     async def test_in_order_already(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await two_phases(bus)
         sequence = await bus.call(ReorderPhases(ids=[one.id, two.id]))
         assert (sequence.ids, sequence.moved) == ([one.id, two.id], [])
-        assert "phase.updated" not in await told(outbox)
+        assert "phase.updated" not in await outbox.types()
 
     async def test_of_two_initiatives(self, bus: Bus) -> None:
         with pytest.raises(DifferentInitiatives):
-            await bus.call(ReorderPhases(ids=[(await phase(bus)).id, (await phase(bus)).id]))
+            await bus.call(
+                ReorderPhases(ids=[(await a_lone_phase(bus)).id, (await a_lone_phase(bus)).id])
+            )
 
 
 class TestDeletePhase:
@@ -149,17 +151,17 @@ class TestDeletePhase:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         one, two = await two_phases(bus)
-        await depend(bus, two, one)
-        parent = await plans.task(db, one)
-        await plans.task(db, two, parent_task_id=parent)
-        await plans.task(db, two)
+        await depend_on_phase(bus, two, one)
+        parent = await arrange.add_task_of(db, one)
+        await arrange.add_task_of(db, two, parent_task_id=parent)
+        await arrange.add_task_of(db, two)
 
         deletion = await bus.call(DeletePhase(id=one.id))
 
         assert (deletion.deleted.tasks, deletion.deleted.dependencies) == (2, 1)
         left = await db.execute(text("SELECT count(*) FROM planning.tasks"))
         assert left.scalar_one() == 1
-        data = await last(outbox, "phase.deleted")
+        data = (await outbox.last("phase.deleted")).data
         assert data["deleted"] == {"tasks": 2, "dependencies": 1}
         assert (data["phase"]["id"], data["phase"]["version"]) == (str(one.id), 2)
 
@@ -167,18 +169,18 @@ class TestDeletePhase:
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
         one, two = await two_phases(bus, status="approved")
-        other = await plans.phase(bus, one.initiative_id, "pending")
-        running = await plans.phase(bus, one.initiative_id, "running", status="in_progress")
+        other = await arrange.a_phase(bus, one.initiative_id, "pending")
+        running = await arrange.a_phase(bus, one.initiative_id, "running", status="in_progress")
         for dependent in (two, other):
-            await depend(bus, dependent, one)
-        waiting = await plans.task(db, running, "pending")
-        needed = await plans.task(db, one, "pending")
+            await depend_on_phase(bus, dependent, one)
+        waiting = await arrange.add_task_of(db, running, "pending")
+        needed = await arrange.add_task_of(db, one, "pending")
         await bus.call(AddTaskDependency(id=waiting, depends_on_task_id=needed))
-        before = len(await told(outbox))
+        before = len(await outbox.types())
 
         await bus.call(DeletePhase(id=one.id))
 
-        rows = (await outbox())[before:]
+        rows = (await outbox.all())[before:]
         assert [(row.type, row.entity_id) for row in rows] == [
             ("phase.deleted", str(one.id)),
             ("phase.updated", str(two.id)),
@@ -192,10 +194,10 @@ class TestDeletePhase:
 
     async def test_what_waits_for_another_one_still_does(self, bus: Bus, outbox: Outbox) -> None:
         one, two = await two_phases(bus, status="approved")
-        third = await plans.phase(bus, one.initiative_id, "third", status="approved")
+        third = await arrange.a_phase(bus, one.initiative_id, "third", status="approved")
         for needed in (one, two):
-            await depend(bus, third, needed)
+            await depend_on_phase(bus, third, needed)
 
         await bus.call(DeletePhase(id=one.id))
 
-        assert "phase.dispatchable" not in await told(outbox)
+        assert "phase.dispatchable" not in await outbox.types()

@@ -1,4 +1,3 @@
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +22,7 @@ from contracts.planning.projects import (
     UpdateProject,
 )
 from fleetbus.client import Bus
-
-Outbox = Callable[[], Awaitable[list[Any]]]
+from tests.kit.outbox import Outbox
 
 URL = "https://git.example.org/fleetbus.git"
 
@@ -35,7 +33,7 @@ async def create(bus: Bus, name: str = "fleetbus", **fields: Any) -> Project:
 
 
 async def told(outbox: Outbox) -> list[tuple[str, Any]]:
-    return [(row.type, row.data) for row in await outbox()]
+    return [(row.type, row.data) for row in await outbox.all()]
 
 
 class TestCreateProject:
@@ -174,7 +172,7 @@ class TestUpdateProject:
         project = await create(bus)
         assert await bus.call(UpdateProject(id=project.id, name=project.name)) == project
         assert await bus.call(UpdateProject(id=project.id)) == project
-        assert [type_ for type_, _ in await told(outbox)] == ["project.created"]
+        assert await outbox.types() == ["project.created"]
 
     async def test_a_name_is_never_null(self, bus: Bus) -> None:
         project = await create(bus)
@@ -196,7 +194,7 @@ class TestArchiveProject:
         project = await create(bus)
         archived = await bus.call(ArchiveProject(id=project.id))
         assert (archived.version, archived.archived_at) == (2, archived.updated_at)
-        assert [type_ for type_, _ in await told(outbox)] == [
+        assert await outbox.types() == [
             "project.created",
             "project.archived",
         ]
@@ -214,7 +212,7 @@ class TestUnarchiveProject:
         await bus.call(ArchiveProject(id=project.id))
         active = await bus.call(UnarchiveProject(id=project.id))
         assert (active.version, active.archived_at) == (3, None)
-        assert (await told(outbox))[-1][0] == "project.unarchived"
+        assert (await outbox.types())[-1] == "project.unarchived"
 
     async def test_not_archived(self, bus: Bus) -> None:
         project = await create(bus)
@@ -228,7 +226,7 @@ class TestRecordProjectFetch:
         time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         fetched = await bus.call(RecordProjectFetch(id=project.id, fetched_at=time))
         assert (fetched.version, fetched.last_fetched_at) == (2, time)
-        assert (await told(outbox))[-1][0] == "project.fetched"
+        assert (await outbox.types())[-1] == "project.fetched"
 
     async def test_a_late_report_changes_nothing(self, bus: Bus, outbox: Outbox) -> None:
         project = await create(bus)
@@ -236,7 +234,7 @@ class TestRecordProjectFetch:
         fetched = await bus.call(RecordProjectFetch(id=project.id, fetched_at=time))
         earlier = RecordProjectFetch(id=project.id, fetched_at=time - timedelta(seconds=1))
         assert await bus.call(earlier) == fetched
-        assert len(await outbox()) == 2
+        assert await outbox.count() == 2
 
 
 class TestDeleteProject:

@@ -38,13 +38,13 @@ from contracts.planning.tasks import (
     UpdateTask,
 )
 from fleetbus.client import Bus
-from tests.planning import _plans as plans
-from tests.planning._plans import Outbox
-from tests.planning.arranging import add_claimed, add_task, depend, row
+from tests.kit.outbox import Outbox
+from tests.planning import arrange
+from tests.planning.arrange import add_claimed, add_task, depend, row
 
 
 async def told_ready(outbox: Outbox) -> list[UUID]:
-    return [UUID(event.entity_id) for event in await outbox() if event.type == "task.ready"]
+    return [UUID(event.entity_id) for event in await outbox.all() if event.type == "task.ready"]
 
 
 async def claim(bus: Bus, **filters: Any) -> list[UUID]:
@@ -58,8 +58,8 @@ async def ready(bus: Bus) -> set[UUID]:
 
 class TestInitiatives:
     async def test_archived_and_back(self, bus: Bus, outbox: Outbox) -> None:
-        made = await plans.initiative(bus)
-        phase = await plans.phase(bus, made.id, status="in_progress")
+        made = await arrange.an_initiative(bus)
+        phase = await arrange.a_phase(bus, made.id, status="in_progress")
         tasks = [
             await bus.call(CreateTask(name="alone", initiative_id=made.id)),
             await bus.call(CreateTask(name="in a phase", phase_id=phase.id)),
@@ -78,16 +78,16 @@ class TestInitiatives:
 
     @pytest.mark.parametrize("status", ["pending_review", "completed", "archived"])
     async def test_only_an_active_one(self, bus: Bus, db: AsyncConnection, status: str) -> None:
-        made = await plans.initiative(bus)
-        await plans.set_status(db, made, status)
+        made = await arrange.an_initiative(bus)
+        await arrange.set_status(db, made, status)
         await add_task(db, initiative_id=made.id)
 
         assert await claim(bus) == []
 
     async def test_changes_requested(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
-        made = await plans.initiative(bus)
+        made = await arrange.an_initiative(bus)
         id_ = await add_task(db, initiative_id=made.id)
-        await plans.set_status(db, made, "pending_review")
+        await arrange.set_status(db, made, "pending_review")
 
         await bus.call(RequestInitiativeChanges(id=made.id, summary="more"))
 
@@ -96,7 +96,7 @@ class TestInitiatives:
     async def test_back_in_the_queue_of_an_archived_one(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        made = await plans.initiative(bus)
+        made = await arrange.an_initiative(bus)
         mine = await add_claimed(db, initiative_id=made.id)
         await bus.call(ArchiveInitiative(id=made.id))
 
@@ -112,9 +112,9 @@ class TestPhases:
     async def test_started_blocked_and_taken_up_again(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
-        id_ = await plans.task(db, phase, "pending")
-        await plans.task(db, phase, "completed")
+        phase = await arrange.a_lone_phase(bus, status="approved")
+        id_ = await arrange.add_task_of(db, phase, "pending")
+        await arrange.add_task_of(db, phase, "completed")
 
         await bus.call(StartPhase(id=phase.id))
         await bus.call(BlockPhase(id=phase.id, reason="why"))
@@ -125,17 +125,17 @@ class TestPhases:
         assert await claim(bus) == [id_]
 
     async def test_changes_requested(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        id_ = await plans.task(db, phase, "pending")
-        await plans.set_status(db, phase, "pending_review")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        id_ = await arrange.add_task_of(db, phase, "pending")
+        await arrange.set_status(db, phase, "pending_review")
 
         await bus.call(RequestPhaseChanges(id=phase.id, summary="more"))
 
         assert await told_ready(outbox) == [id_]
 
     async def test_completed_with_what_is_left(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
-        await plans.task(db, phase, "pending")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
+        await arrange.add_task_of(db, phase, "pending")
 
         await bus.call(CompletePhase(id=phase.id))
 
@@ -144,16 +144,16 @@ class TestPhases:
     async def test_deleted_with_what_others_waited_for(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        gone, stays = await plans.two_phases(bus, status="in_progress")
-        first = await plans.task(db, gone)
+        gone, stays = await arrange.two_phases(bus, status="in_progress")
+        first = await arrange.add_task_of(db, gone)
         below = await add_task(db, initiative_id=gone.initiative_id, parent_task_id=first)
-        waits = await plans.task(db, stays, "pending")
+        waits = await arrange.add_task_of(db, stays, "pending")
         await depend(db, waits, first, below)
         lower = await add_task(db, initiative_id=gone.initiative_id, parent_task_id=waits)
 
         await bus.call(DeletePhase(id=gone.id))
 
-        events = [event for event in await outbox() if event.type.startswith("task.")]
+        events = [event for event in await outbox.all() if event.type.startswith("task.")]
         assert [event.type for event in events] == [
             *("task.dependency_removed", "task.dependency_removed"),
             *("task.ready", "task.ready"),
@@ -167,22 +167,22 @@ class TestPhases:
     async def test_moved_to_one_that_goes_on(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        made = await plans.initiative(bus)
-        waits = await plans.phase(bus, made.id, "waits")
-        goes_on = await plans.phase(bus, made.id, "goes on", status="in_progress")
-        id_ = await plans.task(db, waits, "pending")
+        made = await arrange.an_initiative(bus)
+        waits = await arrange.a_phase(bus, made.id, "waits")
+        goes_on = await arrange.a_phase(bus, made.id, "goes on", status="in_progress")
+        id_ = await arrange.add_task_of(db, waits, "pending")
         below = await add_task(db, initiative_id=made.id, parent_task_id=id_)
 
         await bus.call(UpdateTask(id=id_, phase_id=goes_on.id))
         assert set(await told_ready(outbox)) == {id_, below}
         assert set(await claim(bus, phase_id=goes_on.id)) == {id_, below}
 
-        event = next(event for event in await outbox() if event.type == "task.updated")
+        event = (await outbox.all("task.updated"))[0]
         assert event.data["moved"]
 
     async def test_moved_back(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
-        made = await plans.initiative(bus)
-        waits = await plans.phase(bus, made.id, "waits")
+        made = await arrange.an_initiative(bus)
+        waits = await arrange.a_phase(bus, made.id, "waits")
         id_ = await add_task(db, initiative_id=made.id)
 
         await bus.call(UpdateTask(id=id_, phase_id=waits.id))
@@ -195,8 +195,8 @@ class TestPhases:
     async def test_a_child_without_one_is_in_that_of_its_parent(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
     ) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
-        parent = await plans.task(db, phase, "pending")
+        phase = await arrange.a_lone_phase(bus, status="approved")
+        parent = await arrange.add_task_of(db, phase, "pending")
         child = await bus.call(CreateTask(name="child", parent_task_id=parent))
 
         assert await claim(bus) == []
@@ -212,7 +212,7 @@ class TestPhases:
     async def test_a_new_task_is_told_by_its_creation(
         self, bus: Bus, outbox: Outbox, many: bool
     ) -> None:
-        phase = await plans.lone_phase(bus, status="completed")
+        phase = await arrange.a_lone_phase(bus, status="completed")
         fields: Any = {"name": "more", "phase_id": phase.id}
         if many:
             made = (await bus.call(CreateManyTasks(items=[NewTaskItem(**fields)]))).items[0].id
@@ -223,7 +223,7 @@ class TestPhases:
         assert await claim(bus) == [made]
 
     async def test_lists_and_counts_go_by_the_phase_that_a_task_is_in(self, bus: Bus) -> None:
-        phase = await plans.lone_phase(bus, status="in_progress")
+        phase = await arrange.a_lone_phase(bus, status="in_progress")
         above = await bus.call(CreateTask(name="above", phase_id=phase.id))
         below = await bus.call(CreateTask(name="below", parent_task_id=above.id))
 

@@ -32,9 +32,9 @@ from fleetbus.client import Bus
 from handlers.planning.task_rules import new_task
 from persistence.planning import task_readiness as _task_readiness
 from tests.bus.asking import eventually, waiting_for_locks
-from tests.planning import _plans as plans
-from tests.planning._plans import Outbox
-from tests.planning.arranging import add_task, depend
+from tests.kit.outbox import Outbox
+from tests.planning import arrange
+from tests.planning.arrange import add_task, depend
 
 BOTH = pytest.mark.parametrize("many", [False, True])
 
@@ -65,8 +65,8 @@ class TestCreation:
     async def test_while_its_phase_starts(
         self, bus: Bus, db: AsyncConnection, many: bool, below: bool
     ) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
-        parent = await plans.task(db, phase, "completed")
+        phase = await arrange.a_lone_phase(bus, status="approved")
+        parent = await arrange.add_task_of(db, phase, "completed")
         fields = {"parent_task_id": parent} if below else {"phase_id": phase.id}
 
         await db.execute(text("BEGIN"))
@@ -81,7 +81,7 @@ class TestCreation:
     async def test_while_its_initiative_is_archived(
         self, bus: Bus, db: AsyncConnection, many: bool
     ) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
 
         await db.execute(text("BEGIN"))
         await db.execute(text("UPDATE planning.initiatives SET status = 'archived'"))
@@ -117,8 +117,8 @@ class TestChanges:
         await _entities.add(db, [Task.trusted(task.__dict__ | fields)])
 
     async def test_a_phase_starts(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
-        parent = await plans.task(db, phase, "completed")
+        phase = await arrange.a_lone_phase(bus, status="approved")
+        parent = await arrange.add_task_of(db, phase, "completed")
 
         await db.execute(text("BEGIN"))
         fields = {"initiative_id": phase.initiative_id, "parent_task_id": parent}
@@ -127,14 +127,14 @@ class TestChanges:
         await db.execute(text("COMMIT"))
         await started
 
-        assert [event.type for event in await outbox()][-1] == "task.ready"
+        assert (await outbox.types())[-1] == "task.ready"
         assert await claimed(bus) == {"new"}
 
     @pytest.mark.parametrize("command", [ArchiveInitiative, UnarchiveInitiative])
     async def test_an_initiative_rests_or_goes_on(
         self, bus: Bus, db: AsyncConnection, command: Any
     ) -> None:
-        initiative = await plans.initiative(bus)
+        initiative = await arrange.an_initiative(bus)
         if command is UnarchiveInitiative:
             await bus.call(ArchiveInitiative(id=initiative.id))
 
@@ -165,7 +165,7 @@ class TestChanges:
 
 class TestMoves:
     async def test_into_a_phase_that_starts(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
+        phase = await arrange.a_lone_phase(bus, status="approved")
         id_ = await add_task(db, name="moved", initiative_id=phase.initiative_id)
 
         await db.execute(text("BEGIN"))
@@ -177,7 +177,7 @@ class TestMoves:
         assert await claimed(bus) == {"moved"}
 
     async def test_while_the_phase_starts(self, bus: Bus, db: AsyncConnection) -> None:
-        phase = await plans.lone_phase(bus, status="approved")
+        phase = await arrange.a_lone_phase(bus, status="approved")
         id_ = await add_task(db, name="moved", initiative_id=phase.initiative_id)
 
         await db.execute(text("BEGIN"))
@@ -217,9 +217,9 @@ class TestDependencies:
 
     async def test_many_changes_at_once(self, bus: Bus, db: AsyncConnection) -> None:
         for _ in range(10):
-            phase = await plans.lone_phase(bus, status="in_progress")
-            first = await plans.task(db, phase, "pending", name="first")
-            parent = await plans.task(db, phase, "pending", name="parent")
+            phase = await arrange.a_lone_phase(bus, status="in_progress")
+            first = await arrange.add_task_of(db, phase, "pending", name="first")
+            parent = await arrange.add_task_of(db, phase, "pending", name="parent")
             child = await add_task(
                 db, name="child", initiative_id=phase.initiative_id, parent_task_id=parent
             )

@@ -26,8 +26,8 @@ from contracts.planning.tasks import (
 from fleetbus.client import Bus
 from handlers.planning._task_shortening import MARK, shorten
 from handlers.planning.task_rules import new_task
-from tests.planning import _plans as plans
-from tests.planning.arranging import add_task, depend
+from tests.planning import arrange
+from tests.planning.arrange import add_task, depend
 
 ESCAPED = "\x1b"
 """One character, six bytes of JSON."""
@@ -42,8 +42,8 @@ ORDER = (
 async def surrounded(bus: Bus, db: AsyncConnection, **fields: Any) -> Any:
     """A task with more around it than fits into a message."""
     content = {"text": ESCAPED * 40_000}
-    phase = await plans.lone_phase(bus, status="in_progress", content=content)
-    id_ = await plans.task(db, phase, "pending", **fields)
+    phase = await arrange.a_lone_phase(bus, status="in_progress", content=content)
+    id_ = await arrange.add_task_of(db, phase, "pending", **fields)
     for _ in range(60):
         await depend(db, id_, await add_task(db, status="completed", summary=ESCAPED * 4_000))
     return id_
@@ -66,8 +66,8 @@ class TestClaims:
 
     async def test_only_what_has_to_is_cut(self, bus: Bus, db: AsyncConnection) -> None:
         content = {"text": ESCAPED * 40_000}
-        phase = await plans.lone_phase(bus, status="in_progress", content=content)
-        id_ = await plans.task(db, phase, "pending", description=ESCAPED * 100_000)
+        phase = await arrange.a_lone_phase(bus, status="in_progress", content=content)
+        id_ = await arrange.add_task_of(db, phase, "pending", description=ESCAPED * 100_000)
         for _ in range(10):
             await depend(db, id_, await add_task(db, status="completed", summary=ESCAPED * 4_000))
 

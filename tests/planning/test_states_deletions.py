@@ -28,7 +28,7 @@ from fleetbus.client import Bus, connect
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper import sweeper as _sweeper
-from tests.agents.making import sweep
+from tests.kit.sweeping import Sweep
 from tests.planning.test_deletions_in_steps import left, remove_all
 from tests.servers import Accounts, Databases, connection_to
 
@@ -181,7 +181,7 @@ class History:
     async def step(self) -> None:
         await self.both(self.chance.choice(self.actions()))
         if self.chance.random() < 0.4:
-            await sweep(self.sides[0].service, "remove_deleted")
+            await Sweep(self.sides[0].service)("remove_deleted")
         await self.compare()
 
     async def compare(self) -> None:
@@ -212,7 +212,7 @@ async def test_nobody_sees_the_steps(
         for _ in range(STEPS):
             await history.step()
         await history.compare_events()
-        await remove_all(sides[0].service)
+        await remove_all(Sweep(sides[0].service))
         for question in history.questions():
             await history.both(question)
         stepped, whole = [await left(on.db) for on in sides]

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit.ids import uuid7
 from fleetbus.client import Bus
-from tests.planning import _plans as plans
+from tests.planning import arrange
 from tests.planning._plan_history import History
 
 STEPS = 40
@@ -23,7 +23,7 @@ async def test_every_container_is_what_it_holds_and_nothing_waits_for_ever(
     loop = asyncio.get_running_loop()
 
     async def live(seed: int, mode: Any) -> None:
-        initiative = await plans.initiative(bus, execution_mode=mode)
+        initiative = await arrange.an_initiative(bus, execution_mode=mode)
         history = History(bus, db, initiative.id, mode)
         chance = random.Random(seed)
         for _ in range(3):

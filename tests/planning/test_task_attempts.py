@@ -1,8 +1,7 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,13 +21,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.counting import Counted
-from tests.planning.arranging import (
-    add_claimed,
-    add_task,
-    row,
-)
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import add_claimed, add_task, row
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -45,7 +40,7 @@ class TestRenewTask:
         assert task.lease_expires_at is not None
         assert task.lease_expires_at > LONG_AGO
         assert task.version == 1
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     async def test_an_attempt_that_is_over(self, bus: Bus, db: AsyncConnection) -> None:
         id_ = await add_claimed(db, attempt=2, claimed_by="other")
@@ -63,7 +58,7 @@ class TestReleaseTask:
         task = await bus.call(ReleaseTask(id=id_, attempt=1, reason="tired"))
 
         assert (task.status, task.claimed_by, task.lease_expires_at) == ("pending", None, None)
-        event, ready = await outbox()
+        event, ready = await outbox.all()
         assert (event.type, ready.type) == ("task.released", "task.ready")
         assert (event.data["released_by"], event.data["reason"]) == ("agent", "tired")
         assert [one.task.attempt for one in (await bus.call(ClaimTasks(agent_id="b"))).tasks] == [2]
@@ -95,7 +90,7 @@ class TestBlockTask:
         task = await bus.call(BlockTask(id=id_, reason="no key"))
 
         assert (task.status, task.blocked_reason, task.claimed_by) == ("blocked", "no key", None)
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.data["previous_status"]) == ("task.blocked", status)
 
     @pytest.mark.parametrize("status", ["completed", "blocked"])
@@ -119,7 +114,7 @@ class TestCompleteTask:
         assert counted.total == 2, counted.texts
         assert (task.status, task.summary, task.result) == ("completed", "s", {"a": 1})
         assert (task.claimed_by, task.lease_expires_at, task.version) == (None, None, 2)
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.data["previous_status"]) == ("task.completed", "in_progress")
 
     async def test_by_a_person(self, bus: Bus, db: AsyncConnection) -> None:
@@ -150,7 +145,7 @@ class TestCompleteTask:
         assert (task.status, task.version) == (now, 3)
         kept = [(late.attempt, late.summary, late.result) for late in task.late_results]
         assert kept == [(1, "late", [True]), (1, "late", [1])]
-        events = await outbox()
+        events = await outbox.all()
         assert [event.type for event in events] == ["task.late_completion"] * 2
         assert events[0].data["late_result"]["summary"] == "late"
 
@@ -190,7 +185,7 @@ class TestCompleteTask:
         task = await bus.call(GetTask(id=id_))
         assert task.summary == done.summary
         assert {late.summary for late in task.late_results} | {done.summary} == set("01234567")
-        assert [event.type for event in await outbox()].count("task.completed") == 1
+        assert (await outbox.types()).count("task.completed") == 1
 
 
 class TestAcceptLateResult:
@@ -207,7 +202,7 @@ class TestAcceptLateResult:
 
         assert (task.status, task.summary, task.claimed_by) == ("completed", "last", None)
         assert [late.summary for late in task.late_results] == ["first"]
-        event = (await outbox())[-1]
+        event = await outbox.last()
         assert (event.type, event.data["previous_status"]) == ("task.completed", status)
 
     async def test_in_place_of_another(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
@@ -219,7 +214,7 @@ class TestAcceptLateResult:
         task = await bus.call(AcceptLateResult(id=id_, attempt=1))
 
         assert (task.summary, task.late_results) == ("better", [])
-        told = [event.type for event in await outbox()]
+        told = await outbox.types()
         assert told == ["task.completed", "task.late_completion", "task.updated"]
 
     async def test_no_late_result_of_this_attempt(self, bus: Bus, db: AsyncConnection) -> None:

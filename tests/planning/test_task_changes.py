@@ -1,6 +1,5 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,15 +18,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.counting import Counted
-from tests.planning.arranging import (
-    add_initiative,
-    add_phase,
-    add_task,
-    depend,
-    row,
-)
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import add_initiative, add_phase, add_task, depend, row
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 
@@ -40,7 +33,7 @@ class TestUpdateTask:
         assert (task.name, task.description, task.external_ref) == ("new", None, "r")
         assert task.version == 2
         assert (await row(db, id_)).priority_rank == 0
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.data["task"]["version"]) == ("task.updated", 2)
 
     async def test_nothing_really_changed(
@@ -51,7 +44,7 @@ class TestUpdateTask:
         task = await bus.call(UpdateTask(id=id_, name="same", description=None))
 
         assert task.version == 1
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     async def test_to_another_phase_of_the_initiative(self, bus: Bus, db: AsyncConnection) -> None:
         initiative_id = await add_initiative(db)
@@ -100,7 +93,7 @@ class TestDeleteTask:
 
         assert deletion.deleted.model_dump() == {"children": 2, "dependencies": 2}
         assert [task.id for task in (await bus.call(ListTasks())).items] == [other]
-        told = [(event.type, event.entity_id) for event in await outbox()]
+        told = [(event.type, event.entity_id) for event in await outbox.all()]
         assert told == [
             ("task.deleted", str(top)),
             ("task.dependency_removed", str(other)),
@@ -116,7 +109,7 @@ class TestDeleteTask:
 
         await bus.call(DeleteTask(id=done))
 
-        told = [(event.type, event.data["task"]["version"]) for event in await outbox()]
+        told = [(event.type, event.data["task"]["version"]) for event in await outbox.all()]
         assert told == [("task.deleted", 2), ("task.dependency_removed", 2)]
 
 
@@ -129,7 +122,7 @@ class TestRetryTask:
         task = await bus.call(RetryTask(id=id_))
 
         assert (task.status, task.retry_count, task.blocked_reason) == ("pending", 0, None)
-        assert [event.type for event in await outbox()] == ["task.retried", "task.ready"]
+        assert await outbox.types() == ["task.retried", "task.ready"]
 
     async def test_only_what_is_blocked(self, bus: Bus, db: AsyncConnection) -> None:
         with pytest.raises(InvalidTransition) as refused:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,15 +23,9 @@ from persistence.planning import task_claims as _task_claims
 from persistence.planning.tables import task as task_table
 from tests.bus.asking import eventually, waiting_for_locks
 from tests.counting import Counted
-from tests.planning.arranging import (
-    add_claimed,
-    add_initiative,
-    add_phase,
-    add_task,
-    depend,
-)
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import add_claimed, add_initiative, add_phase, add_task, depend
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -73,7 +67,7 @@ class TestClaimTasks:
         assert task.lease_expires_at is not None
         assert task.lease_expires_at - task.updated_at == timedelta(seconds=60)
         assert await bus.call(GetTask(id=id_)) == task
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.data["task"]["attempt"]) == ("task.claimed", 5)
 
     async def test_with_what_an_agent_needs_to_begin(self, bus: Bus, db: AsyncConnection) -> None:
@@ -109,7 +103,7 @@ class TestClaimTasks:
         phase_id = await add_phase(db, initiative_id)
 
         assert (await claim(bus, initiative_id=initiative_id, phase_id=phase_id)).tasks == []
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     async def test_in_one_initiative_or_phase(self, bus: Bus, db: AsyncConnection) -> None:
         mine = await add_initiative(db)
@@ -176,7 +170,7 @@ class TestClaimTasks:
         assert counted.total < 4 * 3, counted.texts
         mine = {(one.task.claimed_by, n) for n, reply in enumerate(got) for one in reply.tasks}
         assert mine == {(f"a{n}", n) for n in range(4)}
-        told = [row for row in await outbox() if row.type == "task.claimed"]
+        told = await outbox.all("task.claimed")
         assert {(row.data["task"]["claimed_by"], row.cause) for row in told} == {
             (f"a{n}", f"a{n}") for n in range(4)
         }

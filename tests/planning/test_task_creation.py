@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
@@ -23,15 +23,9 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.counting import Counted
-from tests.planning.arranging import (
-    add_initiative,
-    add_phase,
-    add_task,
-    edges,
-    row,
-)
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import add_initiative, add_phase, add_task, edges, row
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 
@@ -42,7 +36,7 @@ class TestCreateTask:
         assert (task.status, task.version, task.attempt) == ("pending", 1, 0)
         assert (task.category, task.priority, task.type) == ("execute", "medium", "auto")
         assert await bus.call(GetTask(id=task.id)) == task
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.entity_id) == ("task.created", str(task.id))
         assert (event.data["task"]["name"], event.data["depends_on"]) == ("Write it", [])
 
@@ -142,7 +136,7 @@ class TestCreateManyTasks:
         child, first, top, _ = (item.id for item in made.items)
         assert (await row(db, child)).parent_task_id == top
         assert await edges(db) == {(child, first), (first, before)}
-        events = await outbox()
+        events = await outbox.all()
         assert [event.type for event in events] == ["task.created"] * 4
         assert events[0].data["depends_on"] == [str(first)]
         assert events[1].data["depends_on"] == [str(before)]
@@ -184,7 +178,7 @@ class TestCreateManyTasks:
             await bus.call(command)
 
         assert refused.value.field == field
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     @pytest.mark.parametrize(
         "relations",
@@ -205,7 +199,7 @@ class TestCreateManyTasks:
         path = refused.value.path
         assert path[0] == path[-1]
         assert set(path) == {"a", "b", "c"}
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     async def test_a_dependency_in_another_initiative(self, bus: Bus, db: AsyncConnection) -> None:
         other = await add_task(db, initiative_id=await add_initiative(db))
@@ -233,7 +227,7 @@ class TestCreateManyTasks:
             )
 
         assert (await bus.call(ListTasks(count="exact"))).total == 1
-        assert await outbox() == []
+        assert await outbox.all() == []
 
     async def test_a_ref_that_stands_twice(self, bus: Bus) -> None:
         items = [NewTaskItem(ref="a", name="x"), NewTaskItem(ref="a", name="y")]

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +28,8 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.bus.asking import eventually, waiting_for_locks
-from tests.planning.arranging import (
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import (
     add_claimed,
     add_initiative,
     add_phase,
@@ -37,8 +38,6 @@ from tests.planning.arranging import (
     edges,
     row,
 )
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 
 class TestAddTaskDependency:
@@ -50,7 +49,7 @@ class TestAddTaskDependency:
         assert (task.id, task.version) == (id_, 2)
         assert await edges(db) == {(id_, other)}
         assert (await row(db, id_)).version == 2
-        (event,) = await outbox()
+        (event,) = await outbox.all()
         assert (event.type, event.entity_id) == ("task.dependency_added", str(id_))
         assert event.data["depends_on_task_id"] == str(other)
 
@@ -127,7 +126,7 @@ class TestRemoveTaskDependency:
 
         assert task.version == 3
         assert await edges(db) == set()
-        told = [event.type for event in await outbox()]
+        told = await outbox.types()
         assert told == ["task.dependency_removed"] * 2 + ["task.ready"]
 
     async def test_what_was_ready_before_is_not_told_again(
@@ -138,7 +137,7 @@ class TestRemoveTaskDependency:
 
         await bus.call(RemoveTaskDependency(id=id_, depends_on_task_id=done))
 
-        assert [event.type for event in await outbox()] == ["task.dependency_removed"]
+        assert await outbox.types() == ["task.dependency_removed"]
 
     async def test_no_such_dependency(self, bus: Bus, db: AsyncConnection) -> None:
         id_ = await add_task(db)
@@ -178,10 +177,6 @@ class TestListTaskDependents:
         assert [task.id for task in page.items] == [one, other]
 
 
-async def ready_events(outbox: Outbox) -> list[str]:
-    return [event.entity_id for event in await outbox() if event.type == "task.ready"]
-
-
 class TestTellReadyDependents:
     async def test_once_nothing_is_left_to_wait_for(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -191,11 +186,11 @@ class TestTellReadyDependents:
         await depend(db, waits, one, other)
 
         await bus.call(CompleteTask(id=one))
-        assert await ready_events(outbox) == []
+        assert await outbox.ids("task.ready") == []
 
         await bus.call(CompleteTask(id=other), key="the cause")
-        assert await ready_events(outbox) == [str(waits)]
-        event = (await outbox())[-1]
+        assert await outbox.ids("task.ready") == [str(waits)]
+        event = await outbox.last()
         assert (event.cause, event.data["task"]["version"]) == (
             "reaction:tell_ready_dependents",
             1,
@@ -212,7 +207,7 @@ class TestTellReadyDependents:
 
         await bus.call(CompleteTask(id=id_))
 
-        assert await ready_events(outbox) == []
+        assert await outbox.ids("task.ready") == []
 
     async def test_by_a_late_result(self, bus: Bus, db: AsyncConnection, outbox: Outbox) -> None:
         id_ = await add_claimed(db, attempt=2)
@@ -223,7 +218,7 @@ class TestTellReadyDependents:
 
         await bus.call(AcceptLateResult(id=id_, attempt=1))
 
-        assert await ready_events(outbox) == [str(waits)]
+        assert await outbox.ids("task.ready") == [str(waits)]
 
     async def test_the_last_two_at_once(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -237,7 +232,7 @@ class TestTellReadyDependents:
 
             await asyncio.gather(*(bus.call(CompleteTask(id=id_)) for id_ in (one, other)))
 
-        assert await ready_events(outbox) == waiting
+        assert await outbox.ids("task.ready") == waiting
 
     async def test_one_that_was_added_while_the_completion_waited_for_its_task(
         self, bus: Bus, db: AsyncConnection, outbox: Outbox
@@ -252,7 +247,7 @@ class TestTellReadyDependents:
         await db.execute(text("COMMIT"))
         await completion
 
-        assert await ready_events(outbox) == [str(waits)]
+        assert await outbox.ids("task.ready") == [str(waits)]
 
     async def test_nothing_is_asked_for_where_nothing_waits(
         self, bus: Bus, db: AsyncConnection, statements: Callable[[], Any]
@@ -284,7 +279,7 @@ class TestTellReadyDependents:
                 bus.call(CompleteTask(id=other)),
             )
 
-        told = await ready_events(outbox)
+        told = await outbox.ids("task.ready")
         assert len(told) == 10
         assert set(told) == waiting
 

@@ -1,8 +1,7 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,12 +24,9 @@ from fleetbus.server.service import Service
 from handlers.planning._task_leases import expire_task_leases
 from persistence.planning.tables import task as task_table
 from tests.counting import Counted
-from tests.planning.arranging import (
-    add_claimed,
-    row,
-)
+from tests.kit.outbox import Outbox
+from tests.planning.arrange import add_claimed, row
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -74,7 +70,7 @@ class TestExpireTaskLeases:
         task = await bus.call(GetTask(id=id_))
         assert (task.status, task.retry_count, task.version) == ("pending", 1, 2)
         assert (task.claimed_by, task.lease_expires_at, task.attempt) == (None, None, 1)
-        event, ready = await outbox()
+        event, ready = await outbox.all()
         assert (event.type, event.data["claimed_by"]) == ("task.lease_expired", "agent")
         assert (ready.type, ready.cause) == ("task.ready", "reaction:tell_ready_again")
 
@@ -93,7 +89,7 @@ class TestExpireTaskLeases:
         task = await bus.call(GetTask(id=id_))
         assert (task.status, task.retry_count, task.version) == ("blocked", 3, 3)
         assert task.blocked_reason is not None
-        told = [(event.type, event.data["task"]["version"]) for event in await outbox()]
+        told = [(event.type, event.data["task"]["version"]) for event in await outbox.all()]
         assert told == [("task.lease_expired", 2), ("task.blocked", 3)]
 
     async def test_in_bounded_steps(

@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
@@ -18,15 +18,8 @@ from contracts.planning.tasks import (
 )
 from fleetbus.client import Bus
 from tests.counting import Counted
-from tests.planning.arranging import (
-    add_claimed,
-    add_initiative,
-    add_phase,
-    add_task,
-    depend,
-)
+from tests.planning.arrange import add_claimed, add_initiative, add_phase, add_task, depend
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 Statements = Callable[[], AbstractContextManager[Counted]]
 
 

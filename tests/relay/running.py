@@ -20,7 +20,10 @@ Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 INSERT = "INSERT INTO bus.outbox (event_id, type, entity_id, data) VALUES ($1, $2, $3, $4)"
 
 QUICK = RelaySettings(poll_interval=0.1)
-RELAY_SESSION = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+RELAY_SESSION = """
+    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 async def record(session: Session, *entities: str) -> None:

@@ -21,6 +21,7 @@ from fleetbus.server.relay.stream import forgetting_duplicates
 from tests.relay.reconciling import has_checked, headers, holds, is_connected, positions, published
 from tests.relay.running import (
     QUICK,
+    RELAY_SESSION,
     Session,
     client_of,
     eventually,
@@ -126,6 +127,4 @@ def interrupted_once(session: Session) -> Callable[..., Awaitable[None]]:
 
 
 async def end_relay(session: Session) -> None:
-    await session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-    )
+    await session.execute(f"SELECT pg_terminate_backend(pid) FROM ({RELAY_SESSION}) AS relay")

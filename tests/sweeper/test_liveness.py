@@ -17,8 +17,8 @@ from fleetbus.client import Bus
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.liveness import OUTAGE_AFTER, Liveness
 from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
-from tests.agents.making import Outbox, types
 from tests.bus.asking import eventually
+from tests.kit.outbox import Outbox
 from tests.servers import connection_to
 
 LEASE = timedelta(seconds=30)
@@ -89,7 +89,7 @@ class TestOutage:
     ) -> None:
         agent, task = await at_work(bus)
         await beat(service)
-        before = await types(outbox)
+        before = await outbox.types()
         await pass_by(db, seconds, served=False)
         assert await sweep(service) == 0
 
@@ -101,7 +101,7 @@ class TestOutage:
         found = await bus.call(GetAgent(id=agent.id))
         assert (found.version, found.status) == (agent.version, "idle")
         assert (await bus.call(GetTask(id=task.id))).version == task.version
-        assert await types(outbox) == before
+        assert await outbox.types() == before
 
     async def test_who_did_not_come_back_is_known_after_that(
         self, service: Service, bus: Bus, db: AsyncConnection

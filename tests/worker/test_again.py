@@ -10,7 +10,7 @@ from contracts.agents.agents import CrashAgent, DeleteAgent, FindAgent, StaleInc
 from contracts.planning.tasks import GetTask
 from fleetbus.client import AgentLost, Bus, TaskLost, WorkingAgent
 from fleetbus.client.again import was_held_for_crashed
-from tests.worker.arranging import PATIENCE, for_ever, new_task
+from tests.worker.arrange import PATIENCE, a_task, for_ever
 
 
 class Worker:
@@ -32,7 +32,7 @@ class Worker:
 
 
 async def test_it_goes_on_claiming(bus: Bus) -> None:
-    tasks = [await new_task(bus), await new_task(bus)]
+    tasks = [await a_task(bus), await a_task(bus)]
     worker = Worker()
     working = asyncio.create_task(bus.work(worker, name="otter"))
     await worker.stuck.wait()
@@ -50,7 +50,7 @@ async def test_it_goes_on_claiming(bus: Bus) -> None:
 
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_what_somebody_meant_is_not_undone(bus: Bus, deleted: bool) -> None:
-    await new_task(bus)
+    await a_task(bus)
     worker = Worker()
     working = asyncio.create_task(bus.work(worker, name="otter"))
     await worker.stuck.wait()

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -25,23 +23,8 @@ from fleetbus.client import AgentLost, Bus, CancelRequested, TaskLost, WorkingAg
 from fleetbus.client.registration import Registration
 from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
-from tests.worker.arranging import (
-    PATIENCE,
-    for_ever,
-    new_task,
-    now,
-    run,
-    silence,
-    stored,
-    until,
-)
-
-Outbox = Callable[[], Awaitable[list[Any]]]
-
-
-async def last(outbox: Outbox, kind: str) -> Any:
-    """The data of the last event of a type."""
-    return [row.data for row in await outbox() if row.type == kind][-1]
+from tests.kit.outbox import Outbox
+from tests.worker.arrange import PATIENCE, a_task, for_ever, now, run, silence, stored, until
 
 
 class TestRegistration:
@@ -83,7 +66,7 @@ class TestRegistration:
 
     async def test_one_that_runs_is_not_taken_over(self, bus: Bus) -> None:
         async with bus.agent() as agent:
-            await new_task(bus)
+            await a_task(bus)
             await anext(agent.tasks())
             with pytest.raises(InvalidTransition, match=r"running, not stopped or crashed"):
                 await bus.agent(id=agent.id).__aenter__()
@@ -172,7 +155,7 @@ class TestEnding:
         async with bus.agent() as agent:
             pass
         assert (await stored(bus, agent)).status == "stopped"
-        assert (await last(outbox, "agent.stopped"))["reason"] == "task_complete"
+        assert (await outbox.last("agent.stopped")).data["reason"] == "task_complete"
 
     async def test_by_an_exception_it_is_crashed_and_the_exception_goes_on(
         self, bus: Bus, outbox: Outbox
@@ -181,7 +164,7 @@ class TestEnding:
             async with bus.agent() as agent:
                 raise KeyError("missing")
         assert (await stored(bus, agent)).status == "crashed"
-        told = await last(outbox, "agent.crashed")
+        told = (await outbox.last("agent.crashed")).data
         assert (told["cause"], told["reason"]) == ("reported", "KeyError: 'missing'")
 
     @pytest.mark.parametrize(
@@ -201,7 +184,7 @@ class TestEnding:
         with pytest.raises(ValueError):  # noqa: PT011  its text is what is tested
             async with bus.agent():
                 raise error
-        assert (await last(outbox, "agent.crashed"))["reason"] == reason
+        assert (await outbox.last("agent.crashed")).data["reason"] == reason
 
     async def test_cancelled_it_is_stopped(self, bus: Bus, outbox: Outbox) -> None:
         async def be_cancelled(agent: WorkingAgent) -> None:
@@ -216,7 +199,7 @@ class TestEnding:
         assert running.cancelled()
         there = await bus.call(FindAgent(name="otter"))
         assert there.status == "stopped"
-        assert (await last(outbox, "agent.stopped"))["reason"] == "interrupted"
+        assert (await outbox.last("agent.stopped")).data["reason"] == "interrupted"
 
     async def test_cancelled_again_it_still_says_so(self, bus: Bus) -> None:
         there = asyncio.Event()
@@ -248,7 +231,7 @@ class TestEnding:
         assert there.progress == {"step": "last"}
 
     async def test_finished_it_has_no_task_any_more(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await anext(agent.tasks())
             await agent.finish()
@@ -280,7 +263,7 @@ class TestEnding:
             assert isinstance(await left_alone(bus, error=KeyError()), KeyError)
 
     async def test_its_tasks_go_back_to_the_queue(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await anext(agent.tasks())
         assert mine.id == task.id
@@ -299,7 +282,7 @@ class TestCancelRequests:
         assert isinstance(error, CancelRequested)
         assert agent.cancel_requested
         assert (await stored(bus, agent)).status == "stopped"
-        assert (await last(outbox, "agent.stopped"))["reason"] == "user_requested"
+        assert (await outbox.last("agent.stopped")).data["reason"] == "user_requested"
 
     async def test_a_block_that_ends_by_itself_then_is_stopped_for_it(
         self, bus: Bus, outbox: Outbox
@@ -313,7 +296,7 @@ class TestCancelRequests:
         _, error = await run(bus, end_by_itself, heartbeat_interval_s=3600)
 
         assert error is None
-        assert (await last(outbox, "agent.stopped"))["reason"] == "user_requested"
+        assert (await outbox.last("agent.stopped")).data["reason"] == "user_requested"
 
 
 class TestLost:

@@ -6,7 +6,7 @@ import pytest
 
 from contracts.agents.agents import CrashAgent, ResumeAgent
 from fleetbus.client import AgentLost, Bus, WorkingAgent
-from tests.worker.arranging import PATIENCE, run, stored, until
+from tests.worker.arrange import PATIENCE, run, stored, until
 
 
 class TestAsk:

@@ -20,7 +20,7 @@ from contracts.agents.agents import Agent
 from contracts.agents.log_chunks import AppendManyLogChunks, ListLogChunks, LogChunk
 from fleetbus.client import Bus, NoAnswer, connect, log
 from fleetbus.client.log import LogBuffer
-from tests.worker.arranging import until
+from tests.worker.arrange import until
 
 AGENT = Agent.trusted({"id": uuid7(), "name": "otter", "incarnation": 3})
 

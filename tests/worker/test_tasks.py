@@ -18,7 +18,7 @@ from contracts.planning.tasks import (
 from fleetbus.client import AgentLost, Bus, NoAnswer, TaskLost, WorkingAgent
 from fleetbus.client.hand import TaskInHand
 from fleetbus.client.tasks import Tasks
-from tests.worker.arranging import PATIENCE, for_ever, new_task, now, run, until
+from tests.worker.arrange import PATIENCE, a_task, for_ever, now, run, until
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def first(agent: WorkingAgent, **wanted: Any) -> TaskInHand:
 
 class TestVerdicts:
     async def test_complete(self, bus: Bus) -> None:
-        task = await new_task(bus, "Write it", description="At length.")
+        task = await a_task(bus, "Write it", description="At length.")
         async with bus.agent() as agent:
             mine = await first(agent)
             assert (mine.name, mine.description, mine.attempt) == ("Write it", "At length.", 1)
@@ -59,21 +59,21 @@ class TestVerdicts:
         assert (after.status, after.summary, after.result) == ("completed", "Done.", {"words": 7})
 
     async def test_block(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             await (await first(agent)).block("No paper.")
         after = await now(bus, task)
         assert (after.status, after.blocked_reason) == ("blocked", "No paper.")
 
     async def test_release(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             await (await first(agent)).release("Too tired.")
             assert (await now(bus, task)).status == "pending"
 
     async def test_what_is_known_of_it_comes_with_the_claim(self, bus: Bus) -> None:
-        done = await new_task(bus, "before", status="completed", summary="It was easy.")
-        task = await new_task(bus)
+        done = await a_task(bus, "before", status="completed", summary="It was easy.")
+        task = await a_task(bus)
         await bus.call(AddTaskDependency(id=task.id, depends_on_task_id=done.id))
         async with bus.agent() as agent:
             mine = await first(agent)
@@ -81,7 +81,7 @@ class TestVerdicts:
             assert (mine.phase, mine.initiative) == (None, None)
 
     async def test_the_same_verdict_again_is_given_once(self, bus: Bus) -> None:
-        await new_task(bus)
+        await a_task(bus)
         async with bus.agent() as agent:
             mine = await first(agent)
             assert await mine.complete("Done.") == await mine.complete("Done.")
@@ -90,7 +90,7 @@ class TestVerdicts:
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("fleetbus.client.tasks.POLL_FIRST", 0.01)
-        task = await new_task(bus)
+        task = await a_task(bus)
         attempts = []
         async with asyncio.timeout(PATIENCE), bus.agent() as agent:
             async for mine in agent.tasks():
@@ -101,7 +101,7 @@ class TestVerdicts:
         assert (await now(bus, task)).retry_count == 0
 
     async def test_by_an_exception_it_is_tried_again_by_somebody(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
 
         async def fail(agent: WorkingAgent) -> None:
             async for _ in agent.tasks():
@@ -119,7 +119,7 @@ class TestWaiting:
         async with bus.agent() as agent:
             waiting = asyncio.create_task(first(agent))
             await asyncio.wait_for(idle.wait(), PATIENCE)
-            task = await new_task(bus)
+            task = await a_task(bus)
             assert (await waiting).id == task.id
 
     @pytest.mark.usefixtures("_no_polls")
@@ -130,11 +130,11 @@ class TestWaiting:
             tasks = agent.tasks(categories=["review"])
             waiting = asyncio.ensure_future(anext(tasks))
             await asyncio.wait_for(idle.wait(), PATIENCE)
-            await new_task(bus, category="execute")
+            await a_task(bus, category="execute")
             await anext(events)
             await agent.confirm()
             assert not tasks._changed.is_set()
-            task = await new_task(bus, category="review")
+            task = await a_task(bus, category="review")
             assert (await asyncio.wait_for(waiting, PATIENCE)).id == task.id
 
     async def test_without_events_it_looks_all_the_same(
@@ -145,12 +145,12 @@ class TestWaiting:
         async with bus.agent() as agent:
             waiting = asyncio.create_task(first(agent))
             await asyncio.wait_for(idle.wait(), PATIENCE)
-            task = await new_task(bus)
+            task = await a_task(bus)
             assert (await waiting).id == task.id
 
     async def test_it_ends_when_it_was_idle_for_long_enough(self, bus: Bus) -> None:
         for name in "ab":
-            await new_task(bus, name)
+            await a_task(bus, name)
         done = []
         async with asyncio.timeout(PATIENCE), bus.agent() as agent:
             async for task in agent.tasks(idle_seconds=0.1):
@@ -160,13 +160,13 @@ class TestWaiting:
 
     async def test_a_claim_without_an_answer_is_asked_for_until_it_is_known(self, bus: Bus) -> None:
         """Whether the first attempt claimed something cannot be known; the key finds it out."""
-        await new_task(bus)
+        await a_task(bus)
         async with bus.agent() as agent:
             _lose_first_answer(agent, lambda _: asyncio.sleep(0))
             assert (await first(agent)).attempt == 1
 
     async def test_what_was_claimed_so_and_lost_meanwhile_is_not_begun(self, bus: Bus) -> None:
-        await new_task(bus)
+        await a_task(bus)
 
         async def take_away(claimed: Task) -> None:
             await bus.call(ReleaseTask(id=claimed.id, attempt=1, reason="Give it to me."))
@@ -178,7 +178,7 @@ class TestWaiting:
 
 class TestLeases:
     async def test_are_renewed_at_a_third(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await first(agent, lease_seconds=3)
             at_first = mine.task.lease_expires_at
@@ -192,7 +192,7 @@ class TestLeases:
 
     async def test_a_lost_task_ends_its_block_and_the_agent_goes_on(self, bus: Bus) -> None:
         """The task is taken away by somebody while it is worked on."""
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with asyncio.timeout(PATIENCE), bus.agent() as agent:
             tasks = agent.tasks(lease_seconds=1)
             mine = await anext(tasks)
@@ -205,7 +205,7 @@ class TestLeases:
             await again.complete()
 
     async def test_outside_of_such_a_block_it_ends_the_agents(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
 
         async def lose(agent: WorkingAgent) -> None:
             async for _ in agent.tasks(lease_seconds=1):
@@ -217,7 +217,7 @@ class TestLeases:
         assert error.task_id == task.id
 
     async def test_a_result_that_comes_too_late_is_kept_and_told_to_be_late(self, bus: Bus) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await first(agent)
             await bus.call(ReleaseTask(id=task.id, attempt=1, reason="Give it to me."))
@@ -230,7 +230,7 @@ class TestLeases:
 
     async def test_its_own_verdict_is_no_loss(self, bus: Bus) -> None:
         """A renewal that arrives just after the completion is refused, and that means nothing."""
-        await new_task(bus)
+        await a_task(bus)
         async with bus.agent() as agent:
             mine = await first(agent, lease_seconds=300)
             with mine:
@@ -245,7 +245,7 @@ class TestLeases:
     ) -> None:
         """It may learn that it lost its task before it learns that it is held for crashed."""
         monkeypatch.setattr(WorkingAgent, "listen", _deaf)
-        task = await new_task(bus)
+        task = await a_task(bus)
 
         async def be_slow(agent: WorkingAgent) -> None:
             async for mine in agent.tasks():
@@ -262,7 +262,7 @@ class TestLeases:
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(WorkingAgent, "listen", _deaf)
-        task = await new_task(bus)
+        task = await a_task(bus)
 
         async def freeze(agent: WorkingAgent) -> None:
             await bus.call(CrashAgent(id=agent.id, reason="It seemed so."))

@@ -17,7 +17,7 @@ from fleetbus.client import Bus, WorkingAgent
 from fleetbus.client.hand import TaskInHand
 from fleetbus.importing.present import all_of
 from tests.test_storable import objects
-from tests.worker.arranging import PATIENCE, new_task, now, run, stored, until
+from tests.worker.arrange import PATIENCE, a_task, now, run, stored, until
 
 CUT = "cut: "
 
@@ -37,7 +37,7 @@ async def done_with(
     bus: Bus, say: Callable[[TaskInHand], Awaitable[Task]]
 ) -> tuple[Task, list[dict[str, Any]]]:
     """A task of which an agent said this, and the log of the agent as objects."""
-    task = await new_task(bus)
+    task = await a_task(bus)
 
     async def body(agent: WorkingAgent) -> None:
         await say(await anext(agent.tasks()))
@@ -90,7 +90,7 @@ class TestComplete:
     async def test_what_is_refused_for_its_size_is_said_in_fewer_words(
         self, bus: Bus, refusal: Exception
     ) -> None:
-        task = await new_task(bus)
+        task = await a_task(bus)
         async with bus.agent() as agent:
             mine = await anext(agent.tasks())
             refusing = RefusingBus(agent.bus.nats, timeout=10, attempt_timeout=5)
@@ -220,7 +220,7 @@ class TestOfTheAgent:
 )
 @given(made=objects, said=objects)
 async def test_no_result_costs_the_work(bus: Bus, made: object, said: object) -> None:
-    task = await new_task(bus)
+    task = await a_task(bus)
     async with bus.agent() as agent:
         mine = await anext(agent.tasks())
         await mine.complete(said, made)

@@ -1,6 +1,5 @@
-"""What tests of health start from, and the sweeper one step at a time."""
+"""What tests of health start from, and time that passes."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,10 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.health import checks, schedules, test_definitions, test_runs
 from contracts.health.checks import CheckedWorker
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
-
-Outbox = Callable[[], Awaitable[list[Any]]]
 
 definitions = test_definitions
 runs = test_runs
@@ -25,23 +20,25 @@ YEARLY = "0 0 1 1 *"
 YEAR = timedelta(days=366)
 
 
-async def define(bus: Bus, id_: str = "homepage", **fields: Any) -> definitions.TestDefinition:
+async def a_definition(
+    bus: Bus, id_: str = "homepage", **fields: Any
+) -> definitions.TestDefinition:
     given = {"description": "The homepage answers", "endpoint": "https://example.org/", **fields}
     return await bus.call(definitions.UpsertTestDefinition(id=id_, **given))
 
 
-async def record(bus: Bus, status: Any = "success", **fields: Any) -> runs.TestRun:
+async def a_run(bus: Bus, status: Any = "success", **fields: Any) -> runs.TestRun:
     fields.setdefault("test_definition_id", "homepage")
     return await bus.call(runs.RecordTestRun(status=status, **fields))
 
 
-async def start_check(bus: Bus, *names: str, **fields: Any) -> checks.StartedCheck:
+async def a_check(bus: Bus, *names: str, **fields: Any) -> checks.StartedCheck:
     workers = [CheckedWorker(name=name, type="builder") for name in names]
     fields.setdefault("trigger_type", "on_demand")
     return await bus.call(checks.StartCheck(workers=workers, **fields))
 
 
-async def schedule(bus: Bus, name: str = "nightly", **fields: Any) -> schedules.Schedule:
+async def a_schedule(bus: Bus, name: str = "nightly", **fields: Any) -> schedules.Schedule:
     return await bus.call(schedules.UpsertSchedule(**{"name": name, "cron": "* * * * *", **fields}))
 
 
@@ -50,21 +47,6 @@ async def later(db: AsyncConnection, table: str, column: str, by: timedelta) -> 
     await db.execute(
         text(f"UPDATE health.{table} SET {column} = {column} - CAST(:by AS interval)"), {"by": by}
     )
-
-
-async def sweep(service: Service, job: str) -> int:
-    """One step of a job; returns how much it handled."""
-    work = {task.name: task for task in sweeps(service.registry, service.settings)}
-    return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
-
-
-async def told(outbox: Outbox, *types: str) -> list[Any]:
-    """The data of the events of these types; of all if none is named."""
-    return [row.data for row in await outbox() if not types or row.type in types]
-
-
-async def types(outbox: Outbox) -> list[str]:
-    return [row.type for row in await outbox()]
 
 
 async def scalar(db: AsyncConnection, query: str, **values: Any) -> Any:

@@ -45,7 +45,7 @@ async def stored(bus: Bus, agent: WorkingAgent) -> Agent:
     return await bus.call(GetAgent(id=agent.id))
 
 
-async def new_task(bus: Bus, name: str = "a task", **fields: Any) -> Task:
+async def a_task(bus: Bus, name: str = "a task", **fields: Any) -> Task:
     return await bus.call(CreateTask(name=name, **fields))
 
 

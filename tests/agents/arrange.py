@@ -1,6 +1,5 @@
-"""What tests of agents start from, time that passes, and the sweeper one step at a time."""
+"""What tests of agents start from, and time that passes."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -12,20 +11,16 @@ from bus.kit.ids import uuid7
 from contracts.agents.agents import Agent, AskInput, RegisterAgent, StopAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, Task
 from fleetbus.client import Bus
-from fleetbus.server.service import Service
-from fleetbus.server.sweeper.sweeper import Sweeper, sweeps
 from persistence.agents.tables import account
 
 QUESTIONS: list[Any] = [{"question": "Which database?"}]
 
-Outbox = Callable[[], Awaitable[list[Any]]]
 
-
-async def register(bus: Bus, **fields: Any) -> Agent:
+async def an_agent(bus: Bus, **fields: Any) -> Agent:
     return await bus.call(RegisterAgent(**fields))
 
 
-async def new_task(bus: Bus, name: str = "a task") -> Task:
+async def a_task(bus: Bus, name: str = "a task") -> Task:
     return await bus.call(CreateTask(name=name))
 
 
@@ -34,11 +29,11 @@ async def claim(bus: Bus, agent: Agent, limit: int = 1) -> list[Task]:
     return [one.task for one in found.tasks]
 
 
-async def working(bus: Bus, tasks: int = 1, **fields: Any) -> tuple[Agent, list[Task]]:
+async def a_working_agent(bus: Bus, tasks: int = 1, **fields: Any) -> tuple[Agent, list[Task]]:
     """An agent that has claimed new tasks, and these."""
     for number in range(tasks):
-        await new_task(bus, f"task {number}")
-    agent = await register(bus, **fields)
+        await a_task(bus, f"task {number}")
+    agent = await an_agent(bus, **fields)
     return agent, await claim(bus, agent, tasks)
 
 
@@ -60,21 +55,6 @@ async def later(db: AsyncConnection, by: timedelta, *columns: str) -> None:
     """Let time pass for agents: what these columns hold is longer ago, or comes nearer."""
     moved = ", ".join(f"{column} = {column} - CAST(:by AS interval)" for column in columns)
     await db.execute(text(f"UPDATE agents.agents SET {moved}"), {"by": by})
-
-
-async def sweep(service: Service, job: str) -> int:
-    """One step of a job; returns how much it handled."""
-    work = {task.name: task for task in sweeps(service.registry, service.settings)}
-    return await Sweeper(service.registry, service.database, [])._step(work[job], 0)
-
-
-async def told(outbox: Outbox, *types: str) -> list[Any]:
-    """The data of the events of these types; of all if none is named."""
-    return [row.data for row in await outbox() if not types or row.type in types]
-
-
-async def types(outbox: Outbox) -> list[str]:
-    return [row.type for row in await outbox()]
 
 
 async def task_row(db: AsyncConnection, id_: UUID) -> Any:
