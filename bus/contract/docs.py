@@ -28,7 +28,8 @@ def attribute_docs(cls: type) -> dict[str, str]:
     """The docstring under each annotated attribute of a class and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if "contracts" in base.__module__.split("."):
+        folders = base.__module__.split(".")
+        if "contracts" in folders or folders[:2] == ["bus", "contract"]:
             docs |= _module_docs(base.__module__).get(base.__qualname__, {})
     return docs
 

@@ -28,7 +28,9 @@ class Entity(Reply):
     version: Version
     """1 when it is created, +1 with each change."""
     created_at: Time
+    """When it was created, by the clock of the database."""
     updated_at: Time
+    """When it was last changed, by the clock of the database."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -23,7 +23,10 @@ def built(*models: type[BaseModel]) -> None:
 
 
 class Documented(BaseModel):
-    """A model whose JSON Schema has the strings under its fields as their descriptions."""
+    """A model whose JSON Schema has the strings under its fields as their descriptions.
+
+    The field ``phase_id`` has one without: it is the id of a phase.
+    """
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -34,11 +37,22 @@ class Documented(BaseModel):
         for name, doc in attribute_docs(cls).items():
             if name in properties:
                 properties[name].setdefault("description", doc)
+        for name in properties:
+            if name.endswith("_id"):
+                properties[name].setdefault("description", _reference(name))
         return document
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         hidden = sensitive_fields(type(self))
         return [shown for shown in super().__repr_args__() if shown[0] not in hidden]
+
+
+def _reference(name: str) -> str:
+    """What a field is whose name says that it is an id."""
+    noun = name.removesuffix("_id").replace("_", " ")
+    if noun != (awaited := noun.removeprefix("depends on ")):
+        return f"The id of the {awaited} that it depends on."
+    return f"The id of {'an' if noun[0] in 'aeiou' else 'a'} {noun}."
 
 
 class Request(Documented):

@@ -26,7 +26,9 @@ class Page(Reply, Generic[T]):
     """One page of a list; ``next_cursor`` is null on the last one."""
 
     items: list[T]
+    """What this page holds, in the order that was asked for."""
     next_cursor: str | None = None
+    """What the next page is asked for with, as ``cursor``; null if this is the last one."""
     total: int | None = None
     """How many items there are on all pages; only if ``count: "exact"`` was asked for."""
 
@@ -55,6 +57,7 @@ class ListOf(Query[Page[T]], Generic[T]):
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """Items per page, 1–500."""
     cursor: Cursor | None = None
+    """The ``next_cursor`` of the page before this one; null for the first page."""
     if TYPE_CHECKING:
         order: str = "created_at"  # subclasses narrow it to the orders that they offer
     else:
