@@ -73,6 +73,8 @@ class _Load:
         self.refused: dict[str, list[Difference]] = {}
         self.left_out: list[SourceEdge] = []
         """What would close a cycle with dependencies that are here and no longer in the plan."""
+        self._closing: list[Dependency] = []
+        """Phase dependencies that close a cycle as long as tasks are where they were."""
         self._bus = bus
         self._progress = progress
         self._done = 0
@@ -91,6 +93,9 @@ class _Load:
         await self._write_phases(ids)
         late = await self._create_tasks(ids)
         await self._update_tasks()
+        # By now tasks are where the plan has them: what closed a cycle before need not any longer.
+        await for_each(self._closing, self._add_phase_dependency)
+        await self._approve()
         await for_each(late, self._add_dependency)
         return initiative.id
 
@@ -104,15 +109,30 @@ class _Load:
             fields = self.changes.phase_updates[ref]
             await self._attempt("phases", ref, UpdatePhase(id=self._phases[ref], **fields))
 
-        async def depend(edge: Dependency) -> None:
-            request = AddPhaseDependency(
-                id=self._phases[edge.ref], depends_on_phase_id=self._phases[edge.depends_on]
-            )
-            await self._attempt("phase dependencies", edge.ref, request, edge)
-
         await for_each(self.changes.new_phases, create)
         await for_each(self.changes.phase_updates, update)
-        await for_each(self.changes.new_phase_dependencies, depend)
+        await for_each(self.changes.new_phase_dependencies, self._add_phase_dependency_early)
+
+    async def _add_phase_dependency_early(self, edge: Dependency) -> None:
+        """Let a phase wait before it gets tasks; later, if tasks that will move are in the way."""
+        try:
+            await self._bus.call(self._phase_dependency(edge))
+        except DependencyCycle:
+            self._closing.append(edge)
+        except (Refusal, MaxPayloadError):
+            await self._add_phase_dependency(edge)
+        else:
+            self._advance("phase dependencies")
+
+    async def _add_phase_dependency(self, edge: Dependency) -> None:
+        await self._attempt("phase dependencies", edge.ref, self._phase_dependency(edge), edge)
+
+    def _phase_dependency(self, edge: Dependency) -> AddPhaseDependency:
+        return AddPhaseDependency(
+            id=self._phases[edge.ref], depends_on_phase_id=self._phases[edge.depends_on]
+        )
+
+    async def _approve(self) -> None:
         for ref in self.changes.approvals:
             await self._attempt("phases", ref, ApprovePhase(id=self._phases[ref]))
 
@@ -122,25 +142,29 @@ class _Load:
         ordered = in_order(self.changes.new_tasks, dependencies)
         missing = dict.fromkeys(dependencies)
         for packed in pack(ordered, dependencies, ids, self._bus.nats.max_payload):
-            await self._create_acyclic(packed)
-            for edge in packed.dependencies:
+            closing = await self._create_acyclic(packed)
+            for edge in set(packed.dependencies) - closing:
                 del missing[edge]
-            self._advance("tasks", len(packed.request.items) + len(packed.dependencies))
+            made = len(packed.request.items) + len(packed.dependencies) - len(closing)
+            self._advance("tasks", made)
         return list(missing)
 
-    async def _create_acyclic(self, packed: PackedRequest) -> None:
-        """Create tasks, without the relations that would close a cycle with what is here."""
+    async def _create_acyclic(self, packed: PackedRequest) -> set[Dependency]:
+        """Create tasks; answers with the relations that would close a cycle with what is here."""
         request = packed.request
+        closing: set[Dependency] = set()
         while True:
             try:
-                return await self._create(request)
+                await self._create(request)
             except DependencyCycle as cycle:
                 steps = set(pairwise(self._path(cycle)))
                 edge = next((edge for edge in packed.dependencies if edge in steps), None)
                 if edge is None:
                     raise
-                self._leave_out("dependencies", edge, cycle)
+                closing.add(edge)
                 request = without(request, edge.ref, self._tasks[edge.depends_on])
+            else:
+                return closing
 
     def _leave_out(self, kind: str, edge: Dependency, cycle: DependencyCycle) -> None:
         path = self._path(cycle)

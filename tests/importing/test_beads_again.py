@@ -133,6 +133,15 @@ async def test_of_a_closed_epic_that_is_not_done_it_says_what_is(bus: Bus) -> No
     assert note == "closed, but some of its tasks are not; the phase is open here"
 
 
+async def test_a_task_that_moves_makes_room_for_what_its_phase_waits_for(bus: Bus) -> None:
+    """Where it was, its dependency and the new one of the phases would be a cycle."""
+    await bring(bus, [epic("a"), epic("b"), issue("c", parent="b"), issue("d", "b", parent="a")])
+    moved = [epic("a"), epic("b", "a"), issue("d")]
+    await bring(bus, moved)
+    assert Dependency("b", "a") in (await there(bus)).phase_dependencies
+    assert (await bring(bus, moved)).unchanged
+
+
 @st.composite
 def forests(draw: st.DrawFn) -> Records:
     """Some of six records, each an epic or none, below an earlier one or not."""
