@@ -35,8 +35,8 @@ LONGER = {
     "tests/bus/test_sizes.py": 357,
     "tests/bus/test_storms.py": 301,
     "tests/bus/test_troubles.py": 330,
-    "tests/cli/test_doctor.py": 340,
-    "tests/embedded/test_stack.py": 383,
+    "tests/fleetbus/cli/test_doctor.py": 340,
+    "tests/fleetbus/embedded/test_stack.py": 383,
     "tests/events/test_events.py": 319,
     "tests/faults/checker.py": 342,
     "tests/faults/nemeses.py": 373,
@@ -49,9 +49,9 @@ LONGER = {
     "tests/planning/test_initiatives.py": 375,
     "tests/planning/test_readiness.py": 311,
     "tests/planning/test_task_dependencies.py": 343,
-    "tests/relay/test_foreign.py": 355,
-    "tests/relay/test_shortening.py": 324,
-    "tests/worker/test_agent.py": 368,
+    "tests/fleetbus/relay/test_foreign.py": 355,
+    "tests/fleetbus/relay/test_shortening.py": 324,
+    "tests/fleetbus/worker/test_agent.py": 368,
 }
 
 # Packages that are a face: what others import of them, by one name.

@@ -28,7 +28,7 @@ from fleetbus.server.keys import key_ring, make_key_file
 from fleetbus.server.service import Service
 from fleetbus.server.sweeper.sweeper import Sweep, sweeps
 from tests.bus.outages import serving
-from tests.cli.program import started
+from tests.fleetbus.cli.program import started
 from tests.kit.outbox import Outbox
 
 SECRET = "planted-f3a9c1"

@@ -16,7 +16,7 @@ from bus.contract.schemas import schema_of
 from fleetbus import domain
 from tests.bus.asking import Asker, Got, add_tasks, asking, got
 from tests.bus.fuzzing import Fuzzer
-from tests.processes.running import Running, running
+from tests.fleetbus.processes.running import Running, running
 
 REQUESTS = 2_000
 SEED = 20_260_131

@@ -19,7 +19,7 @@ from bus.kit.ids import uuid7
 from contracts.planning.tasks import CreateTask
 from fleetbus.client import Bus, connect
 from tests.bus.asking import Asker, asking, eventually
-from tests.processes.running import Running, running
+from tests.fleetbus.processes.running import Running, running
 
 SLOW = bool(os.environ.get("FLEETBUS_TEST_SLOW"))
 ROUNDS = 50 if SLOW else 5

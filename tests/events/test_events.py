@@ -32,8 +32,8 @@ from fleetbus.server.config import Settings
 from fleetbus.server.service import Service
 from persistence.events import events
 from tests.counting import Counted
+from tests.fleetbus.relay.running import session_of, stream_length
 from tests.kit.outbox import Outbox
-from tests.relay.running import session_of, stream_length
 
 pytestmark = pytest.mark.own_service  # positions are counted from the first
 

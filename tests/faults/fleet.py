@@ -18,7 +18,7 @@ from bus.storage.locks import RELAY
 from fleetbus.embedded.postgres import EmbeddedPostgres
 from tests.faults.nodes import Node
 from tests.faults.proxy import Link
-from tests.processes.running import Running
+from tests.fleetbus.processes.running import Running
 
 ROOT = Path(__file__).parents[2]
 

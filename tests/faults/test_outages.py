@@ -14,7 +14,7 @@ from tests.faults.fleet import Fleet, Servers
 from tests.faults.history import Recorder
 from tests.faults.observing import keep_outages
 from tests.faults.rounds import settle
-from tests.sweeper.test_liveness import beat, pass_by
+from tests.fleetbus.sweeper.test_liveness import beat, pass_by
 
 CHANGE = "UPDATE planning.tasks SET lease_expires_at = lease_expires_at + interval '1 s'"
 

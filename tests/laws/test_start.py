@@ -11,7 +11,7 @@ from pydantic_core import SchemaSerializer, SchemaValidator
 from bus.running.registry import Registry
 from bus.storage import TABLES
 from fleetbus.server.service import Service
-from tests.cli.program import clean_environment
+from tests.fleetbus.cli.program import clean_environment
 
 ROOT = Path(__file__).parents[2]
 
