@@ -253,9 +253,11 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
         external_ref=ref,
         initiative_id=initiative_id,
         dry_run=dry_run,
-        initiative=_tally(1, 0 if present.initiative else 1),
-        phases=_tally(len(plan.phases), len(new_phases), changed_phases, _refs(refused, "phases")),
-        tasks=_tally(
+        initiative=Tally.of(1, 0 if present.initiative else 1),
+        phases=Tally.of(
+            len(plan.phases), len(new_phases), changed_phases, _refs(refused, "phases")
+        ),
+        tasks=Tally.of(
             len(plan.tasks), len(changes.new_tasks), changes.task_updates, _refs(refused, "tasks")
         ),
         dependencies=_edges(
@@ -266,11 +268,7 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
             "dependencies",
         ),
         phase_dependencies=_edges(
-            plan.phase_dependencies,
-            changes.new_phase_dependencies,
-            0,
-            load,
-            "phase dependencies",
+            plan.phase_dependencies, changes.new_phase_dependencies, 0, load, "phase dependencies"
         ),
         skipped=plan.skipped,
         problems=plan.problems,
@@ -287,14 +285,6 @@ def _report(load: _Load, ref: str, initiative_id: UUID | None, *, dry_run: bool)
 
 def _refs(refused: Mapping[str, list[Difference]], kind: str) -> list[str]:
     return [difference.ref for difference in refused.get(kind, [])]
-
-
-def _tally(
-    planned: int, created: int, changed: Collection[str] = (), refused: Iterable[str] = ()
-) -> Tally:
-    failed = set(refused) & set(changed)
-    unchanged = planned - created - len(changed)
-    return Tally(created, len(changed) - len(failed), unchanged, len(failed))
 
 
 def _edges(

@@ -1,7 +1,8 @@
 """What became of a plan that was brought into the system."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from fleetbus.importing.plan import Note, Problem, SkippedRecord, SourceEdge
@@ -16,6 +17,15 @@ class Tally:
     unchanged: int = 0
     refused: int = 0
     """What could not be written; each is named among the differences."""
+
+    @classmethod
+    def of(
+        cls, planned: int, created: int, changed: Collection[str] = (), refused: Iterable[str] = ()
+    ) -> Self:
+        """Of those that are planned, these were to be changed; what was refused failed."""
+        failed = set(refused) & set(changed)
+        unchanged = planned - created - len(changed)
+        return cls(created, len(changed) - len(failed), unchanged, len(failed))
 
     @property
     def total(self) -> int:

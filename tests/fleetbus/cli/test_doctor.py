@@ -172,7 +172,6 @@ class TestNats:
         assert service.relay is not None
         service.relay.metrics.publish_errors = 2
         service.relay.metrics.last_error = "no\nstream"
-
         [load] = [check for check in await examine(settings) if check.name == "load"]
 
         assert load.ok
