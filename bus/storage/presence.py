@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, FromClause, cast, literal_column, select, true
+from typing import Final
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Text,
+    cast,
+    column,
+    literal_column,
+    select,
+    table,
+    true,
+)
 
 from bus.contract.entity import Entity
-from bus.storage.own.tables import deletions
 from bus.storage.tables import ROOTS, TABLES
+
+_DELETIONS: Final = table("deletions", column("entity", Text), column("id", Text), schema="bus")
+"""What is deleted and still being removed, by the name of its kind and its id."""
 
 
 def present(entity: type[Entity], of: FromClause | None = None) -> tuple[ColumnElement[bool], ...]:
@@ -25,10 +39,10 @@ def gone_with(
     """The condition that a row is gone with what it belongs to, if it may be."""
     if (root := ROOTS.get(entity)) is None:
         return ()
-    column = (TABLES[entity] if of is None else of).c[root.field]
-    of_its_kind = deletions.c.entity == literal_column(f"'{root.entity.noun}'")
-    found = select(cast(deletions.c.id, column.type)).where(of_its_kind)
-    return (column.in_(found),)
+    named = (TABLES[entity] if of is None else of).c[root.field]
+    of_its_kind = _DELETIONS.c.entity == literal_column(f"'{root.entity.noun}'")
+    found = select(cast(_DELETIONS.c.id, named.type)).where(of_its_kind)
+    return (named.in_(found),)
 
 
 def root_of(entity: Entity) -> str | None:
