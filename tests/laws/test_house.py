@@ -58,9 +58,32 @@ def test_no_two_files_import_each_other() -> None:
         for name, path in modules().items()
         if path.name != "__init__.py"
     }
+    assert _on_circles(edges) == [], "these are on circles, or import what is"
+
+
+def _on_circles(edges: dict[str, set[str]]) -> list[str]:
+    """Of what knows what: all that is on a circle, or knows what is."""
     while leaves := {name for name, others in edges.items() if not others & edges.keys()}:
         edges = {name: others for name, others in edges.items() if name not in leaves}
-    assert sorted(edges) == [], "these are on circles, or import what is"
+    return sorted(edges)
+
+
+def test_nor_do_rooms_of_a_folder() -> None:
+    """Its files and its folders, each with all that is in it."""
+    rooms: dict[str, dict[str, set[str]]] = {}
+    for name, path in modules().items():
+        if path.name == "__init__.py":
+            continue  # a face
+        for other in imported(name):
+            mine, theirs = name.split("."), other.split(".")
+            depth = next(
+                (d for d, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), 0
+            )
+            if depth and depth < len(mine) and modules()[other].name != "__init__.py":
+                known = rooms.setdefault(".".join(mine[:depth]), {})
+                known.setdefault(mine[depth], set()).add(theirs[depth])
+                known.setdefault(theirs[depth], set())
+    assert {folder: found for folder, edges in rooms.items() if (found := _on_circles(edges))} == {}
 
 
 def test_the_domain_lies_in_contexts() -> None:
