@@ -90,6 +90,7 @@ class Phase(EntityRow, entity=phases.Phase, ends_with=initiatives.Initiative):
         one_of("status", phases.PhaseStatus),
         one_of("status_before", phases.PhaseStatus, besides=["completed", "blocked"]),
         UniqueConstraint("initiative_id", "external_ref"),
+        Index("ix_phases__external_ref", "external_ref"),
         Index("ix_phases__initiative_id_position", "initiative_id", "position", "id"),
         Index("ix_phases__created_at_id", "created_at", "id"),
         Index("ix_phases__name_id", "name", "id"),

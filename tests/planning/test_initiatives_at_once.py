@@ -51,7 +51,7 @@ async def test_one_of_a_project_that_there_is_not_keeps_no_other_from_being_made
 
     refused = made.pop(2)
     assert isinstance(refused, InvalidReference)
-    assert (refused.field, refused.entity) == ("project_id", "project")
+    assert (refused.field, refused.entity) == ("project_ids", "project")
     found = []
     for initiative in made:
         assert isinstance(initiative, Initiative)

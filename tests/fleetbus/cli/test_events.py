@@ -11,7 +11,7 @@ import pytest
 
 from bus.storage.own.outbox import OutboxRow
 from contracts.planning.projects import CreateProject, UpdateProject
-from contracts.planning.tasks import CreateTask, Task
+from contracts.planning.tasks import BlockTask, CreateTask, Task
 from fleetbus.cli.events import token
 from fleetbus.cli.stream import StreamReader
 from fleetbus.client import Bus
@@ -99,13 +99,13 @@ class TestWhatIsThere:
         assert len(ended.out.splitlines()) == 1
         assert "late" in ended.out
 
-    @pytest.mark.usefixtures("tasks")
-    async def test_what_changed_is_told_before_and_after(self, bus: Bus, nats_url: str) -> None:
-        data = {"task": {"name": "x", "status": "blocked"}, "previous_status": "pending"}
-        body = json.dumps(data).encode()
-        await bus.nats.jetstream().publish("events.task.blocked.1", body)
+    async def test_what_changed_is_told_before_and_after(
+        self, bus: Bus, tasks: list[Task], nats_url: str
+    ) -> None:
+        await bus.call(BlockTask(id=tasks[0].id, reason="no way"))
+        await settled(bus, 5)
         ended = await fleetbus("events", "--type", "task.blocked", NATS_URL=nats_url)
-        assert ended.out.rstrip().endswith("x  [pending → blocked]")
+        assert ended.out.rstrip().endswith("one  [pending → blocked]")
 
     @pytest.mark.usefixtures("service")
     async def test_an_empty_stream(self, nats_url: str) -> None:

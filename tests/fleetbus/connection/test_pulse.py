@@ -138,10 +138,10 @@ class TestEndings:
     async def test_what_runs_as_long_as_the_process_ends_it(
         self, settings: Settings, name: str
     ) -> None:
-        service = Service(settings)
+        service, others = Service(settings), asyncio.all_tasks()
         await service.start()
         try:
-            [task] = [task for task in asyncio.all_tasks() if task.get_name() == name]
+            [task] = [t for t in asyncio.all_tasks() - others if t.get_name() == name]
             task.cancel()
             await asyncio.wait_for(service.failed.wait(), 10)
         finally:

@@ -147,7 +147,7 @@ class TestConflict:
 
     async def test_verification_says_it_too(self, restored: str, nats_url: str) -> None:
         async with client_of(nats_url) as client, connection(restored) as conn:
-            with pytest.raises(TimelineConflict, match="position 20 only"):
+            with pytest.raises(TimelineConflict, match="only reached position 20"):
                 await timelines.compare(conn, client.jetstream(), "EVENTS")
 
 
