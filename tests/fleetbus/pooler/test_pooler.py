@@ -194,6 +194,7 @@ class TestWithoutOne:
         self, bus: Bus, service: Service
     ) -> None:
         await use(bus)
+        await service._end_background()  # nobody begins anything while it is looked at
 
         idle = service.database.idle()
         assert idle
