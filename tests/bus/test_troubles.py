@@ -73,8 +73,8 @@ async def all_answer(ask: Asker) -> bool:
 async def end_sessions(db: AsyncConnection) -> None:
     await db.execute(
         text(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type ="
+            " 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
         )
     )
 

@@ -56,8 +56,21 @@ _SHAPE = " UNION ALL ".join(
 _SHAPE = f"SELECT count(*), sum(hashtext(xmin || ' ' || oid)) FROM ({_SHAPE}) AS rows (oid, xmin)"
 
 
-MACHINERY = {"connection", "detector", "discovery", "monitoring", "relay", "sweeper", "top", "wire"}
-"""Folders whose tests look at a service itself: how it starts and stops, and what it counts."""
+MACHINERY = {
+    "connection",
+    "detector",
+    "discovery",
+    "faults",
+    "monitoring",
+    "pooler",
+    "relay",
+    "sweeper",
+    "top",
+    "upgrades",
+    "wire",
+}
+"""Folders whose tests look at a service itself: how it starts and stops, what it counts, and all
+that its stream holds."""
 
 
 def shares(item: pytest.Item) -> bool:

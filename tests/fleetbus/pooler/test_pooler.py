@@ -136,7 +136,8 @@ class TestPgBouncer:
             await db.execute(
                 text("""
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE datname = current_database() AND pid <> pg_backend_pid()
+                WHERE backend_type = 'client backend'
+                AND datname = current_database() AND pid <> pg_backend_pid()
                 """)
             )
 
