@@ -57,9 +57,13 @@ _SHAPE = f"SELECT count(*), sum(hashtext(xmin || ' ' || oid)) FROM ({_SHAPE}) AS
 
 
 MACHINERY = {
+    "cli",
+    "client",
     "connection",
+    "demo",
     "detector",
     "discovery",
+    "examples",
     "faults",
     "monitoring",
     "pooler",
