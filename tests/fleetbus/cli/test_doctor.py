@@ -331,7 +331,7 @@ class TestStream:
             async def is_told() -> bool:
                 return {"stream", "load"} <= wrong(await examine(complete)).keys()
 
-            await eventually(is_told)
+            await eventually(is_told, within=60)  # the relay waits longer each time
             found = wrong(await examine(complete))
             assert "it is full" in found["stream"].detail
             assert "--discard old" in found["stream"].remedy
