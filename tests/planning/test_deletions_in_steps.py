@@ -8,8 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.contract import AlreadyExists, InvalidReference, Refusal
+from bus.storage.lookups import Part, look_up
 from bus.storage.own import deletions as _deletions
-from contracts.agents.agents import GetAgent
+from contracts.agents.agents import Agent, GetAgent
 from contracts.planning.initiatives import (
     CreateInitiative,
     DeleteInitiative,
@@ -116,6 +117,19 @@ class TestGoneAtOnce:
         for refusal, request in gone:
             with pytest.raises(refusal):
                 await bus.call(request)
+
+    async def test_for_who_looks_up_more_than_one(self, bus: Bus, db: AsyncConnection) -> None:
+        initiative, tasks = await large(bus)
+        agent = await an_agent(bus)
+        await bus.call(DeleteInitiative(id=initiative.id))
+        it_came_later = text("UPDATE agents.agents SET task_id = :task WHERE id = :id")
+        await db.execute(it_came_later, {"task": tasks[0].id, "id": agent.id})
+
+        of_agent, of_task = (Part(Agent), Part(Task, 0, "task_id")), (Part(Task), Part(Task))
+        found = await look_up(db, of_agent, [agent.id], clock=False)
+        [(present, named)] = found.rows.values()
+        assert (present.id, present.task_id, named) == (agent.id, tasks[0].id, None)
+        assert (await look_up(db, of_task, [tasks[0].id], clock=True)).rows == {}
 
     async def test_for_lists_counts_and_claims(self, bus: Bus) -> None:
         initiative, tasks = await large(bus)
