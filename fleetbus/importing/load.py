@@ -111,26 +111,13 @@ class _Load:
 
         await for_each(self.changes.new_phases, create)
         await for_each(self.changes.phase_updates, update)
-        await for_each(self.changes.new_phase_dependencies, self._add_phase_dependency_early)
-
-    async def _add_phase_dependency_early(self, edge: Dependency) -> None:
-        """Let a phase wait before it gets tasks; later, if tasks that will move are in the way."""
-        try:
-            await self._bus.call(self._phase_dependency(edge))
-        except DependencyCycle:
-            self._closing.append(edge)
-        except (Refusal, MaxPayloadError):
-            await self._add_phase_dependency(edge)
-        else:
-            self._advance("phase dependencies")
+        await for_each(self.changes.new_phase_dependencies, self._add_phase_dependency)
 
     async def _add_phase_dependency(self, edge: Dependency) -> None:
-        await self._attempt("phase dependencies", edge.ref, self._phase_dependency(edge), edge)
-
-    def _phase_dependency(self, edge: Dependency) -> AddPhaseDependency:
-        return AddPhaseDependency(
+        request = AddPhaseDependency(
             id=self._phases[edge.ref], depends_on_phase_id=self._phases[edge.depends_on]
         )
+        await self._attempt("phase dependencies", edge.ref, request, edge)
 
     async def _approve(self) -> None:
         for ref in self.changes.approvals:
@@ -218,6 +205,9 @@ class _Load:
             if isinstance(failure, Refusal) and failure.retryable:
                 raise
             if edge is not None and isinstance(failure, DependencyCycle):
+                if kind == "phase dependencies" and edge not in self._closing:
+                    self._closing.append(edge)  # it is tried once more
+                    return
                 self._leave_out(kind, edge, failure)
             else:
                 self.refused.setdefault(kind, []).append(Difference(ref, str(failure)))
