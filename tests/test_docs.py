@@ -179,6 +179,19 @@ class TestNames:
         assert named - settings - flags == set()
 
     @every_prose
+    def test_lines_of_the_log_are_as_they_would_be_now(self, page: Path) -> None:
+        logging = re.compile(r"(?:INFO|WARNING|ERROR) +(?:\[\d+\] )?(fleetbus[\w.]*):")
+        sources = [*(ROOT / "bus").rglob("*.py"), *(ROOT / "fleetbus").rglob("*.py")]
+        loggers = {
+            name
+            for path in sources
+            for name in re.findall(r"getLogger\(\"([\w.]+)\"\)", path.read_text(encoding="utf-8"))
+        }
+        assert set(logging.findall(read(page))) - loggers == set()
+        served = re.findall(r"serves (\d+) operations", read(page))
+        assert set(map(int, served)) <= {len(domain.catalogue().operations)}
+
+    @every_prose
     def test_files_exist(self, page: Path) -> None:
         """Those of the tree, save of the context that is made up to be shown."""
         folders = [path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
