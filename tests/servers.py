@@ -92,6 +92,10 @@ class Databases:
             self._server.url,
             f"CREATE DATABASE {name} TEMPLATE {TEMPLATE_DATABASE} STRATEGY FILE_COPY",
         )
+        # The migrated one has been there since the run began: that is no outage of this one.
+        await execute(
+            self._server.database_url(name), "UPDATE bus.pulse SET served_at = clock_timestamp()"
+        )
         try:
             yield self._server.database_url(name)
         finally:

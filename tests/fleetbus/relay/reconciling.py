@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 
 from nats.aio.client import Client
@@ -86,6 +87,14 @@ async def at_end(client: Client, sequence: int) -> bool:
     return (await client.jetstream().stream_info("EVENTS")).state.last_seq == sequence
 
 
-async def has_checked(db: AsyncConnection, count: int) -> bool:
+async def has_checked(db: AsyncConnection, count: int, *, since: datetime | None = None) -> bool:
+    """Whether all was well in the last comparison, of so many events.
+
+    With ``since`` in a later one than this, of so many at most: another may have come to some.
+    """
     found = await last_verdict(db)
-    return found is not None and (found.state, found.checked) == ("ok", count)
+    if found is None or found.state != "ok":
+        return False
+    if since is None:
+        return found.checked == count
+    return found.checked_at > since and found.checked <= count
