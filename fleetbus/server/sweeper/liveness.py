@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bus.contract.errors import Unavailable
-from bus.running.transaction import begin
+from bus.running.transaction import CommitUnknown, begin
 from bus.storage.database import Database
 from bus.storage.outages import LOCK_NOT_AVAILABLE, sqlstate, trouble
 from bus.storage.own import pulse as _pulse
@@ -89,7 +89,8 @@ class Liveness:
     def _failed(self, error: Exception) -> None:
         """Say once in a row why it does not beat, unless everybody knows that already."""
         locked = sqlstate(error) == LOCK_NOT_AVAILABLE
-        known = trouble(error) is not None or isinstance(error, (TimeoutError, Unavailable))
+        lost = isinstance(error, (TimeoutError, Unavailable, CommitUnknown))
+        known = lost or trouble(error) is not None
         if not self._database.available or (known and not locked):
             return
         words = "somebody else's lock" if locked else f"{type(error).__name__}: {error}"

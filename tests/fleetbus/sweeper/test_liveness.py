@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.kit.aio import end
+from bus.running.transaction import CommitUnknown
 from contracts.agents.agents import Agent, FinishAgent, GetAgent, RegisterAgent
 from contracts.planning.tasks import ClaimTasks, CreateTask, GetTask, RenewTask, Task
 from fleetbus.client import Bus
@@ -24,6 +25,18 @@ from tests.servers import connection_to
 LEASE = timedelta(seconds=30)
 CLAIM = timedelta(seconds=45)
 JOBS = ("expire_agent_leases", "expire_task_leases")
+
+
+LOST_AT_COMMIT = [
+    """
+    CREATE FUNCTION bus.be_lost() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$
+    """,
+    """
+    CREATE CONSTRAINT TRIGGER lost AFTER UPDATE ON bus.pulse DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION bus.be_lost()
+    """,
+]
 
 
 async def serves() -> bool:
@@ -241,3 +254,17 @@ class TestProcesses:
             with pytest.raises(Exception, match="lock timeout"):
                 await beat(service)
         assert (await pulse(db)).served_at == before
+
+
+async def test_a_beat_that_is_lost_at_its_commit_is_no_line_of_its_own(
+    service: Service, db: AsyncConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    for statement in LOST_AT_COMMIT:
+        await db.execute(text(statement))
+    with pytest.raises(CommitUnknown) as lost:
+        await beat(service)
+    await eventually(lambda: service.database.available)
+
+    Liveness(service.database, serves)._failed(lost.value)
+
+    assert "no lease runs out" not in caplog.text
